@@ -1,0 +1,38 @@
+# make          what there is
+# make check    format, lints, unit and golden tests, licences, generated files: under a minute when warm
+# make test     all of that, then real ovsdb-servers and the lab's end-to-end tests
+# make demo     the main path on real parts, from YAML to packets; leaves the cluster up
+# make down     removes every trace of the demo's cluster
+# make bench    the compiler's and the OVSDB client's benchmarks
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help check fmt clippy unit deny generated tidy test test-ovsdb test-lab bench demo down
+
+CACHE ?= /var/cache/ycloud
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+
+$(DENY):
+	@echo "cargo-deny $(DENY_VERSION): building once into $(CACHE)/tools"
+	@cargo install --quiet --locked --no-default-features --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION) cargo-deny@$(DENY_VERSION)
+
+fmt: ; cargo fmt --all --check
+clippy: ; cargo clippy --workspace --all-targets --quiet -- -D warnings
+unit: ; cargo test --workspace --lib --bins --quiet && cargo test --quiet --package ycloud-compiler --test cases
+deny: $(DENY) ; $(DENY) --log-level error check bans licenses sources
+generated: ; cargo xtask crds --check && cargo xtask generate-ovsdb --check
+tidy: ; cargo xtask tidy
+
+check: fmt clippy unit deny generated tidy
+
+test: check
+	scripts/test
+
+demo: ; cargo lab demo
+down: ; cargo lab down
+bench: ; cargo bench --package ycloud-compiler --package ycloud-ovsdb
