@@ -1,0 +1,66 @@
+//! Backends of a YusurService: what kinds there are and how one is named.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A set of backends of one kind. Exactly one of `selector`, `name` and `ip` says which.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("[has(self.selector), has(self.name), has(self.ip)].filter(x, x).size() == 1").message("spec.backends[]: exactly one of selector, name and ip"))]
+#[x_kube(validation = Rule::new("!has(self.ip) || self.kind == 'VNicIP'").message("spec.backends[].ip: only with kind VNicIP"))]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// Pod, VM (virtual machine), BM (bare-metal server) or VNicIP (address of a VNic).
+    pub kind: BackendKind,
+    /// The backends' Vpc; only with scope multiVpc. Default: `spec.vpc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub vpc: Option<String>,
+    /// The backends' namespace. Default: the YusurService's own. Another one must be granted by the Vpc's
+    /// `allowedNamespaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// Labels of the backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+    /// Name of the one backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub name: Option<String>,
+    /// Address of the one backend; only with kind VNicIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
+    pub ip: Option<String>,
+    /// Target ports that differ from the YusurService's; at most 1000. Default: none differs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub ports: Vec<BackendPort>,
+}
+
+/// The kind of a backend.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackendKind {
+    /// A Pod.
+    Pod,
+    /// A virtual machine.
+    VM,
+    /// A bare-metal server.
+    BM,
+    /// The address of a VNic.
+    VNicIP,
+}
+
+/// A target port of one set of backends.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendPort {
+    /// Name of the port of the YusurService that it belongs to.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Port of the backend: a number, 1 to 65535, or the name of a container port, 1 to 15 characters.
+    #[schemars(schema_with = "crate::schema::port_or_name")]
+    pub target_port: IntOrString,
+}

@@ -1,0 +1,47 @@
+//! Annotations, labels, finalizers and well-known object names.
+
+/// Pod annotation: the Subnet to attach to. Default: the Subnet that names the Pod's namespace, else [`DEFAULT_SUBNET`].
+pub const SUBNET: &str = "iaas.yusur.io/subnet";
+
+/// Pod annotation: a fixed IPv4 address in the Pod's subnet. Default: the first free one.
+pub const IP: &str = "iaas.yusur.io/ip";
+
+/// Service annotation: the Vpc that the Service's clients and endpoints are in. Default: [`DEFAULT_VPC`].
+/// EndpointSlice label and annotation: the Vpc of the slice's addresses.
+pub const VPC: &str = "iaas.yusur.io/vpc";
+
+/// Service annotation: the scope, as in `YusurService.spec.scope`. Default: `vpc`.
+pub const SCOPE: &str = "iaas.yusur.io/scope";
+
+/// Service annotation, written by ycloud-controller: digest of the ports and endpoints that every living
+/// hypervisor has in its flow tables. Equal to the digest of the Service and EndpointSlices as they are now
+/// exactly when the data plane has caught up. Format: 16 lower-case hexadecimal digits.
+pub const PROGRAMMED: &str = "iaas.yusur.io/programmed";
+
+/// Label of a Service that another proxy than kube-proxy serves.
+/// Source: KEP-2447, `service.kubernetes.io/service-proxy-name`.
+pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Value of [`SERVICE_PROXY_NAME`] for Services that ycloud serves.
+pub const PROXY: &str = "ycloud";
+
+/// Finalizer on a Vpc or Subnet: taken away once nothing uses the object any more.
+pub const IN_USE_FINALIZER: &str = "iaas.yusur.io/in-use";
+
+/// The default Vpc. Exists from the start; its Pods are reached by every node.
+pub const DEFAULT_VPC: &str = "ovn-cluster";
+
+/// The default Subnet of [`DEFAULT_VPC`], for Pods that no other Subnet claims.
+pub const DEFAULT_SUBNET: &str = "ovn-default";
+
+/// The join switch: the Subnet of [`DEFAULT_VPC`] on which every node has its node interface.
+pub const JOIN_SUBNET: &str = "subnet0";
+
+/// The link that connects a node's host network to [`JOIN_SUBNET`].
+pub const NODE_INTERFACE: &str = "node0";
+
+/// Namespace of ycloud's own workloads and of the VNics of nodes.
+pub const SYSTEM_NAMESPACE: &str = "ycloud-system";
+
+/// `endpointslice.kubernetes.io/managed-by` of the EndpointSlices that yusurService-controller writes.
+pub const ENDPOINTSLICE_MANAGED_BY: &str = "yusurservice-controller.iaas.yusur.io";

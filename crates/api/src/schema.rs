@@ -1,0 +1,124 @@
+//! Schemas that the derive cannot express, and the CustomResourceDefinitions as they are installed.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
+use kube::CustomResourceExt;
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::{Subnet, VNic, Vpc, YusurService};
+
+/// The definitions of every kind, in the order of their names.
+///
+/// They differ from the derive's in two points. No field is `nullable`: an optional field is left out, never null, so
+/// that the rules' `has()` says all there is to say. And lines of a description that belong together are one line, as
+/// `kubectl explain` breaks them itself.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let mut definitions = vec![Subnet::crd(), VNic::crd(), Vpc::crd(), YusurService::crd()];
+    for definition in &mut definitions {
+        for version in &mut definition.spec.versions {
+            let schema = version.schema.as_mut();
+            if let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                finish(root);
+            }
+        }
+    }
+    definitions
+}
+
+fn finish(schema: &mut JSONSchemaProps) {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
+    schema.nullable = None;
+    if let Some(text) = schema.description.take() {
+        let paragraphs: Vec<String> = text.split("\n\n").map(|p| p.replace('\n', " ")).collect();
+        schema.description = Some(paragraphs.join("\n\n"));
+    }
+    if let Some(properties) = schema.properties.as_mut() {
+        properties.values_mut().for_each(finish);
+    }
+    match schema.items.as_mut() {
+        Some(ext::JSONSchemaPropsOrArray::Schema(items)) => finish(items),
+        Some(ext::JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(finish),
+        None => {}
+    }
+    if let Some(ext::JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut()
+    {
+        finish(values);
+    }
+}
+
+/// A port number 1 to 65535, or the name of a container port (RFC 6335 §5.1: 1 to 15 letters, digits and hyphens).
+/// Bounds on numbers bind numbers only, those on strings strings only, so that no rule is needed.
+pub(crate) fn port_or_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maximum": 65535,
+        "minLength": 1,
+        "maxLength": 15,
+        // A name of RFC 6335 §5.1: at least one letter, no two hyphens in a row. "8080" in quotes is none.
+        "pattern": "^([a-z0-9]+-)*[a-z0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$",
+    })
+}
+
+/// Labels that Pods must carry: up to 64, values as labels have them.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+        },
+    })
+}
+
+/// Up to 1024 names of namespaces, none twice.
+pub(crate) fn namespaces(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 1024,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 63,
+            "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        },
+    })
+}
+
+/// Up to 1024 CIDRs, none twice. The item rule is the API server's own `isCIDR`.
+pub(crate) fn cidrs(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 1024,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "maxLength": 43,
+            "x-kubernetes-validations": [{
+                "rule": "isCIDR(self)",
+                "message": "not a range of addresses; write 203.0.113.0/24",
+            }],
+        },
+    })
+}
+
+/// Up to 256 addresses or inclusive ranges, none twice.
+pub(crate) fn ranges(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 256,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "maxLength": 31,
+            "x-kubernetes-validations": [{
+                "rule": "self.split('-').size() <= 2 && self.split('-').all(a, isIP(a) && ip(a).family() == 4)",
+                "message": "not an IPv4 address or range; write 10.0.1.9 or 10.0.1.200-10.0.1.254",
+            }],
+        },
+    })
+}

@@ -1,0 +1,272 @@
+//! `YusurService`: the one object that users must know.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::CustomResource;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Backend;
+use crate::probe::HealthCheck;
+
+/// A service on the ycloud network: backends of any kind, reached from a Vpc, from the nodes, or from outside by an EIP.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[kube(
+    group = "iaas.yusur.io", version = "v1", kind = "YusurService", plural = "yusurservices", shortname = "ysvc",
+    namespaced, status = "YusurServiceStatus", derive = "PartialEq", derive = "Default",
+    doc = "A service on the ycloud network: backends of any kind, reached from a Vpc, from the nodes, or from outside by an EIP.",
+    validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.find('^[a-z][-a-z0-9]*$') != ''").message("metadata.name: at most 63 characters, lower-case letters, digits and '-', starting with a letter, because the Service made for it has the same name"),
+    printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type"}"#,
+    printcolumn = r#"{"name":"Scope","type":"string","jsonPath":".spec.scope"}"#,
+    printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".spec.vpc"}"#,
+    printcolumn = r#"{"name":"Cluster-IP","type":"string","jsonPath":".status.clusterIP"}"#,
+    printcolumn = r#"{"name":"EIP","type":"string","jsonPath":".status.eip"}"#,
+    printcolumn = r#"{"name":"Ports","type":"string","jsonPath":".status.ports"}"#,
+    printcolumn = r#"{"name":"Healthy","type":"string","jsonPath":".status.backends.summary"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(validation = Rule::new("self.scope != 'vpc' || has(self.vpc)").message("spec.vpc: required with scope vpc; name the Vpc of the clients and backends"))]
+#[x_kube(validation = Rule::new("has(self.vpc) == has(oldSelf.vpc) && (!has(self.vpc) || self.vpc == oldSelf.vpc)").message("spec.vpc is immutable; make a new YusurService"))]
+#[x_kube(validation = Rule::new("self.scope == oldSelf.scope").message("spec.scope is immutable; make a new YusurService"))]
+#[x_kube(validation = Rule::new("self.scope != 'multiVpc' || self.type == 'LoadBalancer'").message("spec.scope: multiVpc needs type LoadBalancer"))]
+#[x_kube(validation = Rule::new("self.type == 'LoadBalancer' || !(has(self.eip) || has(self.eipGateway) || has(self.loadBalancerSourceRanges) || self.externalTrafficPolicy == 'Local')").message("spec: eip, eipGateway, loadBalancerSourceRanges and externalTrafficPolicy Local need type LoadBalancer"))]
+#[x_kube(validation = Rule::new("!has(self.sessionAffinityConfig) || self.sessionAffinity == 'ClientIP'").message("spec.sessionAffinityConfig: only with sessionAffinity ClientIP"))]
+#[serde(rename_all = "camelCase")]
+pub struct YusurServiceSpec {
+    /// ClusterIP: reached from inside only, by an address of the service range. LoadBalancer: also from outside, by an
+    /// EIP. Default: ClusterIP.
+    #[serde(default, rename = "type")]
+    pub type_: ServiceType,
+    /// Who the clients are and where the backends may be. vpc: both in the Vpc of `vpc`. cluster: clients on the nodes
+    /// and in the default Vpc, backends in the default Vpc. multiVpc: clients outside, backends in several Vpcs.
+    /// Immutable. Default: vpc.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Name of the Vpc of clients and backends, 1 to 63 characters; required with scope vpc. The Vpc must permit this
+    /// namespace (its `allowedNamespaces`). Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub vpc: Option<String>,
+    /// The IPv4 address that clients use, of the cluster's service range and not in use. Once the Service has an address
+    /// it stays; to change it, delete and recreate the YusurService. Default: the API server allocates one.
+    #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.clusterIP: an IPv4 address of the service range; leave it out to have one allocated"))]
+    #[schemars(length(max = 45))]
+    pub cluster_ip: Option<String>,
+    /// Name of an Eip, or an address, 1 to 253 characters. Only with type LoadBalancer. Default: one is allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub eip: Option<String>,
+    /// Name of the EipGateway to allocate from, 1 to 253 characters. Only with type LoadBalancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub eip_gateway: Option<String>,
+    /// What clients connect to: 1 to 1000 ports, no pair of port and protocol twice, no name twice; with several ports
+    /// each needs a name.
+    #[schemars(length(min = 1, max = 1000))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into(), "protocol".into()]))]
+    #[x_kube(validation = Rule::new("self.size() == 1 || self.all(p, has(p.name))").message("spec.ports: with several ports each needs a name"))]
+    #[x_kube(validation = Rule::new("!self.all(p, has(p.name)) || self.transformMapEntry(i, p, {p.name: i}).size() == self.size()").message("spec.ports: a name occurs twice; give each port its own"))]
+    pub ports: Vec<ServicePort>,
+    /// Labels of the Pods of this namespace that are backends, as in a Service: a Pod needs all of them. At most 64.
+    /// Default: none, no Pod is selected.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::labels")]
+    pub selector: BTreeMap<String, String>,
+    /// More backends, of any kind, added to those of `selector`; at most 64 sets. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub backends: Vec<Backend>,
+    /// How each backend is checked. Default: a TCP connect to the target port every 5 seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// None: each connection is balanced by itself. ClientIP: connections of one client address go to one backend, by a
+    /// hash of the address and for as long as the set of backends stays. Default: None.
+    #[serde(default)]
+    pub session_affinity: SessionAffinity,
+    /// Details of `sessionAffinity`; only with ClientIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity_config: Option<SessionAffinityConfig>,
+    /// Cluster: an entry node may pass traffic on to any backend. Local: only to its own; only with type LoadBalancer.
+    /// Default: Cluster.
+    #[serde(default)]
+    pub external_traffic_policy: ExternalTrafficPolicy,
+    /// Clients from outside that are let in, as CIDRs such as 203.0.113.0/24; at most 1024. Only with type LoadBalancer.
+    /// Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::cidrs")]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Whether backends that are not ready count as endpoints. Default: false.
+    #[serde(default)]
+    pub publish_not_ready_addresses: bool,
+}
+
+/// One port of a YusurService.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// Name of the port: 1 to 63 lower-case letters, digits and '-'. Needed where there are several ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: Option<String>,
+    /// TCP, UDP or SCTP. Default: TCP.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Port that clients connect to, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Port of the backend: a number, 1 to 65535, or the name of a container port, 1 to 15 characters, looked up in each
+    /// Pod: a Pod without such a port is no endpoint of it. Default: the number of `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::port_or_name")]
+    pub target_port: Option<IntOrString>,
+}
+
+/// Transport protocol of a port.
+#[derive(
+    JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+)]
+pub enum Protocol {
+    /// TCP, RFC 9293.
+    #[default]
+    TCP,
+    /// UDP, RFC 768.
+    UDP,
+    /// SCTP, RFC 9260.
+    SCTP,
+}
+
+impl Protocol {
+    /// The name as Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::TCP => "TCP",
+            Protocol::UDP => "UDP",
+            Protocol::SCTP => "SCTP",
+        }
+    }
+}
+
+/// How a YusurService is reached.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ServiceType {
+    /// By an address of the service range, from inside.
+    #[default]
+    ClusterIP,
+    /// Also by an EIP, from outside.
+    LoadBalancer,
+}
+
+/// Who the clients of a YusurService are and where its backends may be.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Scope {
+    /// Clients and backends in one Vpc.
+    #[default]
+    Vpc,
+    /// Clients on the nodes and in the default Vpc; backends in the default Vpc.
+    Cluster,
+    /// Clients outside; backends in several Vpcs.
+    MultiVpc,
+}
+
+impl Scope {
+    /// The name as users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Vpc => "vpc",
+            Scope::Cluster => "cluster",
+            Scope::MultiVpc => "multiVpc",
+        }
+    }
+}
+
+/// Whether connections of one client go to one backend.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SessionAffinity {
+    /// Each connection is balanced by itself.
+    #[default]
+    None,
+    /// One client address, one backend.
+    ClientIP,
+}
+
+/// Details of session affinity.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionAffinityConfig {
+    /// Details of ClientIP.
+    #[serde(default, rename = "clientIP", skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+/// Details of ClientIP affinity.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientIpConfig {
+    /// Seconds without traffic after which a client may move, 1 to 86400. Only the default is supported so far, and
+    /// affinity then has no end while the set of backends stays. Default: 10800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: Option<i32>,
+}
+
+/// Where an entry node may send external traffic.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ExternalTrafficPolicy {
+    /// To any backend.
+    #[default]
+    Cluster,
+    /// Only to backends of its own.
+    Local,
+}
+
+/// What the controllers made of a YusurService.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct YusurServiceStatus {
+    /// The address that clients use.
+    #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
+    pub cluster_ip: Option<String>,
+    /// The address that clients outside use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eip: Option<String>,
+    /// The ports as text, for example `5001/TCP,53/UDP`; after eight ports it says how many more there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<String>,
+    /// How many backends there are, and how they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<BackendCounts>,
+    /// Accepted: the spec is valid and permitted, and its Service exists. BackendsResolved: the selectors found backends.
+    /// Programmed: every living node forwards by the present ports and endpoints. Ready: all of these.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Counts of the backends of a YusurService.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendCounts {
+    /// Backends that the selectors match.
+    pub total: i32,
+    /// Of those, endpoints that take new connections.
+    pub healthy: i32,
+    /// Of those, terminating ones that only keep what they have.
+    pub draining: i32,
+    /// `healthy/total`, for the printer column.
+    pub summary: String,
+}

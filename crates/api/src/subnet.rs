@@ -1,0 +1,80 @@
+//! `Subnet`: an address range of a Vpc, one `Logical_Switch`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// An address range of a Vpc: one logical switch, reached through the Vpc's router.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[kube(
+    group = "iaas.yusur.io", version = "v1", kind = "Subnet", plural = "subnets",
+    doc = "An address range of a Vpc: one logical switch, reached through the Vpc's router.",
+    status = "SubnetStatus", derive = "PartialEq", derive = "Default",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; OVN and labels carry it"),
+    printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".spec.vpc"}"#,
+    printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
+    printcolumn = r#"{"name":"Gateway","type":"string","jsonPath":".status.gateway"}"#,
+    printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.addresses.used"}"#,
+    printcolumn = r#"{"name":"Free","type":"integer","jsonPath":".status.addresses.free"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !isIP(self.gateway) || !isCIDR(self.cidr) || (cidr(self.cidr).containsIP(self.gateway) && !self.cidr.startsWith(self.gateway + '/'))").message("spec.gateway: outside spec.cidr, or its network address; take an address inside, for example its first"))]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetSpec {
+    /// Name of the Vpc, 1 to 63 characters. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.vpc is immutable; make a new Subnet"))]
+    #[schemars(length(min = 1, max = 63))]
+    pub vpc: String,
+    /// IPv4 range in CIDR notation, prefix length 8 to 30, for example 10.0.1.0/24. It may grow or shrink as long as
+    /// every address in use stays inside and the gateway stays the same. Never overlaps another Subnet of the Vpc, the service range, a system range,
+    /// the nodes' addresses or, outside the default Vpc, the default Vpc's Subnets.
+    #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked() && cidr(self).prefixLength() >= 8 && cidr(self).prefixLength() <= 30").message("spec.cidr: an IPv4 network such as 10.0.1.0/24, prefix length 8 to 30, no host bits set"))]
+    #[schemars(length(max = 18))]
+    pub cidr: String,
+    /// The router's address on this subnet. It cannot change while addresses are in use. Default: the first usable
+    /// address of `cidr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.gateway: an IPv4 address inside spec.cidr"))]
+    #[schemars(length(max = 15))]
+    pub gateway: Option<String>,
+    /// Addresses never given out: single ones (10.0.1.9) or inclusive ranges (10.0.1.200-10.0.1.254); at most 256.
+    /// Default: none.
+    #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::ranges")]
+    pub exclude_ips: Vec<String>,
+    /// Namespaces whose Pods land here unless a Pod's annotation says otherwise. A namespace belongs to at most one
+    /// Subnet; of two claims the older Subnet wins. At most 1024. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::namespaces")]
+    pub namespaces: Vec<String>,
+}
+
+/// What ycloud-controller made of a Subnet.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetStatus {
+    /// The router's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// How many addresses there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Addresses>,
+    /// Ready: the switch exists. InUse: a deletion waits for the users that its message names.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Address counts of a Subnet. `total = used + free`; network, broadcast, gateway and excluded addresses count nowhere.
+#[derive(KubeSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    /// Addresses that can be given out.
+    pub total: i64,
+    /// Of those, held by a VNic.
+    pub used: i64,
+    /// Of those, free.
+    pub free: i64,
+}

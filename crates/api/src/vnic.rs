@@ -1,0 +1,156 @@
+//! `VNic`: one attachment to a subnet. It is the record of the address that it holds.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One attachment to a Subnet: address, MAC, chassis. A Pod gets one when it is scheduled (named by [`pod_vnic_name`]),
+/// a node one on the join switch; for a virtual machine, a bare-metal server or a bare address one is made by its owner.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[kube(
+    group = "iaas.yusur.io",
+    version = "v1",
+    kind = "VNic",
+    plural = "vnics",
+    namespaced,
+    doc = "One attachment to a Subnet: address, MAC, chassis. It is the record of the address that it holds.",
+    status = "VNicStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    selectable = ".spec.attachment.chassis",
+    selectable = ".spec.subnet",
+    printcolumn = r#"{"name":"Subnet","type":"string","jsonPath":".spec.subnet"}"#,
+    printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".status.vpc"}"#,
+    printcolumn = r#"{"name":"IP","type":"string","jsonPath":".status.ip"}"#,
+    printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.attachment.kind"}"#,
+    printcolumn = r#"{"name":"Attached-To","type":"string","jsonPath":".spec.attachment.name"}"#,
+    printcolumn = r#"{"name":"Chassis","type":"string","jsonPath":".status.chassis"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(validation = Rule::new("has(self.ip) == has(oldSelf.ip) && (!has(self.ip) || self.ip == oldSelf.ip)").message("spec.ip is immutable; make a new VNic"))]
+#[x_kube(validation = Rule::new("has(self.mac) == has(oldSelf.mac) && (!has(self.mac) || self.mac == oldSelf.mac)").message("spec.mac is immutable; make a new VNic"))]
+#[x_kube(validation = Rule::new("!(oldSelf.attachment.kind in ['Pod', 'Node']) || self.attachment == oldSelf.attachment").message("spec.attachment of a Pod or node is immutable; its controller makes a new VNic"))]
+#[serde(rename_all = "camelCase")]
+pub struct VNicSpec {
+    /// Name of the Subnet, 1 to 63 characters. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.subnet is immutable; make a new VNic"))]
+    #[schemars(length(min = 1, max = 63))]
+    pub subnet: String,
+    /// A fixed IPv4 address inside the Subnet. Immutable. Default: the first free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.ip: an IPv4 address inside the Subnet"))]
+    #[schemars(length(max = 15))]
+    pub ip: Option<String>,
+    /// A fixed unicast MAC address: six lower-case hexadecimal pairs with colons, such as 0a:00:00:00:01:09. Immutable.
+    /// Default: derived from the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"))]
+    pub mac: Option<String>,
+    /// What is attached, and where. Default: nothing, a bare address.
+    #[serde(default)]
+    pub attachment: Attachment,
+}
+
+/// What is attached to a VNic, and where.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("self.kind == 'None' || has(self.name)").message("spec.attachment.name: required unless kind is None"))]
+#[x_kube(validation = Rule::new("self.kind != 'Pod' || (has(self.uid) && has(self.chassis))").message("spec.attachment: kind Pod needs uid and chassis; ycloud-controller makes the VNics of Pods"))]
+#[x_kube(validation = Rule::new("self.kind != 'Node' || has(self.chassis)").message("spec.attachment: kind Node needs chassis; ycloud-controller makes the VNics of nodes"))]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// Pod and Node: made by ycloud-controller. VM: a virtual machine. BM: a bare-metal server. None: a bare address.
+    /// Default: None.
+    #[serde(default)]
+    pub kind: AttachmentKind,
+    /// Its name, 1 to 253 characters: the Pod, node, virtual machine or server. Required unless kind is None.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+    /// UID of the Pod, so that a later Pod of the same name is another one. Required with kind Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub uid: Option<String>,
+    /// Chassis (node name, 1 to 253 characters) that holds the device. Default: unknown yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub chassis: Option<String>,
+}
+
+/// The kind of thing attached to a VNic.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AttachmentKind {
+    /// A Pod, wired by ycloud-cni.
+    Pod,
+    /// A node's own host network, on the join switch.
+    Node,
+    /// A virtual machine.
+    VM,
+    /// A bare-metal server.
+    BM,
+    /// Nothing: a bare address.
+    #[default]
+    None,
+}
+
+/// What ycloud-controller made of a VNic.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VNicStatus {
+    /// The address it holds. Once written it is its own until the VNic is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// Prefix length of the Subnet, 8 to 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<i32>,
+    /// The router's address on the Subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Its MAC address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The Subnet's Vpc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<String>,
+    /// Chassis on which OVN has bound the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chassis: Option<String>,
+    /// Pending: no address yet. Bound: has an address and a logical port. Up: OVN has bound the port on a chassis.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Ready: it holds an address, or the message says why not.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How far a VNic is.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Phase {
+    /// No address yet.
+    #[default]
+    Pending,
+    /// Has an address and a logical port.
+    Bound,
+    /// OVN has bound the port on a chassis (`Logical_Switch_Port:up`).
+    Up,
+}
+
+/// The name of the VNic of a Pod: the Pod's name (at most 200 characters of it) and the first eight characters of its
+/// UID, so that two Pods that follow each other under one name never share a record.
+pub fn pod_vnic_name(pod: &str, uid: &str) -> String {
+    let head: String = pod.chars().take(200).collect();
+    let tail: String = uid
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(8)
+        .collect();
+    format!("{}-{tail}", head.trim_end_matches(['-', '.']))
+}
+
+/// The name of the `Logical_Switch_Port` of a VNic, and the `iface-id` of its OVS interface: `namespace/name`.
+pub fn logical_port(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}

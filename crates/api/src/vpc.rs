@@ -1,0 +1,53 @@
+//! `Vpc`: an isolated network.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// An isolated tenant network. Its Subnets' ranges may overlap those of other Vpcs.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[kube(
+    group = "iaas.yusur.io", version = "v1", kind = "Vpc", plural = "vpcs",
+    doc = "An isolated tenant network. Its Subnets' ranges may overlap those of other Vpcs.",
+    status = "VpcStatus", derive = "PartialEq", derive = "Default",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; OVN and labels carry it"),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Subnets","type":"string","jsonPath":".status.subnets"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VpcSpec {
+    /// Whose Pods, VNics and YusurServices may use this Vpc. Default: those of every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+}
+
+/// Namespaces by name or by label; a namespace is allowed if either matches.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedNamespaces {
+    /// Names of namespaces; at most 1024. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::namespaces")]
+    pub names: Vec<String>,
+    /// Labels of namespaces. An empty selector matches every namespace. Default: none is matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// What ycloud-controller made of a Vpc.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VpcStatus {
+    /// Name of its `Logical_Router`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<String>,
+    /// Names of its accepted Subnets, sorted.
+    #[serde(default)]
+    pub subnets: Vec<String>,
+    /// Ready: the router exists. InUse: a deletion waits for the users that its message names.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
