@@ -1,0 +1,68 @@
+//! The rows of a valid object. Cannot fail. One file an owner kind; ARCHITECTURE.md, "Rows", has the table.
+
+pub mod node;
+pub mod service;
+pub mod subnet;
+pub mod vnic;
+pub mod vpc;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ycloud_ovsdb::Columns;
+
+use crate::owner::Owner;
+use crate::row::{Parent, Row, external_ids};
+
+/// Priority of the policies that let traffic to the default Vpc's Subnets take the route it has. ovn-nb(5)
+/// Logical_Router_Policy priority, 0..=32767; the highest match wins.
+pub(crate) const ALLOW_PRIORITY: i64 = 200;
+/// Priority of the policies that drop what goes to addresses of the service range that no Service has.
+pub(crate) const DROP_PRIORITY: i64 = 190;
+/// Priority of the policies that send the rest of the default Vpc's Pods' traffic to their own node.
+pub(crate) const EGRESS_PRIORITY: i64 = 100;
+
+/// A row of `owner` with its marks in `external_ids`.
+pub(crate) fn row(
+    owner: &Owner,
+    role: &str,
+    table: &'static str,
+    columns: Columns,
+    parents: impl IntoIterator<Item = Parent>,
+) -> Row {
+    Row {
+        uuid: owner.uuid(role),
+        table,
+        columns: columns.with("external_ids", external_ids(owner, role)),
+        parents: BTreeSet::from_iter(parents),
+    }
+}
+
+/// An empty map: for columns that are ours to keep empty.
+pub(crate) fn none() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+/// A row of `Logical_Router_Policy`, in the policies of the Vpc's router.
+pub(crate) fn policy(
+    owner: &Owner,
+    role: &str,
+    vpc: &str,
+    priority: i64,
+    matches: String,
+    action: &'static str,
+    next_hop: Option<String>,
+) -> Row {
+    let columns = Columns::new()
+        .with("priority", priority)
+        .with("match", matches)
+        .with("action", action)
+        .with("nexthop", None::<&str>)
+        .with("nexthops", next_hop)
+        .with("options", none());
+    let parent = Parent {
+        table: "Logical_Router",
+        uuid: vpc::router(vpc),
+        column: "policies",
+    };
+    row(owner, role, "Logical_Router_Policy", columns, [parent])
+}

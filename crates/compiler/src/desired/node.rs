@@ -1,0 +1,80 @@
+//! `Node`: the group of the default Vpc's Pods on it, and their way out.
+
+use uuid::Uuid;
+use ycloud_api::key;
+use ycloud_ovsdb::Columns;
+
+use crate::desired::{EGRESS_PRIORITY, policy, row};
+use crate::owner::{ObjectKey, Owner, UUID_NAMESPACE};
+use crate::row::{Parent, Row};
+use crate::snapshot::Snapshot;
+
+/// The rows of a Node. Traffic of its Pods to where no other policy applies is sent to its join address, and leaves
+/// through its own network card; before the node has a join address there is no such policy.
+pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
+    let owner = Owner::Node(name.to_owned());
+    let group = port_group_name(name);
+    let mut rows = vec![row(
+        &owner,
+        "ports",
+        "Port_Group",
+        Columns::new().with("name", group.as_str()),
+        [],
+    )];
+    let vnic = snapshot.vnic(&ObjectKey::new(key::SYSTEM_NAMESPACE, name));
+    let join_address = vnic.and_then(|vnic| vnic.status.as_ref()?.ip.clone());
+    if let Some(join_address) = join_address {
+        // northd makes the address set <group>_ip4 of a port group's addresses: ovn-nb(5), Port_Group name.
+        let matches = format!("ip4.src == ${group}_ip4");
+        rows.push(policy(
+            &owner,
+            "egress",
+            key::DEFAULT_VPC,
+            EGRESS_PRIORITY,
+            matches,
+            "reroute",
+            Some(join_address),
+        ));
+    }
+    rows
+}
+
+/// Membership in the ports of a Node's group.
+pub(crate) fn in_port_group(node: &str) -> Parent {
+    Parent {
+        table: "Port_Group",
+        uuid: Owner::Node(node.to_owned()).uuid("ports"),
+        column: "ports",
+    }
+}
+
+/// The name of a Node's port group: `[a-zA-Z_.][a-zA-Z_.0-9]*`, as ovn-nb(5) wants it, at most 56 characters, so that
+/// the address sets made of it stay below 63. The hash keeps names apart that look alike once cleaned.
+pub fn port_group_name(node: &str) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let head: String = node.chars().take(40).map(clean).collect();
+    let hash = Uuid::new_v5(&UUID_NAMESPACE, node.as_bytes())
+        .simple()
+        .to_string();
+    format!("node_{head}_{}", &hash[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_group_names_fit_ovn() {
+        let long = "a-b.".repeat(63);
+        for node in ["node-1", "node.1", "1", long.as_str()] {
+            let name = port_group_name(node);
+            assert!(name.len() <= 56, "{name}");
+            assert!(
+                name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
+                "{name}"
+            );
+            assert!(!name.starts_with(|c: char| c.is_ascii_digit()), "{name}");
+        }
+        assert_ne!(port_group_name("node-1"), port_group_name("node.1"));
+    }
+}

@@ -1,0 +1,46 @@
+//! What the data plane must know of a Service, in sixteen digits.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use sha2::{Digest, Sha256};
+
+use crate::desired;
+use crate::snapshot::Slice;
+
+/// Digest of a Service's Vpc, affinity, and every VIP with its backends, exactly as the rows carry them: the value of
+/// [`ycloud_api::key::PROGRAMMED`], 16 lower-case hexadecimal digits. How the endpoints are spread over slices, and
+/// their order, do not matter. `slices` are those of this Service; others must not be among them.
+pub fn digest(service: &Service, slices: &[&EndpointSlice]) -> String {
+    let slices: Vec<Slice> = slices.iter().filter_map(|s| Slice::of(s)).collect();
+    of_slices(service, slices.iter())
+}
+
+/// As [`digest`], of slices in the form in which a [`crate::Snapshot`] keeps them.
+pub(crate) fn of_slices<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a Slice> + Clone,
+) -> String {
+    let mut hash = Sha256::new();
+    let mut field = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    field(desired::service::vpc(service));
+    field(if desired::service::by_client_address(service) {
+        "ClientIP"
+    } else {
+        "None"
+    });
+    for (protocol, vips) in desired::service::load_balancers(service, slices) {
+        field(protocol);
+        for (vip, backends) in vips {
+            field(&vip);
+            field(&backends);
+        }
+    }
+    let hash = hash.finalize();
+    hash.iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

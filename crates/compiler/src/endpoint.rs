@@ -1,0 +1,235 @@
+//! A YusurService and the backends that it selects → the Service, EndpointSlices, conditions and counts it must have.
+//!
+//! ```text
+//!   spec ── refusal ──► backend (Pods → endpoints, by ports) ──► slices (stable packing) ─┐
+//!                                                                service ─────────────────┴──► Translation
+//! ```
+//!
+//! Pure, like everything in this crate. yusurservice-controller gathers the input and carries out what comes back.
+
+mod backend;
+mod refusal;
+mod service;
+mod slices;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use ycloud_api::condition::{Verdict, reason};
+use ycloud_api::service::BackendCounts;
+use ycloud_api::{VNic, Vpc, YusurService};
+
+pub use backend::selects;
+pub use slices::{MANAGED_BY, MAX_ENDPOINTS, SERVICE_NAME};
+
+/// How many ports `status.ports` names before it counts the rest.
+const PORTS_SHOWN: usize = 8;
+
+/// Added to a refusal of a spec whose Service exists.
+pub const STILL_SERVES: &str =
+    "; until then the Service serves by the spec that was accepted before";
+
+/// A Pod that may be a backend.
+#[derive(Debug, Clone, Copy)]
+pub struct PodBackend<'a> {
+    /// The Pod.
+    pub pod: &'a Pod,
+    /// Its VNic; none before it has one, and for Pods on the node's own network.
+    pub vnic: Option<&'a VNic>,
+}
+
+/// What is known of the world around one YusurService.
+#[derive(Debug, Clone)]
+pub struct TranslateInput<'a> {
+    /// The Vpc that the spec names, if it exists.
+    pub vpc: Option<&'a Vpc>,
+    /// Labels of the YusurService's namespace.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// The Pods of its namespace, in any order; at least those that it [`selects`] and those that are endpoints already.
+    pub pods: &'a [PodBackend<'a>],
+    /// The Service of its name, whosever it is.
+    pub service: Option<&'a Service>,
+    /// The EndpointSlices that name its Service, whosever they are, in any order.
+    pub slices: &'a [&'a EndpointSlice],
+}
+
+/// What a YusurService must have, and what to tell its user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Translation {
+    /// Condition `Accepted`. The API server may still refuse the Service.
+    pub accepted: Verdict,
+    /// Condition `BackendsResolved`.
+    pub resolved: Verdict,
+    /// The objects to be. None: nothing is written, because the Service of this name is somebody else's.
+    pub objects: Option<Objects>,
+    /// Counts of the backends.
+    pub counts: BackendCounts,
+    /// `status.ports`.
+    pub ports: String,
+}
+
+/// The objects that a YusurService must have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objects {
+    /// The Service, with the fields that ycloud sets and no others. None when the spec is refused: none is made, and one
+    /// that exists keeps its ports.
+    pub service: Option<Service>,
+    /// The EndpointSlices, sorted by name, likewise. When the spec is refused, these are the ones that exist, with the
+    /// present state of their Pods.
+    pub slices: Vec<EndpointSlice>,
+    /// The EndpointSlices to be if the API server refuses a Service that differs from the one that exists: those that
+    /// exist, with the present state of their Pods.
+    kept: Vec<EndpointSlice>,
+    /// UID of the YusurService.
+    owner: String,
+}
+
+/// What must be written so that the cluster has given [`Objects`]. In this order: slices, Service, deletions; so no
+/// moment shows a Service without its endpoints.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Writes<'a> {
+    /// Slices that are missing or differ.
+    pub slices: Vec<&'a EndpointSlice>,
+    /// The Service, if it is missing or differs.
+    pub service: Option<&'a Service>,
+    /// Names of slices of this YusurService that are not wanted any more.
+    pub surplus: Vec<String>,
+    /// Instead of all of the above, if the API server refuses the Service: slices whose Pods changed.
+    pub if_refused: Vec<&'a EndpointSlice>,
+}
+
+impl Writes<'_> {
+    /// Whether nothing needs to be written.
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.service.is_none() && self.surplus.is_empty()
+    }
+}
+
+impl Objects {
+    /// Compares with what exists. Fields that ycloud does not set, such as those that the API server fills in, do not
+    /// count as differences.
+    pub fn writes<'a>(
+        &'a self,
+        service: Option<&Service>,
+        slices: &[&EndpointSlice],
+    ) -> Writes<'a> {
+        let own = slices::own(slices, &self.owner);
+        let name = |slice: &EndpointSlice| slice.metadata.name.clone().unwrap_or_default();
+        let exists: BTreeMap<String, &EndpointSlice> =
+            own.iter().map(|slice| (name(slice), *slice)).collect();
+        let differs = |wanted: &&EndpointSlice| {
+            let present = exists.get(&name(wanted));
+            !present.is_some_and(|present| slices::same(present, wanted))
+        };
+        let wanted = |present: &String| self.slices.iter().any(|slice| name(slice) == *present);
+        Writes {
+            if_refused: self.kept.iter().filter(differs).collect(),
+            slices: self.slices.iter().filter(differs).collect(),
+            service: (self.service.as_ref())
+                .filter(|wanted| !service.is_some_and(|present| service::same(present, wanted))),
+            surplus: exists.into_keys().filter(|name| !wanted(name)).collect(),
+        }
+    }
+}
+
+/// Works out what `ysvc` must have.
+///
+/// # Guarantees
+/// * The same input gives the same output, whatever the order of Pods and slices.
+/// * An endpoint stays in the slice that it is in, so that one Pod's change rewrites one slice.
+/// * A refusal names field, value and cure. What was made for an earlier, accepted spec goes on to serve: with the ports
+///   and Pods of that spec, of which those that go or become unready are taken out.
+pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
+    let found = backend::find(ysvc, input.pods);
+    let refusal = refusal::check(ysvc, input);
+    let withholds = refusal.as_ref().is_some_and(|refusal| refusal.withholds);
+    let foreign = input.service.is_some_and(|service| !belongs(service, ysvc));
+    let owner = ysvc.metadata.uid.clone().unwrap_or_default();
+    let refreshed = || slices::refresh(ysvc, input.pods, input.slices);
+    let objects = if withholds {
+        Objects {
+            service: None,
+            slices: refreshed(),
+            kept: Vec::new(),
+            owner,
+        }
+    } else {
+        let service = service::build(ysvc, input.service, refusal.is_some());
+        let edits = (input.service).is_some_and(|present| !service::same(present, &service));
+        Objects {
+            slices: slices::pack(ysvc, found.groups(), input.slices),
+            kept: Some(refreshed)
+                .filter(|_| edits)
+                .map_or_else(Vec::new, |all| all()),
+            service: Some(service),
+            owner,
+        }
+    };
+    let mut accepted = Verdict::yes(reason::ACCEPTED, "the spec is valid and permitted");
+    if let Some(refusal) = refusal {
+        accepted = refusal.verdict;
+        // Where the Vpc is the reason, ycloud-controller takes the Service from the network, too.
+        let by_vpc = [reason::NOT_FOUND, reason::NOT_PERMITTED].contains(&accepted.reason);
+        if withholds && input.service.is_some() && !foreign && !by_vpc {
+            accepted.message.push_str(STILL_SERVES);
+        }
+    }
+    Translation {
+        accepted,
+        resolved: found.verdict(ysvc),
+        counts: found.counts(),
+        ports: ports_text(ysvc),
+        objects: Some(objects).filter(|_| !foreign),
+    }
+}
+
+/// The reference by which an object belongs to `ysvc` and vanishes with it.
+fn owner_reference(ysvc: &YusurService) -> OwnerReference {
+    OwnerReference {
+        api_version: format!("{}/{}", ycloud_api::GROUP, ycloud_api::VERSION),
+        kind: "YusurService".into(),
+        name: ysvc.metadata.name.clone().unwrap_or_default(),
+        uid: ysvc.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+/// Whether `service` was made for `ysvc`.
+pub fn belongs(service: &Service, ysvc: &YusurService) -> bool {
+    let owner = owner_uid(&service.metadata.owner_references);
+    !owner.is_empty() && Some(owner) == ysvc.metadata.uid.as_deref()
+}
+
+/// The UID of the controlling owner; empty if there is none.
+fn owner_uid(references: &Option<Vec<OwnerReference>>) -> &str {
+    let mut references = references.iter().flatten();
+    let owner = references.find(|reference| reference.controller == Some(true));
+    owner.map_or("", |reference| reference.uid.as_str())
+}
+
+/// Whether `present` holds every entry of `wanted`.
+fn holds(
+    present: &Option<BTreeMap<String, String>>,
+    wanted: &Option<BTreeMap<String, String>>,
+) -> bool {
+    let held = |(key, value)| present.as_ref().and_then(|all| all.get(key)) == Some(value);
+    wanted.iter().flatten().all(held)
+}
+
+fn ports_text(ysvc: &YusurService) -> String {
+    let ports = &ysvc.spec.ports;
+    let shown = ports.iter().take(PORTS_SHOWN);
+    let shown: Vec<String> = shown
+        .map(|port| format!("{}/{}", port.port, port.protocol.as_str()))
+        .collect();
+    let rest = match ports.len().saturating_sub(PORTS_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{rest}", shown.join(","))
+}

@@ -1,0 +1,256 @@
+//! Endpoints → EndpointSlices, such that one endpoint's change rewrites one slice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use uuid::Uuid;
+use ycloud_api::YusurService;
+use ycloud_api::key;
+
+use super::backend::{Groups, TargetPort, address, endpoint, finished};
+use super::{PodBackend, holds, owner_reference, owner_uid};
+
+/// How many endpoints a slice holds at most, as in Kubernetes' own slices.
+pub const MAX_ENDPOINTS: usize = 100;
+
+/// The label that names an EndpointSlice's Service. Source: KEP-752.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The label that says who writes an EndpointSlice. Source: KEP-752.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// Those of `slices` that ycloud wrote for the owner with `uid`, sorted by name.
+pub fn own<'a>(slices: &[&'a EndpointSlice], uid: &str) -> Vec<&'a EndpointSlice> {
+    let managed = |slice: &EndpointSlice| {
+        let labels = slice.metadata.labels.as_ref();
+        let by = labels.and_then(|labels| labels.get(MANAGED_BY));
+        by.is_some_and(|by| by == key::ENDPOINTSLICE_MANAGED_BY)
+    };
+    let mut own: Vec<&EndpointSlice> = slices
+        .iter()
+        .copied()
+        .filter(|slice| managed(slice) && owner_uid(&slice.metadata.owner_references) == uid)
+        .collect();
+    own.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    own
+}
+
+/// A slice in the making.
+struct Draft {
+    name: String,
+    ports: Vec<TargetPort>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// The slices that `ysvc` must have for `groups`, sorted by name. Endpoints stay where they are in `present`; new ones
+/// fill up the slices there are; slices that become empty go away.
+pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> Vec<EndpointSlice> {
+    let uid = ysvc.metadata.uid.as_deref().unwrap_or_default();
+    let own = own(present, uid);
+    let mut names: BTreeSet<String> = own.iter().filter_map(|s| s.metadata.name.clone()).collect();
+    let mut drafts = Vec::new();
+    let mut homes = homes(&groups, &own);
+    for (ports, endpoints) in groups {
+        let mine = homes.remove(&ports).unwrap_or_default();
+        let mut group = keep(&ports, endpoints, &mine);
+        let mut full = group.drafts;
+        for endpoint in group.new.drain(..) {
+            match full.iter_mut().find(|d| d.endpoints.len() < MAX_ENDPOINTS) {
+                Some(draft) => draft.endpoints.push(endpoint),
+                None => full.push(Draft {
+                    name: new_name(ysvc, uid, &mut names),
+                    ports: ports.clone(),
+                    endpoints: vec![endpoint],
+                }),
+            }
+        }
+        drafts.extend(full.into_iter().filter(|draft| !draft.endpoints.is_empty()));
+    }
+    let name = |e: &Endpoint| e.target_ref.as_ref().and_then(|t| t.name.clone());
+    for draft in &mut drafts {
+        draft.endpoints.sort_by_key(name);
+    }
+    drafts.sort_by(|a, b| a.name.cmp(&b.name));
+    drafts.into_iter().map(|draft| slice(ysvc, draft)).collect()
+}
+
+/// The present slices of `ysvc` with the present state of their Pods: Pods that are gone, ended or at another address are
+/// taken out, none is added, and ports stay.
+pub fn refresh(
+    ysvc: &YusurService,
+    pods: &[PodBackend],
+    present: &[&EndpointSlice],
+) -> Vec<EndpointSlice> {
+    let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
+    let alive = pods.iter().filter(|candidate| !finished(candidate.pod));
+    let by_uid: BTreeMap<String, &PodBackend> = alive.map(|c| (uid(c.pod), c)).collect();
+    let publish = ysvc.spec.publish_not_ready_addresses;
+    let now = |former: &Endpoint| {
+        let candidate = by_uid.get(&identity(former))?;
+        let new = endpoint(candidate.pod, address(candidate)?, publish);
+        (new.addresses == former.addresses).then_some(new)
+    };
+    let owner = ysvc.metadata.uid.as_deref().unwrap_or_default();
+    own(present, owner)
+        .into_iter()
+        .map(|slice| EndpointSlice {
+            metadata: ObjectMeta {
+                name: slice.metadata.name.clone(),
+                namespace: slice.metadata.namespace.clone(),
+                labels: slice.metadata.labels.clone(),
+                annotations: slice.metadata.annotations.clone(),
+                owner_references: slice.metadata.owner_references.clone(),
+                ..ObjectMeta::default()
+            },
+            endpoints: slice.endpoints.iter().filter_map(now).collect(),
+            ..slice.clone()
+        })
+        .collect()
+}
+
+/// Which present slices serve which group: those with the group's ports; and of the others (the spec's ports changed)
+/// each goes to the group that most of its endpoints are in now, so that it is rewritten in one step.
+fn homes<'a>(
+    groups: &Groups,
+    own: &[&'a EndpointSlice],
+) -> BTreeMap<Vec<TargetPort>, Vec<&'a EndpointSlice>> {
+    let mut group_of: BTreeMap<String, &Vec<TargetPort>> = BTreeMap::new();
+    for (ports, endpoints) in groups {
+        for endpoint in endpoints {
+            group_of.insert(identity(endpoint), ports);
+        }
+    }
+    let mut homes: BTreeMap<Vec<TargetPort>, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in own {
+        let ports = ports_of(slice);
+        if groups.contains_key(&ports) {
+            homes.entry(ports).or_default().push(slice);
+            continue;
+        }
+        let mut votes: BTreeMap<&Vec<TargetPort>, usize> = BTreeMap::new();
+        for endpoint in &slice.endpoints {
+            if let Some(ports) = group_of.get(&identity(endpoint)) {
+                *votes.entry(ports).or_default() += 1;
+            }
+        }
+        if let Some((ports, _)) = votes.into_iter().max_by_key(|(_, votes)| *votes) {
+            homes.entry(ports.clone()).or_default().push(slice);
+        }
+    }
+    homes
+}
+
+struct Kept {
+    drafts: Vec<Draft>,
+    new: Vec<Endpoint>,
+}
+
+/// Puts each endpoint into the slice that it is in already; the others are new.
+fn keep(ports: &[TargetPort], endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> Kept {
+    let mut drafts: Vec<Draft> = slices
+        .iter()
+        .map(|slice| Draft {
+            name: slice.metadata.name.clone().unwrap_or_default(),
+            ports: ports.to_vec(),
+            endpoints: Vec::new(),
+        })
+        .collect();
+    let mut place: BTreeMap<String, usize> = BTreeMap::new();
+    for (index, slice) in slices.iter().enumerate() {
+        for endpoint in &slice.endpoints {
+            place.entry(identity(endpoint)).or_insert(index);
+        }
+    }
+    let mut new = Vec::new();
+    for endpoint in endpoints {
+        let index = place.get(&identity(&endpoint));
+        match index.and_then(|index| drafts.get_mut(*index)) {
+            Some(draft) if draft.endpoints.len() < MAX_ENDPOINTS => draft.endpoints.push(endpoint),
+            _ => new.push(endpoint),
+        }
+    }
+    Kept { drafts, new }
+}
+
+/// What makes an endpoint the same one: its Pod.
+fn identity(endpoint: &Endpoint) -> String {
+    let target = endpoint.target_ref.as_ref();
+    target.and_then(|t| t.uid.clone()).unwrap_or_default()
+}
+
+/// A name that none of `names` is: derived from the YusurService's UID, so that no other slice has it.
+fn new_name(ysvc: &YusurService, uid: &str, names: &mut BTreeSet<String>) -> String {
+    let owner = ysvc.metadata.name.as_deref().unwrap_or_default();
+    let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, uid.as_bytes());
+    let mut index = 0_u32;
+    loop {
+        let hash = Uuid::new_v5(&space, &index.to_be_bytes())
+            .simple()
+            .to_string();
+        let name = format!("{owner}-{}", hash.get(..8).unwrap_or_default());
+        if names.insert(name.clone()) {
+            return name;
+        }
+        index += 1;
+    }
+}
+
+fn ports_of(slice: &EndpointSlice) -> Vec<TargetPort> {
+    let mut ports: Vec<TargetPort> = slice
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| TargetPort {
+            name: port.name.clone().unwrap_or_default(),
+            protocol: match port.protocol.as_deref() {
+                Some("UDP") => "UDP",
+                Some("SCTP") => "SCTP",
+                _ => "TCP",
+            },
+            port: port.port.unwrap_or_default(),
+        })
+        .collect();
+    ports.sort();
+    ports
+}
+
+fn slice(ysvc: &YusurService, draft: Draft) -> EndpointSlice {
+    let vpc = ysvc.spec.vpc.clone().unwrap_or_default();
+    let service = ysvc.metadata.name.clone().unwrap_or_default();
+    let port = |port: TargetPort| EndpointPort {
+        name: Some(port.name),
+        protocol: Some(port.protocol.into()),
+        port: Some(port.port),
+        ..EndpointPort::default()
+    };
+    EndpointSlice {
+        metadata: ObjectMeta {
+            name: Some(draft.name),
+            namespace: ysvc.metadata.namespace.clone(),
+            labels: Some(BTreeMap::from([
+                (SERVICE_NAME.into(), service),
+                (MANAGED_BY.into(), key::ENDPOINTSLICE_MANAGED_BY.into()),
+                (key::VPC.into(), vpc.clone()),
+            ])),
+            annotations: Some(BTreeMap::from([(key::VPC.into(), vpc)])),
+            owner_references: Some(vec![owner_reference(ysvc)]),
+            ..ObjectMeta::default()
+        },
+        address_type: "IPv4".into(),
+        endpoints: draft.endpoints,
+        ports: Some(draft.ports.into_iter().map(port).collect()),
+    }
+}
+
+/// Whether `present` reads as `wanted` in every field that ycloud sets.
+pub fn same(present: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+    let meta = (&present.metadata, &wanted.metadata);
+    holds(&meta.0.labels, &meta.1.labels)
+        && holds(&meta.0.annotations, &meta.1.annotations)
+        && owner_uid(&meta.0.owner_references) == owner_uid(&meta.1.owner_references)
+        && present.address_type == wanted.address_type
+        && present.endpoints == wanted.endpoints
+        && ports_of(present) == ports_of(wanted)
+}

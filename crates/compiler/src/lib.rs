@@ -1,0 +1,27 @@
+//! Pure: a snapshot of Kubernetes objects in, owned OVN Northbound rows and their difference to the replica out.
+//!
+//! The walk: events change a [`Snapshot`]; [`compile()`] validates one [`Owner`] and says which rows it must have;
+//! [`diff()`] says which operations make the database so. [`ipam`] picks addresses. Nothing here reads a clock, the
+//! environment or randomness, does input or output, or writes a log: the same objects give the same rows, in whatever
+//! order their events came.
+
+pub mod compile;
+pub mod desired;
+pub mod diff;
+pub mod digest;
+pub mod endpoint;
+pub mod ipam;
+pub mod owner;
+pub mod ownerindex;
+pub mod row;
+pub mod snapshot;
+pub mod validate;
+
+pub use compile::{Rejection, compile};
+pub use diff::{Batch, diff};
+pub use digest::digest;
+pub use ipam::{Allocation, allocate, node_vnic, pod_vnic, usage, users, wanted_vnic};
+pub use owner::{ObjectKey, Owner};
+pub use ownerindex::OwnerIndex;
+pub use row::{Parent, Row};
+pub use snapshot::{Event, NodeFacts, Object, ObjectRef, PodFacts, Settings, Snapshot};

@@ -1,0 +1,370 @@
+//! The Kubernetes objects that rows follow from, with the indexes that make one object's change cheap.
+//!
+//! Owned by the reconcile task: events change it between reconciles, compiling borrows it. Pods, Nodes, Namespaces,
+//! ServiceCIDRs and EndpointSlices are kept as the few facts that matter; the other kinds whole, but for their managed
+//! fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use ycloud_api::{Subnet, VNic, Vpc, key};
+
+use crate::compile::Rejection;
+use crate::owner::{ObjectKey, Owner};
+use crate::validate::subnet::Network;
+
+mod apply;
+mod attach;
+mod facts;
+mod pool;
+
+pub(crate) use facts::{Endpoint, Slice};
+pub use facts::{NodeFacts, PodFacts};
+pub(crate) use pool::{Held, Pool};
+
+/// What a snapshot is told of the cluster besides its objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The range from which ycloud takes its own networks; no other Subnet may overlap it. Default 100.64.0.0/10.
+    pub system_cidr: Ipv4Net,
+    /// The range of the default Subnet. Default 10.16.0.0/16.
+    pub default_subnet_cidr: Ipv4Net,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            system_cidr: Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+            default_subnet_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 16, 0, 0), 16),
+        }
+    }
+}
+
+impl Settings {
+    /// The range of the join switch: the first /16 of the system range, or all of it if it is smaller.
+    pub fn join_cidr(&self) -> Ipv4Net {
+        let length = self.system_cidr.prefix_len().max(16);
+        Ipv4Net::new_assert(self.system_cidr.network(), length)
+    }
+
+    /// The join address that nobody ever gets: next hop of the default Vpc's default route. It exists because a
+    /// policy's `reroute` runs only if some route matched first (ovn-northd(8), logical router ingress table "Policy").
+    pub fn unused_join_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.join_cidr().broadcast().to_bits().saturating_sub(1))
+    }
+}
+
+/// A change of one object.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The object is there, in this form.
+    Apply(Object),
+    /// The object is gone.
+    Delete(ObjectRef),
+}
+
+/// An object that a snapshot takes in.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "each variant is the kind that its name says")]
+pub enum Object {
+    Vpc(Arc<Vpc>),
+    Subnet(Arc<Subnet>),
+    VNic(Arc<VNic>),
+    Node(Arc<Node>),
+    Namespace(Arc<Namespace>),
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    ServiceCidr(Arc<ServiceCIDR>),
+}
+
+/// Which object is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "each variant is the kind that its name says")]
+pub enum ObjectRef {
+    Vpc(String),
+    Subnet(String),
+    VNic(ObjectKey),
+    Node(String),
+    Namespace(String),
+    Pod(ObjectKey),
+    Service(ObjectKey),
+    EndpointSlice(ObjectKey),
+    ServiceCidr(String),
+}
+
+/// Why a VNic that nobody made by hand must exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Pod(ObjectKey),
+    Node(String),
+}
+
+/// The objects and their indexes; see the module's head.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    settings: Settings,
+    vpcs: BTreeMap<String, Arc<Vpc>>,
+    subnets: BTreeMap<String, Arc<Subnet>>,
+    vnics: BTreeMap<ObjectKey, Arc<VNic>>,
+    nodes: BTreeMap<String, NodeFacts>,
+    /// Labels by namespace.
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pods: BTreeMap<ObjectKey, PodFacts>,
+    services: BTreeMap<ObjectKey, Arc<Service>>,
+    service_cidrs: BTreeMap<String, Vec<Ipv4Net>>,
+    /// Slices by Service, then by name.
+    slices: BTreeMap<ObjectKey, BTreeMap<String, Slice>>,
+    /// The Service that a slice belongs to.
+    slice_service: BTreeMap<ObjectKey, ObjectKey>,
+
+    /// Each Subnet's spec, read; or what is wrong with it.
+    networks: BTreeMap<String, Result<Network, Rejection>>,
+    /// Subnets refused because their range overlaps something.
+    overlaps: BTreeMap<String, Rejection>,
+    subnets_of_vpc: BTreeMap<String, BTreeSet<String>>,
+    services_of_vpc: BTreeMap<String, BTreeSet<ObjectKey>>,
+    vnics_of_subnet: BTreeMap<String, BTreeSet<ObjectKey>>,
+    vnics_of_chassis: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// VNics without an address.
+    addressless: BTreeSet<ObjectKey>,
+    /// VNics that Pods and Nodes must have.
+    wanted: BTreeMap<ObjectKey, Source>,
+    /// Of those, the ones that do not exist.
+    unattached: BTreeSet<ObjectKey>,
+    /// Subnets that name a namespace, oldest first.
+    claims: BTreeMap<String, BTreeSet<Age>>,
+    /// Addresses by Subnet.
+    pools: BTreeMap<String, Pool>,
+    /// Addresses by chassis, of all Vpcs.
+    chassis_addresses: BTreeMap<String, BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>>,
+    /// Names of the nodes that have the address.
+    node_addresses: BTreeMap<Ipv4Addr, BTreeSet<String>>,
+}
+
+/// Order of Subnets: by creation time (whole seconds since 1970; 0 if unknown), then by name.
+pub(crate) type Age = (i64, String);
+
+pub(crate) fn age(subnet: &str, object: &Subnet) -> Age {
+    let created = object.metadata.creation_timestamp.as_ref();
+    (created.map_or(0, |t| t.0.as_second()), subnet.to_owned())
+}
+
+impl Snapshot {
+    /// A snapshot without objects.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a change and returns the owners to reconcile: those whose rows, address or status may change by it.
+    /// For a VNic that a Pod or a Node must have, its owner stands here too, whether it exists or not
+    /// ([`crate::wanted_vnic`]).
+    ///
+    /// A VNic in an older `resourceVersion` than the one held, or in the same one without the address that the held
+    /// one has, is not taken: it is an echo from before an allocation.
+    pub fn apply(&mut self, event: Event) -> BTreeSet<Owner> {
+        match event {
+            Event::Apply(object) => self.apply_object(object),
+            Event::Delete(object) => self.delete_object(object),
+        }
+    }
+
+    /// The owners of all objects, and of the VNics that Pods and Nodes must have.
+    pub fn owners(&self) -> BTreeSet<Owner> {
+        let mut owners: BTreeSet<Owner> = BTreeSet::new();
+        owners.extend(self.vpcs.keys().cloned().map(Owner::Vpc));
+        owners.extend(self.subnets.keys().cloned().map(Owner::Subnet));
+        owners.extend(self.nodes.keys().cloned().map(Owner::Node));
+        owners.extend(self.vnics.keys().cloned().map(Owner::VNic));
+        owners.extend(self.wanted.keys().cloned().map(Owner::VNic));
+        owners.extend(self.services.keys().cloned().map(Owner::Service));
+        owners
+    }
+
+    /// The owners whose rows may be members of `owner`'s rows, and so wait for them to exist.
+    pub fn dependents(&self, owner: &Owner) -> BTreeSet<Owner> {
+        let mut owners = BTreeSet::new();
+        match owner {
+            Owner::Vpc(vpc) => {
+                for subnet in self.subnets_of(vpc) {
+                    owners.insert(Owner::Subnet(subnet.to_owned()));
+                    owners.extend(self.vnics_of(subnet).cloned().map(Owner::VNic));
+                }
+                owners.extend(self.services_of(vpc).cloned().map(Owner::Service));
+                if vpc == key::DEFAULT_VPC {
+                    owners.extend(self.nodes.keys().cloned().map(Owner::Node));
+                }
+            }
+            Owner::Subnet(subnet) => {
+                owners.extend(self.vnics_of(subnet).cloned().map(Owner::VNic));
+            }
+            Owner::Node(node) => {
+                let vnics = self.vnics_of_chassis.get(node).into_iter().flatten();
+                owners.extend(vnics.cloned().map(Owner::VNic));
+            }
+            Owner::VNic(_) | Owner::Service(_) => {}
+        }
+        owners
+    }
+
+    /// The settings given to [`Self::new`].
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A Vpc.
+    pub fn vpc(&self, name: &str) -> Option<&Arc<Vpc>> {
+        self.vpcs.get(name)
+    }
+
+    /// A Subnet.
+    pub fn subnet(&self, name: &str) -> Option<&Arc<Subnet>> {
+        self.subnets.get(name)
+    }
+
+    /// A VNic.
+    pub fn vnic(&self, key: &ObjectKey) -> Option<&Arc<VNic>> {
+        self.vnics.get(key)
+    }
+
+    /// A Node.
+    pub fn node(&self, name: &str) -> Option<&NodeFacts> {
+        self.nodes.get(name)
+    }
+
+    /// All Nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &NodeFacts)> {
+        self.nodes.iter().map(|(name, node)| (name.as_str(), node))
+    }
+
+    /// A Pod.
+    pub fn pod(&self, key: &ObjectKey) -> Option<&PodFacts> {
+        self.pods.get(key)
+    }
+
+    /// The Pod that must have this VNic.
+    pub fn pod_of_vnic(&self, vnic: &ObjectKey) -> Option<&PodFacts> {
+        match self.wanted.get(vnic)? {
+            Source::Pod(pod) => self.pods.get(pod),
+            Source::Node(_) => None,
+        }
+    }
+
+    /// A Service.
+    pub fn service(&self, key: &ObjectKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// All Services by key.
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Service>)> {
+        self.services.iter()
+    }
+
+    /// The digest of a Service and its EndpointSlices, see [`crate::digest()`]. `None` if there is no such Service.
+    pub fn digest(&self, key: &ObjectKey) -> Option<String> {
+        let service = self.services.get(key)?;
+        Some(crate::digest::of_slices(service, self.slices(key)))
+    }
+
+    /// The labels of a namespace.
+    pub fn namespace(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name)
+    }
+
+    /// Names of the Subnets that name this Vpc, accepted or not, sorted.
+    pub fn subnets_of(&self, vpc: &str) -> impl Iterator<Item = &str> {
+        let subnets = self.subnets_of_vpc.get(vpc).into_iter().flatten();
+        subnets.map(String::as_str)
+    }
+
+    /// Names of the Subnets of this Vpc that are accepted, sorted: `Vpc.status.subnets`.
+    pub fn accepted_subnets(&self, vpc: &str) -> Vec<String> {
+        let accepted = |subnet: &&str| crate::validate::subnet::check(self, subnet).is_ok();
+        self.subnets_of(vpc)
+            .filter(accepted)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The VNics of a Subnet, with or without an address.
+    pub fn vnics_of(&self, subnet: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.vnics_of_subnet.get(subnet).into_iter().flatten()
+    }
+
+    /// The Services of a Vpc.
+    pub fn services_of(&self, vpc: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.services_of_vpc.get(vpc).into_iter().flatten()
+    }
+
+    /// Names of all Subnets.
+    pub fn subnet_names(&self) -> impl Iterator<Item = &str> {
+        self.subnets.keys().map(String::as_str)
+    }
+
+    /// Names of all Vpcs.
+    pub fn vpc_names(&self) -> impl Iterator<Item = &str> {
+        self.vpcs.keys().map(String::as_str)
+    }
+
+    /// The IPv4 service ranges, sorted, by the name of the ServiceCIDR.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = (&str, Ipv4Net)> {
+        let all = self.service_cidrs.iter();
+        all.flat_map(|(name, ranges)| ranges.iter().map(|range| (name.as_str(), *range)))
+    }
+
+    /// The Subnet in which a Pod of `namespace` lands whose annotation names none.
+    pub fn default_subnet(&self, namespace: &str) -> &str {
+        let claim = self.claims.get(namespace).and_then(|claims| claims.first());
+        claim.map_or(key::DEFAULT_SUBNET, |(_, subnet)| subnet)
+    }
+
+    pub(crate) fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &Slice> + Clone {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    pub(crate) fn source(&self, vnic: &ObjectKey) -> Option<&Source> {
+        self.wanted.get(vnic)
+    }
+
+    pub(crate) fn pool(&self, subnet: &str) -> Option<&Pool> {
+        self.pools.get(subnet)
+    }
+
+    pub(crate) fn network(&self, subnet: &str) -> Option<&Result<Network, Rejection>> {
+        self.networks.get(subnet)
+    }
+
+    pub(crate) fn overlap(&self, subnet: &str) -> Option<&Rejection> {
+        self.overlaps.get(subnet)
+    }
+
+    /// Who has the address on this chassis.
+    pub(crate) fn on_chassis(
+        &self,
+        chassis: &str,
+        ip: Ipv4Addr,
+    ) -> impl Iterator<Item = &ObjectKey> {
+        let here = self.chassis_addresses.get(chassis);
+        here.and_then(|all| all.get(&ip)).into_iter().flatten()
+    }
+
+    /// A node that has an address in the range.
+    pub(crate) fn node_within(&self, range: Ipv4Net) -> Option<(Ipv4Addr, &str)> {
+        let mut within = self
+            .node_addresses
+            .range(range.network()..=range.broadcast());
+        let (ip, nodes) = within.next()?;
+        Some((*ip, nodes.first()?))
+    }
+}

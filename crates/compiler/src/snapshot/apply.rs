@@ -1,0 +1,363 @@
+//! How events change a snapshot, and whom they concern.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ycloud_api::{Subnet, Vpc, key};
+
+use super::{Endpoint, NodeFacts, Object, ObjectRef, PodFacts, Slice, Snapshot, age};
+use crate::desired;
+use crate::owner::{ObjectKey, Owner};
+use crate::validate::subnet::{Network, overlaps};
+
+pub(super) type Owners = BTreeSet<Owner>;
+
+impl Snapshot {
+    pub(super) fn apply_object(&mut self, object: Object) -> Owners {
+        match object {
+            Object::Vpc(mut vpc) => match vpc.metadata.name.clone() {
+                Some(name) => {
+                    slim(&mut vpc, |vpc| &mut vpc.metadata);
+                    self.set_vpc(name, Some(vpc))
+                }
+                None => Owners::new(),
+            },
+            Object::Subnet(mut subnet) => match subnet.metadata.name.clone() {
+                Some(name) => {
+                    slim(&mut subnet, |subnet| &mut subnet.metadata);
+                    self.set_subnet(name, Some(subnet))
+                }
+                None => Owners::new(),
+            },
+            Object::VNic(mut vnic) => match key_of(&vnic.metadata) {
+                Some(key) if !self.is_echo(&key, &vnic) => {
+                    slim(&mut vnic, |vnic| &mut vnic.metadata);
+                    self.set_vnic(key, Some(vnic))
+                }
+                _ => Owners::new(),
+            },
+            Object::Node(node) => match node.metadata.name.clone() {
+                Some(name) => self.set_node(name, Some(NodeFacts::of(&node))),
+                None => Owners::new(),
+            },
+            Object::Namespace(namespace) => self.apply_namespace(&namespace),
+            Object::Pod(pod) => match PodFacts::of(&pod) {
+                Some(facts) => self.set_pod(facts.key.clone(), Some(facts)),
+                None => Owners::new(),
+            },
+            Object::Service(mut service) => match key_of(&service.metadata) {
+                Some(key) => {
+                    slim(&mut service, |service| &mut service.metadata);
+                    self.set_service(key, Some(service))
+                }
+                None => Owners::new(),
+            },
+            Object::EndpointSlice(slice) => self.apply_slice(&slice),
+            Object::ServiceCidr(cidr) => self.apply_service_cidr(&cidr),
+        }
+    }
+
+    pub(super) fn delete_object(&mut self, object: ObjectRef) -> Owners {
+        match object {
+            ObjectRef::Vpc(name) => self.set_vpc(name, None),
+            ObjectRef::Subnet(name) => self.set_subnet(name, None),
+            ObjectRef::VNic(key) => self.set_vnic(key, None),
+            ObjectRef::Node(name) => self.set_node(name, None),
+            ObjectRef::Namespace(name) => self.set_namespace(name, None),
+            ObjectRef::Pod(key) => self.set_pod(key, None),
+            ObjectRef::Service(key) => self.set_service(key, None),
+            ObjectRef::EndpointSlice(key) => self.set_slice(key, None),
+            ObjectRef::ServiceCidr(name) => self.set_service_cidr(name, Vec::new()),
+        }
+    }
+
+    fn set_vpc(&mut self, name: String, vpc: Option<Arc<Vpc>>) -> Owners {
+        let new = vpc.clone();
+        let old = put(&mut self.vpcs, &name, vpc);
+        let owner = Owner::Vpc(name);
+        let mut owners = Owners::new();
+        if old.as_ref().map(|vpc| &vpc.spec) != new.as_ref().map(|vpc| &vpc.spec) {
+            owners.extend(self.dependents(&owner));
+            owners.extend(self.waiting_vnics());
+        }
+        owners.insert(owner);
+        owners
+    }
+
+    fn set_subnet(&mut self, name: String, subnet: Option<Arc<Subnet>>) -> Owners {
+        let new = subnet.clone();
+        let old = put(&mut self.subnets, &name, subnet);
+        let owner = Owner::Subnet(name.clone());
+        let same = match (&old, &new) {
+            (Some(old), Some(new)) => {
+                old.spec == new.spec
+                    && age(&name, old) == age(&name, new)
+                    && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+            }
+            _ => false,
+        };
+        if same {
+            return Owners::from([owner]);
+        }
+        let mut owners = self.dependents(&owner);
+        owners.insert(owner);
+        if let Some(old) = &old {
+            remove(&mut self.subnets_of_vpc, &old.spec.vpc, &name);
+            for namespace in &old.spec.namespaces {
+                remove(&mut self.claims, namespace, &age(&name, old));
+            }
+        }
+        self.networks.remove(&name);
+        self.overlaps.remove(&name);
+        if let Some(new) = &new {
+            insert(&mut self.subnets_of_vpc, &new.spec.vpc, name.clone());
+            for namespace in &new.spec.namespaces {
+                insert(&mut self.claims, namespace, age(&name, new));
+            }
+            let network = Network::read(&self.settings, &name, new);
+            self.networks.insert(name.clone(), network);
+        }
+        let vpcs: BTreeSet<String> = old.iter().chain(&new).map(|s| s.spec.vpc.clone()).collect();
+        let pool = self.pools.get(&name).into_iter();
+        let used = pool.flat_map(|pool| pool.ranges()).collect();
+        for vpc in &vpcs {
+            owners.extend(self.recheck(vpc));
+            owners.extend(self.recheck_ranges(&name, vpc, &used));
+        }
+        owners.extend(vpcs.into_iter().map(Owner::Vpc));
+        owners.extend(self.waiting_vnics());
+        owners
+    }
+
+    /// Works out anew which Subnets of a Vpc overlap something, and names those whose verdict changed, with all that
+    /// hangs on them. The default Vpc's ranges concern every Vpc.
+    pub(super) fn recheck(&mut self, vpc: &str) -> Owners {
+        let mut owners = Owners::new();
+        let others: Vec<String> = match vpc {
+            key::DEFAULT_VPC => self
+                .subnets_of_vpc
+                .keys()
+                .filter(|other| *other != vpc)
+                .cloned()
+                .collect(),
+            _ => Vec::new(),
+        };
+        for vpc in std::iter::once(vpc.to_owned()).chain(others) {
+            let mut refused = overlaps(self, &vpc);
+            let names: Vec<String> = self.subnets_of(&vpc).map(str::to_owned).collect();
+            for name in names {
+                let new = refused.remove(&name);
+                if self.overlaps.get(&name) == new.as_ref() {
+                    continue;
+                }
+                match new {
+                    Some(rejection) => self.overlaps.insert(name.clone(), rejection),
+                    None => self.overlaps.remove(&name),
+                };
+                let owner = Owner::Subnet(name);
+                owners.extend(self.dependents(&owner));
+                owners.insert(owner);
+                owners.insert(Owner::Vpc(vpc.clone()));
+            }
+        }
+        if !owners.is_empty() {
+            owners.extend(self.waiting_vnics());
+        }
+        owners
+    }
+
+    /// VNics that cannot go on until something changes: not made yet, or without an address.
+    pub(super) fn waiting_vnics(&self) -> impl Iterator<Item = Owner> {
+        self.unattached
+            .iter()
+            .chain(&self.addressless)
+            .cloned()
+            .map(Owner::VNic)
+    }
+
+    fn apply_namespace(&mut self, namespace: &Namespace) -> Owners {
+        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+        match namespace.metadata.name.clone() {
+            Some(name) => self.set_namespace(name, Some(labels)),
+            None => Owners::new(),
+        }
+    }
+
+    /// Labels decide which Vpcs a namespace's objects may use.
+    fn set_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) -> Owners {
+        let new = labels.clone();
+        let old = put(&mut self.namespaces, &name, labels);
+        let by_label = |vpc: &Arc<Vpc>| {
+            vpc.spec
+                .allowed_namespaces
+                .as_ref()
+                .is_some_and(|allowed| allowed.selector.is_some())
+        };
+        if old.unwrap_or_default() == new.unwrap_or_default() || !self.vpcs.values().any(by_label) {
+            return Owners::new();
+        }
+        let first = ObjectKey::new(name.clone(), "");
+        let within = |key: &&ObjectKey| key.namespace == name;
+        let vnics = self
+            .vnics
+            .range(first.clone()..)
+            .map(|(key, _)| key)
+            .take_while(within);
+        let services = self
+            .services
+            .range(first.clone()..)
+            .map(|(key, _)| key)
+            .take_while(within);
+        let unattached = self.unattached.range(first..).take_while(within);
+        let vnics = vnics.chain(unattached).cloned().map(Owner::VNic);
+        vnics.chain(services.cloned().map(Owner::Service)).collect()
+    }
+
+    fn set_service(&mut self, key: ObjectKey, service: Option<Arc<Service>>) -> Owners {
+        let new = service.clone();
+        let old = put(&mut self.services, &key, service);
+        if old == new {
+            return Owners::new();
+        }
+        let vpc = |service: &Option<Arc<Service>>| {
+            service
+                .as_deref()
+                .map(|service| desired::service::vpc(service).to_owned())
+        };
+        let (before, after) = (vpc(&old), vpc(&new));
+        let mut owners = Owners::from([Owner::Service(key.clone())]);
+        if before != after {
+            if let Some(before) = &before {
+                remove(&mut self.services_of_vpc, before, &key);
+            }
+            if let Some(after) = &after {
+                insert(&mut self.services_of_vpc, after, key);
+            }
+            // A Vpc that is being deleted waits for its last user.
+            let leaving = |vpc: &String| {
+                self.vpcs
+                    .get(vpc)
+                    .is_some_and(|vpc| vpc.metadata.deletion_timestamp.is_some())
+            };
+            owners.extend(
+                before
+                    .into_iter()
+                    .chain(after)
+                    .filter(leaving)
+                    .map(Owner::Vpc),
+            );
+        }
+        owners
+    }
+
+    fn apply_slice(&mut self, slice: &EndpointSlice) -> Owners {
+        match key_of(&slice.metadata) {
+            Some(key) => self.set_slice(key, Slice::of(slice)),
+            None => Owners::new(),
+        }
+    }
+
+    fn set_slice(&mut self, key: ObjectKey, slice: Option<Slice>) -> Owners {
+        let before = self.slice_service.get(&key).cloned();
+        let old = before
+            .as_ref()
+            .and_then(|service| self.slices.get(service)?.get(&key.name));
+        if old == slice.as_ref() {
+            return Owners::new();
+        }
+        if let Some(service) = &before {
+            self.slice_service.remove(&key);
+            if let Some(slices) = self.slices.get_mut(service) {
+                slices.remove(&key.name);
+                if slices.is_empty() {
+                    self.slices.remove(service);
+                }
+            }
+        }
+        let after = slice.as_ref().map(|slice| slice.service.clone());
+        if let Some(mut slice) = slice {
+            slice
+                .endpoints
+                .sort_unstable_by_key(|Endpoint { ip, ready }| (*ip, *ready));
+            self.slice_service
+                .insert(key.clone(), slice.service.clone());
+            let slices = self.slices.entry(slice.service.clone()).or_default();
+            slices.insert(key.name, slice);
+        }
+        before
+            .into_iter()
+            .chain(after)
+            .map(Owner::Service)
+            .collect()
+    }
+
+    fn apply_service_cidr(&mut self, cidr: &ServiceCIDR) -> Owners {
+        let ranges = cidr
+            .spec
+            .iter()
+            .flat_map(|spec| spec.cidrs.iter().flatten());
+        let ranges = ranges.filter_map(|range| range.parse().ok()).collect();
+        match cidr.metadata.name.clone() {
+            Some(name) => self.set_service_cidr(name, ranges),
+            None => Owners::new(),
+        }
+    }
+
+    fn set_service_cidr(&mut self, name: String, ranges: Vec<ipnet::Ipv4Net>) -> Owners {
+        let old = match ranges.is_empty() {
+            true => self.service_cidrs.remove(&name),
+            false => self.service_cidrs.insert(name.clone(), ranges),
+        };
+        if old.as_ref() == self.service_cidrs.get(&name) {
+            return Owners::new();
+        }
+        let mut owners = self.recheck(key::DEFAULT_VPC);
+        owners.insert(Owner::Vpc(key::DEFAULT_VPC.to_owned()));
+        owners
+    }
+}
+
+fn key_of(meta: &ObjectMeta) -> Option<ObjectKey> {
+    Some(ObjectKey::new(
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone()?,
+    ))
+}
+
+/// Drops the managed fields: half of an object's memory, and nobody here reads them.
+fn slim<T: Clone>(object: &mut Arc<T>, meta: impl Fn(&mut T) -> &mut ObjectMeta) {
+    // Copies only if somebody else holds the object too.
+    meta(Arc::make_mut(object)).managed_fields = None;
+}
+
+pub(super) fn put<K: Ord + Clone, V>(
+    map: &mut BTreeMap<K, V>,
+    key: &K,
+    value: Option<V>,
+) -> Option<V> {
+    match value {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    }
+}
+
+pub(super) fn insert<K: Ord + Clone, V: Ord>(
+    map: &mut BTreeMap<K, BTreeSet<V>>,
+    key: &K,
+    value: V,
+) {
+    map.entry(key.clone()).or_default().insert(value);
+}
+
+pub(super) fn remove<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(set) = map.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What is kept of Pods, Nodes and EndpointSlices.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use ycloud_api::key;
+use ycloud_api::vnic::pod_vnic_name;
+
+use crate::owner::ObjectKey;
+
+/// The label that names an EndpointSlice's Service. Source: KEP-752.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What is kept of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// UID; empty if it has none yet.
+    pub uid: String,
+    /// The node it is scheduled to.
+    pub node: Option<String>,
+    /// Annotation [`key::SUBNET`].
+    pub subnet: Option<String>,
+    /// Annotation [`key::IP`].
+    pub ip: Option<String>,
+    /// It uses the node's own network.
+    pub host_network: bool,
+    /// It ended (phase Succeeded or Failed) and will not run again.
+    pub finished: bool,
+}
+
+impl PodFacts {
+    /// What matters of a Pod. `None` without a name.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let annotation = |name| {
+            meta.annotations
+                .as_ref()
+                .and_then(|all| all.get(name))
+                .cloned()
+        };
+        let spec = pod.spec.as_ref();
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        Some(Self {
+            key: ObjectKey::new(
+                meta.namespace.clone().unwrap_or_default(),
+                meta.name.clone()?,
+            ),
+            uid: meta.uid.clone().unwrap_or_default(),
+            node: spec
+                .and_then(|spec| spec.node_name.clone())
+                .filter(|node| !node.is_empty()),
+            subnet: annotation(key::SUBNET),
+            ip: annotation(key::IP),
+            host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            finished: matches!(phase, Some("Succeeded" | "Failed")),
+        })
+    }
+
+    /// Whether it must have a VNic: scheduled, on a network of its own, not finished.
+    pub fn wants_vnic(&self) -> bool {
+        self.node.is_some() && !self.host_network && !self.finished
+    }
+
+    /// The key of its VNic.
+    pub fn vnic_key(&self) -> ObjectKey {
+        let name = pod_vnic_name(&self.key.name, &self.uid);
+        ObjectKey::new(self.key.namespace.clone(), name)
+    }
+}
+
+/// What is kept of a Node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeFacts {
+    /// UID, for owner references.
+    pub uid: String,
+    /// Its IPv4 addresses of type InternalIP.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Condition Ready is True: it counts as living.
+    pub ready: bool,
+}
+
+impl NodeFacts {
+    /// What matters of a Node.
+    pub fn of(node: &Node) -> Self {
+        let status = node.status.as_ref();
+        let addresses = status.and_then(|status| status.addresses.as_ref());
+        let internal = addresses
+            .into_iter()
+            .flatten()
+            .filter(|a| a.type_ == "InternalIP");
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        Self {
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+            addresses: internal.filter_map(|a| a.address.parse().ok()).collect(),
+            ready: conditions
+                .into_iter()
+                .flatten()
+                .any(|c| c.type_ == "Ready" && c.status == "True"),
+        }
+    }
+}
+
+/// What is kept of an EndpointSlice: the endpoints that could take traffic, as addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    pub service: ObjectKey,
+    /// The Vpc of its addresses; `None`: that of the Service.
+    pub vpc: Option<String>,
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Empty: the unnamed port.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
+    pub port: u16,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    pub ip: Ipv4Addr,
+    /// True: takes new connections. False: terminating and still serving, used if nobody is ready.
+    pub ready: bool,
+}
+
+impl Slice {
+    /// What matters of a slice. `None` if its addresses are not IPv4 or it belongs to no Service.
+    pub fn of(slice: &EndpointSlice) -> Option<Self> {
+        if slice.address_type != "IPv4" {
+            return None;
+        }
+        let meta = &slice.metadata;
+        let value = |map: &Option<BTreeMap<String, String>>, name| {
+            map.as_ref().and_then(|all| all.get(name)).cloned()
+        };
+        let service = value(&meta.labels, SERVICE_NAME)?;
+        let ports = slice.ports.iter().flatten().filter_map(|port| {
+            Some(SlicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                port: port
+                    .port
+                    .and_then(|port| u16::try_from(port).ok())
+                    .filter(|port| *port > 0)?,
+            })
+        });
+        let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
+            let conditions = endpoint.conditions.clone().unwrap_or_default();
+            // Source of the defaults: discovery.k8s.io/v1 EndpointConditions.
+            let ready = conditions.ready.unwrap_or(true);
+            let serving = conditions.serving.unwrap_or(ready);
+            let terminating = conditions.terminating.unwrap_or(false);
+            // The addresses of one endpoint are interchangeable, and clients use the first one.
+            let ip = endpoint.addresses.first()?.parse().ok()?;
+            (ready || (serving && terminating)).then_some(Endpoint { ip, ready })
+        });
+        Some(Self {
+            service: ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service),
+            vpc: value(&meta.labels, key::VPC).or_else(|| value(&meta.annotations, key::VPC)),
+            ports: ports.collect(),
+            endpoints: endpoints.collect(),
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! VNics, and the Pods that need one: Subnet, Vpc, permission, address.
+
+use std::net::Ipv4Addr;
+
+use ycloud_api::condition::reason;
+use ycloud_api::vnic::AttachmentKind;
+use ycloud_api::{VNic, key};
+
+use crate::compile::Rejection;
+use crate::owner::ObjectKey;
+use crate::snapshot::{PodFacts, Snapshot};
+use crate::validate::{permits, subnet};
+
+/// What a VNic's port must carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `status.ip`.
+    pub ip: Ipv4Addr,
+    /// `status.mac`.
+    pub mac: String,
+    /// The Vpc.
+    pub vpc: String,
+    /// The node whose port group the port is in: Pods of the default Vpc, if there is such a Node.
+    pub egress_node: Option<String>,
+}
+
+/// The address of a VNic; `None` while it has none.
+///
+/// # Errors
+/// Its Subnet or Vpc is missing or refused (a Subnet that is refused but keeps its rows counts as there), the namespace
+/// is not permitted, or an older holder has the same address.
+pub fn check(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    vnic: &VNic,
+) -> Result<Option<Address>, Rejection> {
+    let vpc = match subnet::check(snapshot, &vnic.spec.subnet) {
+        Ok(network) => network.vpc,
+        Err(rejection) if rejection.keep => snapshot
+            .subnet(&vnic.spec.subnet)
+            .map(|subnet| subnet.spec.vpc.clone())
+            .unwrap_or_default(),
+        Err(rejection) => return Err(subnet_refused(key, rejection)),
+    };
+    permitted(snapshot, &format!("VNic {key}"), vnic, &vpc, &key.namespace)?;
+    let status = vnic.status.as_ref();
+    let Some(ip) = status.and_then(|status| status.ip.as_deref()) else {
+        return Ok(None);
+    };
+    let Ok(ip) = ip.parse() else {
+        return Err(Rejection::new(
+            reason::INVALID,
+            format!(
+                "VNic {key}: status.ip {ip:?} is no IPv4 address; delete the VNic and make it anew"
+            ),
+        ));
+    };
+    first_holder(snapshot, key, vnic, ip)?;
+    let mac = status.and_then(|status| status.mac.clone());
+    let node = vnic.spec.attachment.chassis.as_deref();
+    let node = node.filter(|node| {
+        vpc == key::DEFAULT_VPC
+            && vnic.spec.attachment.kind == AttachmentKind::Pod
+            && snapshot.node(node).is_some()
+    });
+    Ok(Some(Address {
+        ip,
+        mac: mac.unwrap_or_else(|| crate::ipam::derived_mac(0x0a, &vpc, ip)),
+        egress_node: node.map(str::to_owned),
+        vpc,
+    }))
+}
+
+/// The network in which a VNic may be given an address.
+///
+/// # Errors
+/// As [`check`], and if the Subnet is refused or being deleted.
+pub fn network(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    vnic: &VNic,
+) -> Result<subnet::Network, Rejection> {
+    let name = &vnic.spec.subnet;
+    let network =
+        subnet::check(snapshot, name).map_err(|rejection| subnet_refused(key, rejection))?;
+    permitted(
+        snapshot,
+        &format!("VNic {key}"),
+        vnic,
+        &network.vpc,
+        &key.namespace,
+    )?;
+    let object = snapshot.subnet(name);
+    if object.is_some_and(|subnet| subnet.metadata.deletion_timestamp.is_some()) {
+        return Err(Rejection::new(
+            reason::NOT_FOUND,
+            format!("VNic {key}: Subnet {name} is being deleted; use another Subnet"),
+        ));
+    }
+    Ok(network)
+}
+
+/// The Subnet that a Pod lands in: its annotation, else the Subnet that names its namespace, else the default one.
+///
+/// # Errors
+/// An invalid annotation, or a Subnet that is missing, refused or not permitted.
+pub fn subnet_of_pod<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Result<&'a str, Rejection> {
+    let name = match &pod.subnet {
+        Some(name) => name,
+        None => snapshot.default_subnet(&pod.key.namespace),
+    };
+    let source = match &pod.subnet {
+        Some(_) => format!("annotation {}", key::SUBNET),
+        None => "by default".to_owned(),
+    };
+    let network = subnet::check(snapshot, name).map_err(|rejection| {
+        Rejection::new(
+            rejection.reason,
+            format!(
+                "Pod {} is to be in Subnet {name} ({source}): {}",
+                pod.key, rejection.message
+            ),
+        )
+    })?;
+    let vpc = snapshot.vpc(&network.vpc);
+    if !vpc.is_some_and(|vpc| permits(snapshot, vpc, &pod.key.namespace)) {
+        return Err(not_permitted(
+            &format!("Pod {} (Subnet {name}, {source})", pod.key),
+            &network.vpc,
+            &pod.key.namespace,
+        ));
+    }
+    if let Some(text) = &pod.ip
+        && text.parse::<Ipv4Addr>().is_err()
+    {
+        return Err(Rejection::new(
+            reason::INVALID,
+            format!(
+                "Pod {}: annotation {} {text:?} is no IPv4 address; write one of Subnet {name} ({})",
+                pod.key,
+                key::IP,
+                network.cidr
+            ),
+        ));
+    }
+    Ok(name)
+}
+
+fn subnet_refused(key: &ObjectKey, rejection: Rejection) -> Rejection {
+    Rejection::new(
+        rejection.reason,
+        format!("VNic {key}: spec.subnet: {}", rejection.message),
+    )
+}
+
+/// The VNics of nodes are ycloud's own, and need no permission.
+fn permitted(
+    snapshot: &Snapshot,
+    who: &str,
+    vnic: &VNic,
+    vpc: &str,
+    namespace: &str,
+) -> Result<(), Rejection> {
+    let own =
+        vnic.spec.attachment.kind == AttachmentKind::Node && namespace == key::SYSTEM_NAMESPACE;
+    if own
+        || snapshot
+            .vpc(vpc)
+            .is_some_and(|vpc| permits(snapshot, vpc, namespace))
+    {
+        return Ok(());
+    }
+    Err(not_permitted(who, vpc, namespace))
+}
+
+fn not_permitted(who: &str, vpc: &str, namespace: &str) -> Rejection {
+    Rejection::new(
+        reason::NOT_PERMITTED,
+        format!(
+            "{who}: Vpc {vpc} does not permit namespace {namespace}; use another Subnet, or add the namespace to \
+             spec.allowedNamespaces of Vpc {vpc}"
+        ),
+    )
+}
+
+/// Two holders of one address come about only if somebody writes a status by hand: the older VNic keeps it.
+fn first_holder(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    vnic: &VNic,
+    ip: Ipv4Addr,
+) -> Result<(), Rejection> {
+    let age = |key: &ObjectKey| {
+        let vnic = snapshot.vnic(key);
+        let created = vnic.and_then(|vnic| vnic.metadata.creation_timestamp.clone());
+        (created.map_or(0, |time| time.0.as_second()), key.clone())
+    };
+    let pool = snapshot.pool(&vnic.spec.subnet).into_iter();
+    let first = pool.flat_map(|pool| pool.holders(ip)).map(age).min();
+    match first {
+        Some((_, holder)) if holder != *key => Err(Rejection::new(
+            reason::ADDRESS_TAKEN,
+            format!(
+                "VNic {key}: status.ip {ip} is held by VNic {holder}; delete one of them and make it anew"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,138 @@
+//! What the installed ovn-northd makes of the rows of every case: it takes them without a warning, and its logical flows
+//! carry a client's packet to a backend.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use support::cases::{names, snapshot};
+use support::nb::{Server, settle};
+use ycloud_compiler::{OwnerIndex, Settings, Snapshot};
+
+struct Northd {
+    child: Child,
+    folder: tempfile::TempDir,
+    nb: Server,
+    sb: Server,
+}
+
+impl Drop for Northd {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Northd {
+    fn start() -> Northd {
+        let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ovsdb/schemas");
+        let nb = Server::start(&schemas.join("ovn-nb.ovsschema"));
+        let sb = Server::start(&schemas.join("ovn-sb.ovsschema"));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let child = Command::new("ovn-northd")
+            .arg(format!("--ovnnb-db={}", nb.remote))
+            .arg(format!("--ovnsb-db={}", sb.remote))
+            .arg(format!("--unixctl={}", folder.path().join("ctl").display()))
+            .arg(format!(
+                "--log-file={}",
+                folder.path().join("log").display()
+            ))
+            .args(["-vconsole:off", "-vsyslog:off"])
+            .env("OVN_RUNDIR", folder.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ovn-northd");
+        let northd = Northd {
+            child,
+            folder,
+            nb,
+            sb,
+        };
+        northd.nbctl(&["init"]);
+        northd
+    }
+
+    fn nbctl(&self, arguments: &[&str]) -> String {
+        run(Command::new("ovn-nbctl")
+            .arg(format!("--db={}", self.nb.remote))
+            .arg("--timeout=20")
+            .args(arguments))
+    }
+
+    /// Lines of its log that warn.
+    fn warnings(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        log.lines()
+            .filter(|line| line.contains("|WARN|") || line.contains("|ERR|"))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn northd_takes_every_case_and_a_packet_finds_its_backend() {
+    let northd = Northd::start();
+    let client = northd.nb.client().await;
+    let mut index = OwnerIndex::build(&client.snapshot());
+    for case in names() {
+        settle(&client, &snapshot(&case), &mut index).await;
+        northd.nbctl(&["--wait=sb", "sync"]);
+        assert_eq!(
+            northd.warnings(),
+            Vec::<String>::new(),
+            "{}",
+            case.display()
+        );
+        if case.ends_with("cluster-vip") {
+            a_packet_finds_its_backend(&northd);
+        }
+        settle(&client, &Snapshot::new(Settings::default()), &mut index).await;
+    }
+    northd.nbctl(&["--wait=sb", "sync"]);
+    let left = run(Command::new("ovn-sbctl")
+        .arg(format!("--db={}", northd.sb.remote))
+        .args(["list", "Datapath_Binding"]));
+    assert_eq!(left, "");
+}
+
+fn a_packet_finds_its_backend(northd: &Northd) {
+    let mac = northd.nbctl(&["get", "Logical_Router_Port", "lrp:vpc1/subnet3", "mac"]);
+    let packet = format!(
+        "inport == \"default/client-8293a4b5\" && eth.src == 0a:11:0a:00:03:04 && eth.dst == {} && ip4.src == 10.0.3.4 \
+         && ip4.dst == 10.96.46.185 && ip.ttl == 64 && tcp && tcp.src == 40000 && tcp.dst == 5001",
+        mac.trim().trim_matches('"')
+    );
+    for (backend, port) in [
+        ("10.0.1.5:5001", "default/ep1-0a1b2c3d"),
+        ("10.0.2.7:5001", "default/ep2-4e5f6071"),
+    ] {
+        let trace = run(Command::new("ovn-trace")
+            .arg(format!("--db={}", northd.sb.remote))
+            .args([
+                "--ct=new",
+                "--lb-dst",
+                backend,
+                "--summary",
+                "subnet3",
+                &packet,
+            ]));
+        assert!(
+            trace.contains(&format!("/* output to \"{port}\"")),
+            "{backend}: {trace}"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! What must hold for every cluster and every database. ARCHITECTURE.md, "Invariants".
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use support::database::{Database, foreign};
+use support::objects::reference;
+use support::world::{events, line, survivors};
+use ycloud_compiler::row::MONITORED;
+use ycloud_compiler::{Batch, Event, Owner, OwnerIndex, Row, Settings, Snapshot, compile};
+use ycloud_ovsdb::{Columns, Operation};
+
+type Verdicts = BTreeMap<Owner, Result<Vec<Row>, (bool, String)>>;
+
+/// What every owner compiles to.
+fn verdicts(snapshot: &Snapshot) -> Verdicts {
+    let compiled = |owner: &Owner| compile(snapshot, owner).map_err(|r| (r.keep, r.message));
+    snapshot
+        .owners()
+        .into_iter()
+        .map(|owner| (owner.clone(), compiled(&owner)))
+        .collect()
+}
+
+/// Reconciles the given owners once, in one transaction, as the controller does.
+fn reconcile(
+    snapshot: &Snapshot,
+    database: &mut Database,
+    index: &mut OwnerIndex,
+    owners: &BTreeSet<Owner>,
+) -> BTreeSet<Owner> {
+    let before = database.snapshot();
+    let mut batch = Batch::new(&before, index);
+    for owner in owners {
+        match compile(snapshot, owner) {
+            Ok(rows) => batch.add(owner, &rows),
+            Err(rejection) if rejection.keep => false,
+            Err(_) => batch.add(owner, &[]),
+        };
+    }
+    let operations = batch.into_operations();
+    database
+        .commit(&operations)
+        .unwrap_or_else(|error| panic!("{error}\n{operations:#?}"));
+    let after = database.snapshot();
+    let woken = index.apply(&before.difference(&after), snapshot);
+    assert_eq!(
+        *index,
+        OwnerIndex::build(&after),
+        "kept up, as if built anew"
+    );
+    woken
+}
+
+/// Reconciles until there is nothing left to do; returns how often something was.
+fn settle(
+    snapshot: &Snapshot,
+    database: &mut Database,
+    index: &mut OwnerIndex,
+    mut dirty: BTreeSet<Owner>,
+) -> usize {
+    for round in 0..10 {
+        if dirty.is_empty() {
+            return round;
+        }
+        dirty = reconcile(snapshot, database, index, &dirty);
+    }
+    panic!("still something to do for {dirty:?}");
+}
+
+/// All there is to reconcile at a start.
+fn everything(snapshot: &Snapshot, index: &OwnerIndex) -> BTreeSet<Owner> {
+    snapshot
+        .owners()
+        .into_iter()
+        .chain(index.owners().cloned())
+        .collect()
+}
+
+fn built(events: &[Event]) -> Snapshot {
+    let mut snapshot = Snapshot::new(Settings::default());
+    for event in events {
+        snapshot.apply(event.clone());
+    }
+    snapshot
+}
+
+proptest! {
+    /// The history of a snapshot does not matter, only the objects that are there.
+    #[test]
+    fn the_order_of_events_does_not_matter(history in events(1..40), seed in any::<u64>()) {
+        let mut left = survivors(&history);
+        // Any order will do; this one differs with the seed.
+        left.sort_by_key(|object| uuid::Uuid::new_v5(&uuid::Uuid::from_u128(seed.into()), format!("{:?}", reference(object)).as_bytes()));
+        let anew: Vec<Event> = left.into_iter().map(Event::Apply).collect();
+        prop_assert_eq!(verdicts(&built(&history)), verdicts(&built(&anew)));
+    }
+
+    /// Whoever compiles to something else after an event was named by it.
+    #[test]
+    fn an_event_names_everyone_it_concerns(history in events(1..30), last in events(1..6)) {
+        let mut snapshot = built(&history);
+        for event in last.0 {
+            let before = verdicts(&snapshot);
+            let named = snapshot.apply(event.clone());
+            let after = verdicts(&snapshot);
+            let all: BTreeSet<&Owner> = before.keys().chain(after.keys()).collect();
+            for owner in all {
+                let nothing = Ok(Vec::new());
+                let (old, new) = (before.get(owner).unwrap_or(&nothing), after.get(owner).unwrap_or(&nothing));
+                prop_assert!(old == new || named.contains(owner), "{} changed {}, and did not name it: {:?} -> {:?}", line(&event), owner, old, new);
+            }
+        }
+    }
+
+    /// From any database to any cluster in a few transactions, each of which the server takes; then nothing more. What
+    /// is not ycloud's stays as it is, and when the cluster goes, only that is left.
+    #[test]
+    fn a_cluster_comes_and_goes(history in events(1..40)) {
+        let others = foreign();
+        let mut database = others.clone();
+        let snapshot = built(&history);
+        let mut index = OwnerIndex::build(&database.snapshot());
+        let all = everything(&snapshot, &index);
+        settle(&snapshot, &mut database, &mut index, all);
+
+        let all = everything(&snapshot, &index);
+        let settled = database.clone();
+        prop_assert!(reconcile(&snapshot, &mut database, &mut index, &all).is_empty());
+        prop_assert_eq!(&settled, &database);
+        for (key, row) in &others.rows {
+            prop_assert_eq!(Some(row), database.rows.get(key));
+        }
+
+        let nothing = Snapshot::new(Settings::default());
+        let all = everything(&nothing, &index);
+        settle(&nothing, &mut database, &mut index, all);
+        prop_assert_eq!(database, others);
+        prop_assert!(index.is_empty());
+    }
+
+    /// Only those whom events and changes name are reconciled, and still the database becomes what a start from nothing
+    /// would make of it. Subnets that are refused while in use are what a start cannot make: they keep older rows.
+    #[test]
+    fn following_events_leads_to_the_same_as_starting_anew(history in events(1..30)) {
+        let mut snapshot = Snapshot::new(Settings::default());
+        let mut database = foreign();
+        let mut index = OwnerIndex::build(&database.snapshot());
+        for event in history.0 {
+            let dirty = snapshot.apply(event);
+            settle(&snapshot, &mut database, &mut index, dirty);
+        }
+        let all = everything(&snapshot, &index);
+        let followed = database.clone();
+        settle(&snapshot, &mut database, &mut index, all);
+        prop_assert_eq!(&followed, &database);
+        prop_assert_eq!(sorted(&index), sorted(&OwnerIndex::build(&database.snapshot())));
+    }
+
+    /// Whatever is done by hand to owned rows is undone, and nobody else's rows change by it.
+    #[test]
+    fn edits_by_hand_are_undone(history in events(5..40), edits in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..4), 1..5)) {
+        let mut database = foreign();
+        let snapshot = built(&history);
+        let mut index = OwnerIndex::build(&database.snapshot());
+        let all = everything(&snapshot, &index);
+        settle(&snapshot, &mut database, &mut index, all);
+        let good = database.clone();
+        // Rows that are kept for a refused Subnet are not restored: nobody knows what they were.
+        if verdicts(&snapshot).values().any(|v| matches!(v, Err((true, _)))) {
+            return Ok(());
+        }
+
+        for (at, how) in edits {
+            let before = database.snapshot();
+            let owned: Vec<_> = database.rows.keys().filter(|(_, uuid)| index.owner_of(*uuid).is_some()).copied().collect();
+            if owned.is_empty() {
+                continue;
+            }
+            let (table, uuid) = owned[at.index(owned.len())];
+            let _refused = database.commit(&[edit(table, uuid, how)]);
+            let dirty = index.apply(&before.difference(&database.snapshot()), &snapshot);
+            settle(&snapshot, &mut database, &mut index, dirty);
+            prop_assert_eq!(&good, &database, "{} {}", table, how);
+        }
+    }
+}
+
+fn sorted(index: &OwnerIndex) -> BTreeMap<Owner, Vec<(&'static str, uuid::Uuid)>> {
+    index
+        .owners()
+        .map(|owner| (owner.clone(), index.rows_of(owner).collect()))
+        .collect()
+}
+
+/// What somebody does to a row by hand.
+fn edit(table: &'static str, uuid: uuid::Uuid, how: u8) -> Operation {
+    let has = |column: &str| {
+        MONITORED
+            .iter()
+            .any(|(name, columns)| *name == table && columns.contains(&column))
+    };
+    match how {
+        0 => Operation::delete(table, uuid),
+        1 if has("external_ids") => {
+            let nothing: BTreeMap<String, String> = BTreeMap::new();
+            Operation::update(table, uuid, Columns::new().with("external_ids", nothing))
+        }
+        2 if has("options") => Operation::update(
+            table,
+            uuid,
+            Columns::new().with("options", [("by", "hand")]),
+        ),
+        3 if has("ports") => {
+            let nothing: BTreeSet<uuid::Uuid> = BTreeSet::new();
+            Operation::update(table, uuid, Columns::new().with("ports", nothing))
+        }
+        _ if has("name") => Operation::update(table, uuid, Columns::new().with("name", "by-hand")),
+        _ => Operation::delete(table, uuid),
+    }
+}

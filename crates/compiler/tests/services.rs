@@ -1,0 +1,289 @@
+//! Services: their load balancers, their digest, and who may have one where.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::objects::{self, from};
+use ycloud_api::condition::reason;
+use ycloud_compiler::{
+    Event, Object, ObjectKey, Owner, Rejection, Row, Settings, Snapshot, compile, digest,
+};
+use ycloud_ovsdb::Datum;
+
+fn key() -> ObjectKey {
+    ObjectKey::new("ns1", "a")
+}
+
+fn rows(objects: Vec<Object>) -> Result<Vec<Row>, Rejection> {
+    let mut snapshot = Snapshot::new(Settings::default());
+    for object in objects {
+        snapshot.apply(Event::Apply(object));
+    }
+    compile(&snapshot, &Owner::Service(key()))
+}
+
+fn vips(row: &Row) -> BTreeMap<String, String> {
+    let map = row
+        .columns
+        .get("vips")
+        .and_then(Datum::as_map)
+        .expect("vips");
+    let text = |atom: &ycloud_ovsdb::Atom| atom.as_str().expect("a string").to_owned();
+    map.iter()
+        .map(|(vip, backends)| (text(vip), text(backends)))
+        .collect()
+}
+
+fn service(spec: Value) -> Object {
+    Object::Service(from(json!({
+        "metadata": {"namespace": "ns1", "name": "a", "annotations": {"iaas.yusur.io/vpc": "v1"}}, "spec": spec,
+    })))
+}
+
+fn slice(value: Value) -> Object {
+    Object::EndpointSlice(from(value))
+}
+
+fn v1() -> Object {
+    Object::Vpc(objects::vpc("v1", &[]))
+}
+
+#[test]
+fn an_unnamed_port_meets_an_unnamed_port_and_the_default_protocol() {
+    let service = service(json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}));
+    let slice = slice(json!({
+        "metadata": {"namespace": "ns1", "name": "s", "labels": {"kubernetes.io/service-name": "a"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080}, {"name": "other", "port": 1}, {"port": null}],
+        "endpoints": [{"addresses": ["10.0.0.10"]}, {"addresses": ["10.0.0.9", "10.0.0.99"], "conditions": {}}],
+    }));
+    let rows = rows(vec![v1(), service, slice]).unwrap();
+    assert_eq!(rows.len(), 1);
+    let expected = [(
+        "10.96.0.1:80".to_owned(),
+        "10.0.0.9:8080,10.0.0.10:8080".to_owned(),
+    )];
+    assert_eq!(vips(&rows[0]), BTreeMap::from(expected));
+}
+
+#[test]
+fn only_ipv4_addresses_and_endpoints_count() {
+    let service = service(json!({
+        "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"], "ports": [{"name": "http", "port": 80}],
+    }));
+    let make = |name: &str, family: &str, address: &str| {
+        slice(json!({
+            "metadata": {"namespace": "ns1", "name": name, "labels": {"kubernetes.io/service-name": "a"}}, "addressType": family,
+            "ports": [{"name": "http", "port": 8080}], "endpoints": [{"addresses": [address]}],
+        }))
+    };
+    let all = vec![
+        v1(),
+        service,
+        make("s4", "IPv4", "10.0.0.9"),
+        make("s6", "IPv6", "fd00::9"),
+    ];
+    let rows = rows(all).unwrap();
+    let expected = [("10.96.0.1:80".to_owned(), "10.0.0.9:8080".to_owned())];
+    assert_eq!(vips(&rows[0]), BTreeMap::from(expected));
+}
+
+#[test]
+fn endpoints_of_another_vpc_do_not_count() {
+    let service = service(json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}));
+    let make = |name: &str, vpc: &str, address: &str| {
+        slice(json!({
+            "metadata": {"namespace": "ns1", "name": name, "labels": {"kubernetes.io/service-name": "a", "iaas.yusur.io/vpc": vpc}},
+            "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": [address]}],
+        }))
+    };
+    let rows = rows(vec![
+        v1(),
+        service,
+        make("s", "v1", "10.0.0.1"),
+        make("t", "v2", "10.0.0.2"),
+    ])
+    .unwrap();
+    assert_eq!(vips(&rows[0])["10.96.0.1:80"], "10.0.0.1:8080");
+}
+
+#[test]
+fn services_without_a_cluster_address_have_no_rows() {
+    for spec in [
+        json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]}),
+        json!({"type": "ExternalName", "externalName": "example.org", "clusterIP": "10.96.0.1", "ports": [{"port": 80}]}),
+        json!({"clusterIP": "fd00::1", "ports": [{"port": 80}]}),
+        json!({"ports": [{"port": 80}]}),
+        json!({"clusterIP": "10.96.0.1"}),
+    ] {
+        assert_eq!(
+            rows(vec![v1(), service(spec.clone())]),
+            Ok(Vec::new()),
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn a_thousand_ports_are_one_row() {
+    let ports: Vec<Value> = (1..=1000)
+        .map(|n| json!({"name": format!("p{n}"), "port": n, "protocol": "UDP"}))
+        .collect();
+    let targets: Vec<Value> = (1..=1000)
+        .map(|n| json!({"name": format!("p{n}"), "port": n + 1000, "protocol": "UDP"}))
+        .collect();
+    let slice = slice(json!({
+        "metadata": {"namespace": "ns1", "name": "s", "labels": {"kubernetes.io/service-name": "a"}}, "addressType": "IPv4",
+        "ports": targets, "endpoints": [{"addresses": ["10.0.0.9"]}],
+    }));
+    let rows = rows(vec![
+        v1(),
+        service(json!({"clusterIP": "10.96.0.1", "ports": ports})),
+        slice,
+    ])
+    .unwrap();
+    assert_eq!(rows.len(), 1);
+    let vips = vips(&rows[0]);
+    assert_eq!(vips.len(), 1000);
+    assert_eq!(vips["10.96.0.1:777"], "10.0.0.9:1777");
+}
+
+#[test]
+fn a_service_is_refused_where_its_vpc_is_missing_or_does_not_permit_it() {
+    let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    let missing = rows(vec![service(spec.clone())]).unwrap_err();
+    assert_eq!((missing.reason, missing.keep), (reason::NOT_FOUND, false));
+    for words in ["Service ns1/a", "Vpc v1", "iaas.yusur.io/vpc", "create it"] {
+        assert!(missing.message.contains(words), "{}", missing.message);
+    }
+    let closed = Object::Vpc(objects::vpc("v1", &["ns2"]));
+    let refused = rows(vec![closed, service(spec.clone())]).unwrap_err();
+    assert_eq!(refused.reason, reason::NOT_PERMITTED);
+    assert!(
+        refused.message.contains("namespace ns1")
+            && refused.message.contains("spec.allowedNamespaces"),
+        "{}",
+        refused.message
+    );
+    let open = Object::Vpc(objects::vpc("v1", &["ns2", "ns1"]));
+    assert_eq!(rows(vec![open, service(spec)]).unwrap().len(), 1);
+}
+
+#[test]
+fn labels_of_the_namespace_can_permit_it() {
+    let service = || service(json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}));
+    let permitted = |selector: Value, labels: &[(&str, &str)]| {
+        let vpc = json!({
+            "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": "v1"}, "spec": {"allowedNamespaces": {"selector": selector}},
+        });
+        let namespace = Object::Namespace(objects::namespace("ns1", labels));
+        rows(vec![Object::Vpc(from(vpc)), namespace, service()]).is_ok()
+    };
+    let expression = |operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": "team", "operator": operator, "values": values}]});
+    assert!(permitted(json!({}), &[]));
+    assert!(permitted(
+        json!({"matchLabels": {"team": "a"}}),
+        &[("team", "a"), ("x", "y")]
+    ));
+    assert!(!permitted(
+        json!({"matchLabels": {"team": "a"}}),
+        &[("team", "b")]
+    ));
+    assert!(permitted(expression("In", &["a", "b"]), &[("team", "b")]));
+    assert!(!permitted(expression("In", &["a", "b"]), &[]));
+    assert!(permitted(expression("NotIn", &["a"]), &[]));
+    assert!(!permitted(expression("NotIn", &["a"]), &[("team", "a")]));
+    assert!(permitted(expression("Exists", &[]), &[("team", "")]));
+    assert!(!permitted(expression("Exists", &[]), &[]));
+    assert!(permitted(expression("DoesNotExist", &[]), &[]));
+    assert!(!permitted(expression("Near", &["a"]), &[("team", "a")]));
+}
+
+type Endpoints = Vec<(String, &'static str)>;
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let state = prop::sample::select(&["ready", "ready", "unready", "draining"][..]);
+    proptest::collection::btree_map(1u8..30, state, 0..12).prop_map(|all| {
+        all.into_iter()
+            .map(|(n, state)| (format!("10.0.1.{n}"), state))
+            .collect()
+    })
+}
+
+const PORTS: &[(&str, i32)] = &[("TCP", 80), ("UDP", 53)];
+
+fn split(endpoints: &Endpoints, parts: usize) -> Vec<Arc<EndpointSlice>> {
+    let part = |at: usize| -> Endpoints {
+        endpoints
+            .iter()
+            .skip(at)
+            .step_by(parts)
+            .rev()
+            .cloned()
+            .collect()
+    };
+    (0..parts)
+        .map(|at| objects::slice("ns1", &format!("s{at}"), "a", PORTS, &part(at)))
+        .collect()
+}
+
+fn digest_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> String {
+    digest(service, &slices.iter().map(Arc::as_ref).collect::<Vec<_>>())
+}
+
+proptest! {
+    #[test]
+    fn a_digest_says_the_same_of_the_same_endpoints_however_they_are_split(all in endpoints(), parts in 1usize..5) {
+        let service = objects::service("ns1", "a", Some("v1"), "10.96.0.1", PORTS);
+        let whole = digest_of(&service, &split(&all, 1));
+        prop_assert_eq!(whole.len(), 16);
+        prop_assert!(whole.chars().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()));
+        let mut slices = split(&all, parts);
+        prop_assert_eq!(&digest_of(&service, &slices), &whole);
+        slices.reverse();
+        prop_assert_eq!(&digest_of(&service, &slices), &whole);
+
+        let mut snapshot = Snapshot::new(Settings::default());
+        snapshot.apply(Event::Apply(Object::Service(service)));
+        for slice in slices {
+            snapshot.apply(Event::Apply(Object::EndpointSlice(slice)));
+        }
+        prop_assert_eq!(snapshot.digest(&key()), Some(whole));
+    }
+
+    #[test]
+    fn a_digest_differs_exactly_where_the_rows_do(one in endpoints(), other in endpoints()) {
+        let service = objects::service("ns1", "a", Some("v1"), "10.96.0.1", PORTS);
+        let compiled = |all: &Endpoints| {
+            let mut objects = vec![v1(), Object::Service(service.clone())];
+            objects.extend(split(all, 2).into_iter().map(Object::EndpointSlice));
+            rows(objects).unwrap()
+        };
+        let (a, b) = (digest_of(&service, &split(&one, 1)), digest_of(&service, &split(&other, 1)));
+        prop_assert_eq!(a == b, compiled(&one) == compiled(&other));
+    }
+}
+
+#[test]
+fn a_digest_tells_vpc_affinity_ports_and_address() {
+    let mut seen = std::collections::BTreeSet::new();
+    let base = |vpc, ip, ports: &[(&str, i32)]| objects::service("ns1", "a", Some(vpc), ip, ports);
+    let mut sticky = base("v1", "10.96.0.1", PORTS);
+    if let Some(spec) = &mut Arc::make_mut(&mut sticky).spec {
+        spec.session_affinity = Some("ClientIP".to_owned());
+    }
+    for service in [
+        base("v1", "10.96.0.1", PORTS),
+        base("v2", "10.96.0.1", PORTS),
+        base("v1", "10.96.0.2", PORTS),
+        base("v1", "10.96.0.1", &PORTS[..1]),
+        sticky,
+    ] {
+        assert!(seen.insert(digest_of(&service, &[])), "{service:?}");
+    }
+}

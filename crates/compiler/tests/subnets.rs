@@ -1,0 +1,170 @@
+//! Edits of Subnets: what is in use stays as it is.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use support::objects;
+use ycloud_api::condition::reason;
+use ycloud_api::{Subnet, VNic};
+use ycloud_compiler::{
+    Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Settings, Snapshot, compile,
+};
+
+fn cluster(objects: impl IntoIterator<Item = Object>) -> Snapshot {
+    let mut snapshot = Snapshot::new(Settings::default());
+    for object in objects {
+        apply(&mut snapshot, object);
+    }
+    snapshot
+}
+
+fn apply(snapshot: &mut Snapshot, object: Object) -> BTreeSet<Owner> {
+    snapshot.apply(Event::Apply(object))
+}
+
+fn vpc(name: &str) -> Object {
+    Object::Vpc(objects::vpc(name, &[]))
+}
+
+fn subnet(name: &str, vpc: &str, cidr: &str, created: u32) -> Object {
+    Object::Subnet(objects::subnet(name, vpc, cidr, created))
+}
+
+fn with_gateway(name: &str, vpc: &str, cidr: &str, gateway: &str) -> Object {
+    let mut subnet = Subnet::clone(&objects::subnet(name, vpc, cidr, 0));
+    subnet.spec.gateway = Some(gateway.to_owned());
+    Object::Subnet(Arc::new(subnet))
+}
+
+/// A VNic of that Subnet with an address, set up as the Subnet then said.
+fn user(subnet: &str, name: &str, ip: &str, set_up: (u8, &str)) -> Object {
+    let vnic: Arc<VNic> = objects::vnic("ns", name, subnet, Some("n1"), Some(ip));
+    Object::VNic(objects::vnic_set_up(&vnic, set_up))
+}
+
+fn owner(subnet: &str) -> Owner {
+    Owner::Subnet(subnet.to_owned())
+}
+
+fn refusal(snapshot: &Snapshot, subnet: &str) -> Rejection {
+    compile(snapshot, &owner(subnet)).expect_err("the Subnet is accepted")
+}
+
+fn accepted(snapshot: &Snapshot, subnet: &str) -> bool {
+    compile(snapshot, &owner(subnet)).is_ok_and(|rows| !rows.is_empty())
+}
+
+#[test]
+fn who_grows_into_a_range_in_use_is_refused_and_not_who_is_there() {
+    let mut snapshot = cluster([
+        vpc("v1"),
+        subnet("old", "v1", "10.0.0.0/24", 0),
+        subnet("young", "v1", "10.0.1.0/24", 1),
+        user("old", "a", "10.0.0.2", (24, "10.0.0.1")),
+        user("young", "b", "10.0.1.2", (24, "10.0.1.1")),
+    ]);
+    apply(&mut snapshot, subnet("old", "v1", "10.0.0.0/16", 0));
+    let why = refusal(&snapshot, "old");
+    assert_eq!(
+        (why.reason, why.keep),
+        (reason::OVERLAPS, true),
+        "{}",
+        why.message
+    );
+    for word in ["spec.cidr 10.0.0.0/16", "10.0.1.0/24", "Subnet young"] {
+        assert!(why.message.contains(word), "{}", why.message);
+    }
+    assert!(accepted(&snapshot, "young"), "it was there before");
+
+    // Once the last user is gone, the older one wins, and both are named.
+    let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "b"))));
+    assert!(accepted(&snapshot, "old"));
+    assert!(!refusal(&snapshot, "young").keep);
+    assert!(named.contains(&owner("old")) && named.contains(&owner("young")));
+}
+
+#[test]
+fn the_range_by_which_a_holder_is_set_up_stays_its_own_when_the_subnet_shrinks() {
+    // Whoever has a /23 on its link would look there for a neighbour that is in another Subnet.
+    let mut snapshot = cluster([
+        vpc("v1"),
+        subnet("wide", "v1", "10.0.0.0/24", 0),
+        user("wide", "a", "10.0.0.2", (23, "10.0.0.1")),
+        subnet("next", "v1", "10.0.1.0/24", 1),
+    ]);
+    assert!(accepted(&snapshot, "wide"));
+    assert_eq!(refusal(&snapshot, "next").reason, reason::OVERLAPS);
+    let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
+    assert!(accepted(&snapshot, "next") && named.contains(&owner("next")));
+}
+
+#[test]
+fn a_new_subnet_of_the_default_vpc_does_not_take_a_tenants_range_in_use() {
+    let snapshot = cluster([
+        vpc("ovn-cluster"),
+        vpc("v1"),
+        subnet("more", "ovn-cluster", "10.0.0.0/16", 0),
+        subnet("tenant", "v1", "10.0.1.0/24", 1),
+        user("tenant", "a", "10.0.1.2", (24, "10.0.1.1")),
+    ]);
+    assert!(accepted(&snapshot, "tenant"));
+    let why = refusal(&snapshot, "more");
+    assert!(why.message.contains("Subnet tenant"), "{}", why.message);
+}
+
+#[test]
+fn the_gateway_stays_while_holders_use_it() {
+    let mut snapshot = cluster([
+        vpc("v1"),
+        subnet("s", "v1", "10.0.1.0/24", 0),
+        user("s", "a", "10.0.1.9", (24, "10.0.1.1")),
+    ]);
+    assert!(accepted(&snapshot, "s"));
+    let edits = [
+        with_gateway("s", "v1", "10.0.1.0/24", "10.0.1.254"),
+        // The first address of the wider range would be another gateway.
+        subnet("s", "v1", "10.0.0.0/23", 0),
+    ];
+    for edit in edits {
+        apply(&mut snapshot, edit);
+        let why = refusal(&snapshot, "s");
+        assert_eq!((why.reason, why.keep), (reason::IN_USE, true));
+        assert!(
+            why.message.contains("set spec.gateway to 10.0.1.1"),
+            "{}",
+            why.message
+        );
+    }
+    // The cure.
+    let cured = with_gateway("s", "v1", "10.0.0.0/23", "10.0.1.1");
+    apply(&mut snapshot, cured);
+    assert!(accepted(&snapshot, "s"));
+    // Without holders it may change.
+    let other = with_gateway("s", "v1", "10.0.0.0/23", "10.0.0.1");
+    apply(&mut snapshot, other);
+    assert!(!accepted(&snapshot, "s"));
+    let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
+    assert!(accepted(&snapshot, "s") && named.contains(&owner("s")));
+}
+
+#[test]
+fn a_pod_that_waits_for_a_refused_subnet_is_named_when_its_last_wrong_holder_goes() {
+    let waiting = objects::pod("ns", "p", Some("n1"), &[("iaas.yusur.io/subnet", "s")]);
+    let mut snapshot = cluster([
+        vpc("v1"),
+        subnet("s", "v1", "10.0.1.0/28", 0),
+        user("s", "a", "10.0.1.200", (24, "10.0.1.1")),
+        Object::Pod(waiting),
+    ]);
+    let vnic = snapshot
+        .owners()
+        .into_iter()
+        .find(|owner| matches!(owner, Owner::VNic(key) if key.name.starts_with("p-")))
+        .expect("the Pod needs a VNic");
+    assert_eq!(refusal(&snapshot, "s").reason, reason::IN_USE);
+    let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
+    assert!(accepted(&snapshot, "s"));
+    assert!(named.contains(&vnic), "{named:?}");
+}

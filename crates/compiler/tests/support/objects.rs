@@ -1,0 +1,177 @@
+//! Objects, written short.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use ycloud_api::{Subnet, VNic, Vpc};
+use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
+
+pub fn from<T: DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}")),
+    )
+}
+
+fn time(second: u32) -> String {
+    format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60)
+}
+
+pub fn vpc(name: &str, allowed: &[&str]) -> Arc<Vpc> {
+    let allowed = (!allowed.is_empty()).then(|| json!({"names": allowed}));
+    from(
+        json!({"apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": name}, "spec": {"allowedNamespaces": allowed}}),
+    )
+}
+
+pub fn subnet(name: &str, vpc: &str, cidr: &str, created: u32) -> Arc<Subnet> {
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "Subnet", "metadata": {"name": name, "creationTimestamp": time(created)},
+        "spec": {"vpc": vpc, "cidr": cidr},
+    }))
+}
+
+pub fn vnic(
+    namespace: &str,
+    name: &str,
+    subnet: &str,
+    chassis: Option<&str>,
+    ip: Option<&str>,
+) -> Arc<VNic> {
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "VNic",
+        "metadata": {"namespace": namespace, "name": name, "creationTimestamp": time(0)},
+        "spec": {"subnet": subnet, "attachment": {"kind": if chassis.is_some() {"Pod"} else {"VM"}, "chassis": chassis}},
+        "status": {"ip": ip},
+    }))
+}
+
+/// A VNic as it is once it has an address: `set_up` is its range and gateway.
+pub fn vnic_set_up(vnic: &VNic, set_up: (u8, &str)) -> Arc<VNic> {
+    let mut vnic = vnic.clone();
+    if let Some(status) = vnic.status.as_mut() {
+        status.prefix_length = Some(set_up.0.into());
+        status.gateway = Some(set_up.1.to_owned());
+    }
+    Arc::new(vnic)
+}
+
+pub fn node_vnic(node: &str, ip: &str) -> Arc<VNic> {
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "VNic", "metadata": {"namespace": "ycloud-system", "name": node},
+        "spec": {"subnet": "subnet0", "attachment": {"kind": "Node", "name": node, "chassis": node}}, "status": {"ip": ip},
+    }))
+}
+
+pub fn node(name: &str, address: &str) -> Arc<Node> {
+    from(json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}")},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}], "conditions": [{"type": "Ready", "status": "True"}]},
+    }))
+}
+
+pub fn namespace(name: &str, labels: &[(&str, &str)]) -> Arc<Namespace> {
+    let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+    from(json!({"metadata": {"name": name, "labels": labels}}))
+}
+
+pub fn pod(
+    namespace: &str,
+    name: &str,
+    node: Option<&str>,
+    annotations: &[(&str, &str)],
+) -> Arc<Pod> {
+    let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+    from(json!({
+        "metadata": {"namespace": namespace, "name": name, "uid": "12345678-1234", "annotations": annotations},
+        "spec": {"nodeName": node, "containers": []},
+    }))
+}
+
+/// Ports are `protocol`, `port`; the port's name is `protocol-port` in lower case.
+pub fn service(
+    namespace: &str,
+    name: &str,
+    vpc: Option<&str>,
+    ip: &str,
+    ports: &[(&str, i32)],
+) -> Arc<Service> {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(protocol, port)| json!({"name": port_name(protocol, *port), "protocol": protocol, "port": port}))
+        .collect();
+    let annotations = vpc.map(|vpc| json!({"iaas.yusur.io/vpc": vpc}));
+    from(json!({
+        "metadata": {"namespace": namespace, "name": name, "annotations": annotations},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": ports},
+    }))
+}
+
+pub fn port_name(protocol: &str, port: i32) -> String {
+    format!("{}-{port}", protocol.to_lowercase())
+}
+
+/// Endpoints are `address`, `state`: one of ready, unready, draining.
+pub fn slice(
+    namespace: &str,
+    name: &str,
+    service: &str,
+    ports: &[(&str, i32)],
+    endpoints: &[(String, &str)],
+) -> Arc<EndpointSlice> {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(protocol, port)| json!({"name": port_name(protocol, *port), "protocol": protocol, "port": port + 1000}))
+        .collect();
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(ip, state)| {
+            let conditions = match *state {
+                "ready" => json!({"ready": true}),
+                "draining" => json!({"ready": false, "serving": true, "terminating": true}),
+                _ => json!({"ready": false}),
+            };
+            json!({"addresses": [ip], "conditions": conditions})
+        })
+        .collect();
+    from(json!({
+        "metadata": {"namespace": namespace, "name": name, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+    }))
+}
+
+pub fn service_cidr(name: &str, cidr: &str) -> Arc<ServiceCIDR> {
+    from(json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}}))
+}
+
+/// The name by which an object is deleted.
+pub fn reference(object: &Object) -> ObjectRef {
+    let cluster = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        meta.name.clone().unwrap_or_default()
+    };
+    let key = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        ObjectKey::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        )
+    };
+    match object {
+        Object::Vpc(o) => ObjectRef::Vpc(cluster(&o.metadata)),
+        Object::Subnet(o) => ObjectRef::Subnet(cluster(&o.metadata)),
+        Object::VNic(o) => ObjectRef::VNic(key(&o.metadata)),
+        Object::Node(o) => ObjectRef::Node(cluster(&o.metadata)),
+        Object::Namespace(o) => ObjectRef::Namespace(cluster(&o.metadata)),
+        Object::Pod(o) => ObjectRef::Pod(key(&o.metadata)),
+        Object::Service(o) => ObjectRef::Service(key(&o.metadata)),
+        Object::EndpointSlice(o) => ObjectRef::EndpointSlice(key(&o.metadata)),
+        Object::ServiceCidr(o) => ObjectRef::ServiceCidr(cluster(&o.metadata)),
+    }
+}
+
+pub fn apply(object: impl Into<Object>) -> Event {
+    Event::Apply(object.into())
+}

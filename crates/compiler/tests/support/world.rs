@@ -1,0 +1,161 @@
+//! Random small clusters: few names, so that objects meet, overlap, replace and refuse each other often.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use ycloud_compiler::{Event, Object};
+
+use super::objects::{self, reference};
+
+const VPCS: &[&str] = &["ovn-cluster", "v1", "v2"];
+const NAMESPACES: &[&str] = &["ns1", "ns2"];
+const NODES: &[&str] = &["n1", "n2"];
+const SUBNETS: &[&str] = &["a", "b", "c", "ovn-default", "subnet0"];
+const CIDRS: &[&str] = &[
+    "10.0.1.0/24",
+    "10.0.1.0/28",
+    "10.0.2.0/24",
+    "10.0.0.0/16",
+    "10.96.0.0/16",
+    "100.64.0.0/16",
+    "bad",
+];
+const PORTS: &[(&str, i32)] = &[("TCP", 80), ("TCP", 443), ("UDP", 80), ("SCTP", 9)];
+
+pub fn object() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        2 => (select(VPCS), subsequence(NAMESPACES, 0..=2)).prop_map(|(name, allowed)| Object::Vpc(objects::vpc(name, &allowed))),
+        1 => select(VPCS).prop_map(|name| Object::Vpc(objects::from(serde_json::json!({
+            "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": name},
+            "spec": {"allowedNamespaces": {"selector": {"matchLabels": {"team": "a"}}}},
+        })))),
+        4 => (select(SUBNETS), select(VPCS), select(CIDRS), 0u32..3)
+            .prop_map(|(name, vpc, cidr, created)| Object::Subnet(objects::subnet(name, vpc, cidr, created))),
+        4 => (select(NAMESPACES), select(&["x", "y", "z"][..]), select(SUBNETS), proptest::option::of(select(NODES)), address(), set_up())
+            .prop_map(|(ns, name, subnet, node, ip, set_up)| {
+                let vnic = objects::vnic(ns, name, subnet, node, ip.as_deref());
+                Object::VNic(set_up.map_or_else(|| vnic.clone(), |set_up| objects::vnic_set_up(&vnic, set_up)))
+            }),
+        2 => (select(NODES), 1u8..4).prop_map(|(node, n)| Object::VNic(objects::node_vnic(node, &format!("100.64.0.{n}")))),
+        2 => (select(NODES), select(&["172.31.0.1", "10.0.2.9"][..])).prop_map(|(node, ip)| Object::Node(objects::node(node, ip))),
+        1 => (select(NAMESPACES), select(&["a", "b"][..]))
+            .prop_map(|(name, team)| Object::Namespace(objects::namespace(name, &[("team", team)]))),
+        2 => (select(NAMESPACES), select(&["p", "q"][..]), proptest::option::of(select(NODES)), proptest::option::of(select(SUBNETS)))
+            .prop_map(|(ns, name, node, subnet)| {
+                let annotations: Vec<_> = subnet.iter().map(|subnet| ("iaas.yusur.io/subnet", *subnet)).collect();
+                Object::Pod(objects::pod(ns, name, node, &annotations))
+            }),
+        3 => (select(NAMESPACES), select(&["a", "b"][..]), proptest::option::of(select(VPCS)), select(&["10.96.0.1", "10.96.0.2", "None"][..]), ports())
+            .prop_map(|(ns, name, vpc, ip, ports)| Object::Service(objects::service(ns, name, vpc, ip, &ports))),
+        3 => (select(NAMESPACES), select(&["s", "t"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..4))
+            .prop_map(|(ns, name, service, ports, endpoints)| Object::EndpointSlice(objects::slice(ns, name, service, &ports, &endpoints))),
+        1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16"][..]))
+            .prop_map(|(name, cidr)| Object::ServiceCidr(objects::service_cidr(name, cidr))),
+    ]
+}
+
+fn address() -> impl Strategy<Value = Option<String>> {
+    proptest::option::weighted(
+        0.8,
+        (
+            select(&["10.0.1", "10.0.2", "10.0.0"][..]),
+            select(&[1u8, 2, 5, 9, 20, 200][..]),
+        )
+            .prop_map(|(net, n)| format!("{net}.{n}")),
+    )
+}
+
+/// How a VNic was told to set itself up: mostly as the Subnets of its address would have it.
+fn set_up() -> impl Strategy<Value = Option<(u8, &'static str)>> {
+    let set_ups = [
+        (24, "10.0.1.1"),
+        (28, "10.0.1.1"),
+        (24, "10.0.2.1"),
+        (16, "10.0.0.1"),
+    ];
+    proptest::option::of(select(set_ups.to_vec()))
+}
+
+fn ports() -> impl Strategy<Value = Vec<(&'static str, i32)>> {
+    subsequence(PORTS, 0..=4)
+}
+
+fn endpoint() -> impl Strategy<Value = (String, &'static str)> {
+    (
+        (1u8..9).prop_map(|n| format!("10.0.1.{n}")),
+        select(&["ready", "ready", "unready", "draining"][..]),
+    )
+}
+
+/// A cluster's history; shown as one line of JSON an event.
+#[derive(Clone)]
+pub struct History(pub Vec<Event>);
+
+impl std::ops::Deref for History {
+    type Target = [Event];
+    fn deref(&self) -> &[Event] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for event in &self.0 {
+            write!(
+                f,
+                "
+  {}",
+                line(event)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+pub fn line(event: &Event) -> String {
+    let object = match event {
+        Event::Delete(reference) => return format!("delete {reference:?}"),
+        Event::Apply(object) => object,
+    };
+    let json = match object {
+        Object::Vpc(o) => serde_json::to_string(&**o),
+        Object::Subnet(o) => serde_json::to_string(&**o),
+        Object::VNic(o) => serde_json::to_string(&**o),
+        Object::Node(o) => serde_json::to_string(&**o),
+        Object::Namespace(o) => serde_json::to_string(&**o),
+        Object::Pod(o) => serde_json::to_string(&**o),
+        Object::Service(o) => serde_json::to_string(&**o),
+        Object::EndpointSlice(o) => serde_json::to_string(&**o),
+        Object::ServiceCidr(o) => serde_json::to_string(&**o),
+    };
+    format!("apply {}", json.expect("objects are JSON"))
+}
+
+/// A cluster's history.
+pub fn events(
+    length: impl Into<proptest::collection::SizeRange>,
+) -> impl Strategy<Value = History> {
+    vec((object(), proptest::bool::weighted(0.8)), length).prop_map(|steps| {
+        let event = |(object, stays): (Object, bool)| match stays {
+            true => Event::Apply(object),
+            false => Event::Delete(reference(&object)),
+        };
+        History(steps.into_iter().map(event).collect())
+    })
+}
+
+/// The objects that are left at the end of a history.
+pub fn survivors(events: &[Event]) -> Vec<Object> {
+    let mut left: Vec<Object> = Vec::new();
+    for event in events {
+        let gone = match event {
+            Event::Apply(object) => reference(object),
+            Event::Delete(reference) => reference.clone(),
+        };
+        left.retain(|object| reference(object) != gone);
+        if let Event::Apply(object) = event {
+            left.push(object.clone());
+        }
+    }
+    left
+}
