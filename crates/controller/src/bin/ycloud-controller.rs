@@ -1,0 +1,112 @@
+//! `ycloud-controller`: the control plane of the SDN. Reads Vpcs, Subnets, VNics, Pods, Nodes, Services and
+//! EndpointSlices; writes OVN's Northbound database, addresses and status.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ipnet::Ipv4Net;
+use prometheus_client::registry::Registry;
+use ycloud_compiler::Settings;
+use ycloud_controller::metrics::Metrics;
+use ycloud_controller::ovn::Remotes;
+use ycloud_controller::reconcile::{self, Options};
+use ycloud_controller::runtime::{self, RuntimeArgs};
+
+/// Name of the Lease.
+const NAME: &str = "ycloud-controller";
+
+/// Port of health checks and metrics.
+const PORT: u16 = 9441;
+
+const EXAMPLES: &str = "\
+Examples:
+  In a Pod, with the service account's credentials:
+    ycloud-controller --ovn-nb tcp:ovn-nb:6641 --ovn-sb tcp:ovn-sb:6642 --log-format json
+
+  On a workstation, against the cluster of a kubeconfig, as the only replica:
+    KUBECONFIG=~/.kube/config ycloud-controller --ovn-nb tcp:192.0.2.1:6641 --ovn-sb tcp:192.0.2.1:6642 --leader-elect false
+
+  With a clustered database and TLS:
+    ycloud-controller --ovn-nb ssl:nb-0:6641,ssl:nb-1:6641,ssl:nb-2:6641 --ovn-sb ssl:sb-0:6642,ssl:sb-1:6642,ssl:sb-2:6642 \\
+        --ovn-ca /tls/ca.pem --ovn-cert /tls/tls.crt --ovn-key /tls/tls.key
+
+  What it waits for, and how it is:
+    curl http://127.0.0.1:9441/readyz
+    curl http://127.0.0.1:9441/metrics";
+
+/// The control plane of ycloud's network: turns Vpcs, Subnets, VNics, Services and EndpointSlices into OVN's Northbound
+/// database, and gives Pods and nodes their addresses.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+
+    #[command(flatten)]
+    remotes: Remotes,
+
+    /// Range from which ycloud takes its own networks, the join network first. No Subnet of a user may overlap it.
+    /// Prefix length 8 to 24. Change it only before the first start.
+    #[arg(long, env = "SYSTEM_CIDR", default_value = "100.64.0.0/10", value_parser = network::<8, 24>)]
+    system_cidr: Ipv4Net,
+
+    /// Range of the Subnet `ovn-default`, for Pods that no other Subnet claims. Prefix length 8 to 30. Used when that
+    /// Subnet is made; afterwards its spec counts.
+    #[arg(long, env = "DEFAULT_SUBNET_CIDR", default_value = "10.16.0.0/16", value_parser = network::<8, 30>)]
+    default_subnet_cidr: Ipv4Net,
+}
+
+/// Reads an IPv4 network with a prefix length of `MIN` to `MAX` and no host bits.
+fn network<const MIN: u8, const MAX: u8>(text: &str) -> Result<Ipv4Net, String> {
+    let network: Ipv4Net = text
+        .parse()
+        .map_err(|_| "write an IPv4 network such as 10.16.0.0/16".to_owned())?;
+    if network.network() != network.addr() {
+        return Err(format!(
+            "host bits are set; did you mean {}?",
+            network.trunc()
+        ));
+    }
+    if !(MIN..=MAX).contains(&network.prefix_len()) {
+        return Err(format!("the prefix length must be {MIN} to {MAX}"));
+    }
+    Ok(network)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut registry = Registry::with_prefix("ycloud_controller");
+    let metrics = Metrics::new(&mut registry);
+    let options = Options {
+        remotes: arguments.remotes,
+        settings: Settings {
+            system_cidr: arguments.system_cidr,
+            default_subnet_cidr: arguments.default_subnet_cidr,
+        },
+    };
+    runtime::run(NAME, PORT, &arguments.runtime, registry, |runtime| {
+        reconcile::run(runtime, options, metrics)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        let unspecified = Ipv4Net::new(Ipv4Addr::new(10, 16, 0, 0), 16).unwrap();
+        assert_eq!(network::<8, 30>("10.16.0.0/16"), Ok(unspecified));
+        let hint = network::<8, 30>("10.16.3.0/16").unwrap_err();
+        assert!(hint.contains("did you mean 10.16.0.0/16?"), "{hint}");
+        assert!(network::<8, 30>("10.16.0.0/31").is_err());
+        assert!(network::<8, 30>("fd00::/64").is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! The two controllers of ycloud.
+//!
+//! `ycloud-controller` turns Kubernetes objects into OVN's Northbound database; `yusurservice-controller` turns
+//! `YusurService`s into Services and EndpointSlices. What both need to be a well-behaved process stands in
+//! [`runtime`], [`lease`], [`health`] and [`watch`].
+
+pub mod apply;
+pub mod chores;
+pub mod health;
+pub mod intake;
+pub mod lease;
+pub mod mergepatch;
+pub mod metrics;
+pub mod objects;
+pub mod ovn;
+pub mod programmed;
+pub mod queue;
+pub mod reconcile;
+pub mod runtime;
+pub mod state;
+pub mod status;
+mod vnic;
+pub mod watch;
+pub mod write;
+pub mod yusurservice;

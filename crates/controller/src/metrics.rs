@@ -1,0 +1,253 @@
+//! What `/metrics` of ycloud-controller shows.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Label of the queue gauge.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueueLabels {
+    /// `rows`: owners whose rows are to be compared; `objects`: objects whose status is.
+    pub queue: Word,
+}
+
+/// Label of counters by outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// How it ended, lower case.
+    pub outcome: Word,
+}
+
+/// Labels of writes to the API server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WriteLabels {
+    /// Kind of object.
+    pub kind: Word,
+    /// How it ended, lower case.
+    pub outcome: Word,
+}
+
+/// Labels of address counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AddressLabels {
+    /// Name of the Subnet.
+    pub subnet: String,
+    /// `used` or `free`.
+    pub state: Word,
+}
+
+/// A label value that is known when the program is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Word(pub &'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.0)
+    }
+}
+
+/// All figures. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    queue: Family<QueueLabels, Gauge>,
+    /// Seconds from taking owners off the queue to having their operations.
+    pub compile: Histogram,
+    /// Seconds from sending a transaction to its outcome.
+    pub transaction: Histogram,
+    transactions: Family<OutcomeLabels, Counter>,
+    writes: Family<WriteLabels, Counter>,
+    addresses: Family<AddressLabels, Gauge>,
+    /// Rows of the Northbound database that belong to ycloud.
+    pub owned_rows: Gauge,
+    /// Objects that are refused.
+    pub refused: Gauge,
+    /// Owners whose rows the Northbound database refuses.
+    pub failing: Gauge,
+    /// `NB_Global:nb_cfg`.
+    pub nb_cfg: Gauge,
+    /// The lowest `Chassis_Private:nb_cfg` of the living chassis; −1 while none lives.
+    pub reached: Gauge,
+    /// Services whose rows wait for chassis.
+    pub unprogrammed: Gauge,
+    /// Seconds from taking the lead to the first comparison of everything.
+    pub first_pass: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Makes the figures and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        let metrics = Self {
+            queue: Family::default(),
+            compile: seconds(),
+            transaction: seconds(),
+            transactions: Family::default(),
+            writes: Family::default(),
+            addresses: Family::default(),
+            owned_rows: Gauge::default(),
+            refused: Gauge::default(),
+            failing: Gauge::default(),
+            nb_cfg: Gauge::default(),
+            reached: Gauge::default(),
+            unprogrammed: Gauge::default(),
+            first_pass: Gauge::default(),
+        };
+        metrics.register(registry);
+        metrics
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "queue_length",
+            "Owners or objects that wait",
+            self.queue.clone(),
+        );
+        registry.register(
+            "compile_seconds",
+            "Time from a batch of owners to its operations",
+            self.compile.clone(),
+        );
+        registry.register(
+            "transaction_seconds",
+            "Time of a transaction of the Northbound database",
+            self.transaction.clone(),
+        );
+        registry.register(
+            "transactions",
+            "Transactions of the Northbound database",
+            self.transactions.clone(),
+        );
+        registry.register(
+            "api_writes",
+            "Writes to the API server",
+            self.writes.clone(),
+        );
+        registry.register(
+            "subnet_addresses",
+            "Addresses of each Subnet",
+            self.addresses.clone(),
+        );
+        registry.register(
+            "owned_rows",
+            "Rows of the Northbound database that belong to ycloud",
+            self.owned_rows.clone(),
+        );
+        registry.register(
+            "refused_objects",
+            "Objects that are refused",
+            self.refused.clone(),
+        );
+        registry.register(
+            "failing_owners",
+            "Owners whose rows the Northbound database refuses",
+            self.failing.clone(),
+        );
+        registry.register("nb_cfg", "NB_Global:nb_cfg", self.nb_cfg.clone());
+        registry.register(
+            "chassis_nb_cfg",
+            "Lowest Chassis_Private:nb_cfg of the living chassis, -1 if none lives",
+            self.reached.clone(),
+        );
+        registry.register(
+            "unprogrammed_services",
+            "Services whose rows wait for chassis",
+            self.unprogrammed.clone(),
+        );
+        registry.register(
+            "first_pass_seconds",
+            "Time from taking the lead to the first comparison of everything",
+            self.first_pass.clone(),
+        );
+    }
+
+    /// Sets the length of a queue.
+    pub fn queue_length(&self, queue: &'static str, length: usize) {
+        let labels = QueueLabels { queue: Word(queue) };
+        self.queue.get_or_create(&labels).set(count(length));
+    }
+
+    /// Counts a transaction.
+    pub fn transaction_ended(&self, outcome: &'static str) {
+        let labels = OutcomeLabels {
+            outcome: Word(outcome),
+        };
+        self.transactions.get_or_create(&labels).inc();
+    }
+
+    /// Counts a write to the API server.
+    pub fn write_ended(&self, kind: &'static str, outcome: &'static str) {
+        let labels = WriteLabels {
+            kind: Word(kind),
+            outcome: Word(outcome),
+        };
+        self.writes.get_or_create(&labels).inc();
+    }
+
+    /// Sets the address counts of a Subnet; `None`: there is no such Subnet any more.
+    pub fn subnet_addresses(&self, subnet: &str, counts: Option<ycloud_api::subnet::Addresses>) {
+        let labels = |state| AddressLabels {
+            subnet: subnet.to_owned(),
+            state: Word(state),
+        };
+        match counts {
+            Some(counts) => {
+                self.addresses
+                    .get_or_create(&labels("used"))
+                    .set(counts.used);
+                self.addresses
+                    .get_or_create(&labels("free"))
+                    .set(counts.free);
+            }
+            None => {
+                self.addresses.remove(&labels("used"));
+                self.addresses.remove(&labels("free"));
+            }
+        }
+    }
+}
+
+/// A length as a gauge has it.
+pub fn count(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+    use ycloud_api::subnet::Addresses;
+
+    #[test]
+    fn figures_are_shown_and_those_of_a_deleted_subnet_are_not() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        metrics.queue_length("rows", 3);
+        metrics.transaction_ended("committed");
+        let counts = Addresses {
+            total: 253,
+            used: 3,
+            free: 250,
+        };
+        metrics.subnet_addresses("s1", Some(counts));
+        let text = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        let before = text();
+        assert!(
+            before.contains("queue_length{queue=\"rows\"} 3"),
+            "{before}"
+        );
+        assert!(before.contains("transactions_total{outcome=\"committed\"} 1"));
+        assert!(before.contains("subnet_addresses{subnet=\"s1\",state=\"free\"} 250"));
+        metrics.subnet_addresses("s1", None);
+        assert!(!text().contains("s1"));
+    }
+}

@@ -1,0 +1,275 @@
+//! Which write to the API server an object needs next: computed from what is known, without input or output.
+//!
+//! One write at a time: after each the object is looked at again, until it needs none.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use kube::Resource;
+use serde::Serialize;
+use serde_json::{Value, json};
+use ycloud_api::condition::READY;
+use ycloud_api::{Subnet, SubnetSpec, Vpc, VpcSpec, key};
+use ycloud_compiler::{ObjectKey, Owner, Settings, usage, users};
+
+use crate::mergepatch;
+use crate::state::State;
+use crate::status::{self, RowState};
+use crate::write::{Action, Report};
+
+/// How often the counters of a Vpc or Subnet are written at most.
+const COUNTER_REST: Duration = Duration::from_millis(500);
+
+/// A write that an object needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Need {
+    /// The write.
+    pub action: Action,
+    /// What is to be said about it once it is done.
+    pub report: Option<Report>,
+    /// How long the object rests after it.
+    pub rest: Option<Duration>,
+}
+
+impl From<Action> for Need {
+    fn from(action: Action) -> Self {
+        Self {
+            action,
+            report: None,
+            rest: None,
+        }
+    }
+}
+
+impl State {
+    /// The write that the object of `owner` needs next; `None`: it is as it should be. An address that this gives out
+    /// is in the snapshot when this returns.
+    pub fn next_write(&mut self, owner: &Owner, now: &Time) -> Option<Need> {
+        match owner {
+            Owner::Vpc(name) => self.vpc_write(name, owner, now),
+            Owner::Subnet(name) => self.subnet_write(name, owner, now),
+            Owner::VNic(key) => self.vnic_write(key, owner, now),
+            Owner::Service(key) => self.service_write(key, owner, now),
+            Owner::Node(_) => None,
+        }
+    }
+
+    fn vpc_write(&mut self, name: &str, owner: &Owner, now: &Time) -> Option<Need> {
+        let Some(vpc) = self.snapshot.vpc(name).cloned() else {
+            return default_vpc(name).map(|vpc| Action::CreateVpc(Box::new(vpc)).into());
+        };
+        let deleting = vpc.metadata.deletion_timestamp.is_some();
+        let users = match deleting {
+            true => users(&self.snapshot, owner),
+            false => Vec::new(),
+        };
+        if let Some(action) = finalizer(&vpc.metadata, !users.is_empty()) {
+            return Some(action.into());
+        }
+        if gone(&vpc.metadata) {
+            return None;
+        }
+        let state = self.row_state(owner);
+        if matches!(state, RowState::Pending) && !deleting {
+            return None;
+        }
+        let subnets = self.snapshot.accepted_subnets(name);
+        let status = status::vpc::status(&vpc, state, subnets, &users, now);
+        let former = vpc.status.clone().unwrap_or_default();
+        let report = refusal(&*vpc, "Programming", &former.conditions, &status.conditions);
+        status_patch(
+            &vpc.metadata,
+            vpc.status.as_ref(),
+            &status,
+            COUNTER_REST,
+            report,
+        )
+    }
+
+    fn subnet_write(&mut self, name: &str, owner: &Owner, now: &Time) -> Option<Need> {
+        let Some(subnet) = self.snapshot.subnet(name).cloned() else {
+            let subnet = default_subnet(self.snapshot.settings(), name)?;
+            return Some(Action::CreateSubnet(Box::new(subnet)).into());
+        };
+        let deleting = subnet.metadata.deletion_timestamp.is_some();
+        let users = match deleting {
+            true => users(&self.snapshot, owner),
+            false => Vec::new(),
+        };
+        if let Some(action) = finalizer(&subnet.metadata, !users.is_empty()) {
+            return Some(action.into());
+        }
+        let counts = usage(&self.snapshot, name);
+        self.metrics.subnet_addresses(name, Some(counts));
+        if gone(&subnet.metadata) {
+            return None;
+        }
+        let state = self.row_state(owner);
+        if matches!(state, RowState::Pending) && !deleting {
+            return None;
+        }
+        let gateway = gateway(&subnet);
+        let status = status::subnet::status(&subnet, state, gateway, Some(counts), &users, now);
+        let former = subnet.status.clone().unwrap_or_default();
+        let report = refusal(
+            &*subnet,
+            "Programming",
+            &former.conditions,
+            &status.conditions,
+        );
+        status_patch(
+            &subnet.metadata,
+            subnet.status.as_ref(),
+            &status,
+            COUNTER_REST,
+            report,
+        )
+    }
+
+    fn service_write(&mut self, key: &ObjectKey, owner: &Owner, now: &Time) -> Option<Need> {
+        let service = self.snapshot.service(key)?;
+        let state = self.row_state(owner);
+        if let Some(condition) = status::service::condition(service, state, now) {
+            let report = (condition.status == "False").then(|| Report {
+                regarding: service.object_ref(&()),
+                warning: true,
+                reason: condition.reason.clone(),
+                action: "Programming",
+                message: condition.message.clone(),
+            });
+            let action = Action::ServiceCondition(condition);
+            return Some(Need {
+                report,
+                ..Need::from(action)
+            });
+        }
+        let labels = service.metadata.labels.as_ref();
+        let ours = labels.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
+        if ours.is_none_or(|name| name != key::PROXY) {
+            return None;
+        }
+        let digest = self.tracker.programmed(owner)?;
+        // Written only while it says something about the Service as it is now.
+        if self.snapshot.digest(key).as_deref() != Some(digest) {
+            return None;
+        }
+        let annotations = service.metadata.annotations.as_ref();
+        if annotations
+            .and_then(|all| all.get(key::PROGRAMMED))
+            .map(String::as_str)
+            == Some(digest)
+        {
+            return None;
+        }
+        let action = Action::Patch {
+            patch: json!({"metadata": {"annotations": {key::PROGRAMMED: digest}}}),
+            subresource: None,
+            version: service.metadata.resource_version.clone(),
+        };
+        Some(action.into())
+    }
+}
+
+/// Adds the in-use finalizer to an object that lives and lacks it; takes it from one that is deleted and unused.
+fn finalizer(metadata: &ObjectMeta, used: bool) -> Option<Action> {
+    let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+    let has = finalizers.iter().any(|name| name == key::IN_USE_FINALIZER);
+    match (metadata.deletion_timestamp.is_some(), has) {
+        (false, false) => finalizers.push(key::IN_USE_FINALIZER.to_owned()),
+        (true, true) if !used => finalizers.retain(|name| name != key::IN_USE_FINALIZER),
+        _ => return None,
+    }
+    Some(Action::Patch {
+        patch: json!({"metadata": {"finalizers": finalizers}}),
+        subresource: None,
+        version: metadata.resource_version.clone(),
+    })
+}
+
+/// Whether the finalizer was given up: the object is about to vanish, and its status matters to nobody.
+fn gone(metadata: &ObjectMeta) -> bool {
+    let finalizers = metadata.finalizers.iter().flatten();
+    let mut ours = finalizers.filter(|name| *name == key::IN_USE_FINALIZER);
+    metadata.deletion_timestamp.is_some() && ours.next().is_none()
+}
+
+/// The router's address: that of the spec, else the first usable one.
+fn gateway(subnet: &Subnet) -> Option<String> {
+    if subnet.spec.gateway.is_some() {
+        return subnet.spec.gateway.clone();
+    }
+    let cidr: ipnet::Ipv4Net = subnet.spec.cidr.parse().ok()?;
+    Some(cidr.hosts().next()?.to_string())
+}
+
+/// The write that makes `status` the object's; `None`: it is.
+pub(crate) fn status_patch<S: Serialize>(
+    metadata: &ObjectMeta,
+    former: Option<&S>,
+    status: &S,
+    rest: Duration,
+    report: Option<Report>,
+) -> Option<Need> {
+    // Serializing these types cannot fail: they are plain structs with string keys.
+    let old = former.and_then(|s| serde_json::to_value(s).ok());
+    let new = serde_json::to_value(status).ok()?;
+    let patch = mergepatch::between(&old.unwrap_or(Value::Null), &new)?;
+    let action = Action::Patch {
+        patch: json!({"status": patch}),
+        subresource: Some("status"),
+        version: metadata.resource_version.clone(),
+    };
+    Some(Need {
+        action,
+        report,
+        rest: Some(rest),
+    })
+}
+
+/// A warning, if `new` says that the object is not ready for another reason than `old` does.
+fn refusal<K: Resource<DynamicType = ()>>(
+    object: &K,
+    action: &'static str,
+    old: &[Condition],
+    new: &[Condition],
+) -> Option<Report> {
+    let verdict = |all: &[Condition]| {
+        let ready = all.iter().find(|c| c.type_ == READY && c.status == "False");
+        ready.map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    let (reason, message) = verdict(new).filter(|new| verdict(old).as_ref() != Some(new))?;
+    Some(Report {
+        regarding: object.object_ref(&()),
+        warning: true,
+        reason,
+        action,
+        message,
+    })
+}
+
+/// The default objects, which are made where they are missing.
+pub fn default_owners() -> [Owner; 3] {
+    [
+        Owner::Vpc(key::DEFAULT_VPC.to_owned()),
+        Owner::Subnet(key::JOIN_SUBNET.to_owned()),
+        Owner::Subnet(key::DEFAULT_SUBNET.to_owned()),
+    ]
+}
+
+fn default_vpc(name: &str) -> Option<Vpc> {
+    (name == key::DEFAULT_VPC).then(|| Vpc::new(name, VpcSpec::default()))
+}
+
+fn default_subnet(settings: &Settings, name: &str) -> Option<Subnet> {
+    let cidr = match name {
+        key::JOIN_SUBNET => settings.join_cidr(),
+        key::DEFAULT_SUBNET => settings.default_subnet_cidr,
+        _ => return None,
+    };
+    let spec = SubnetSpec {
+        vpc: key::DEFAULT_VPC.to_owned(),
+        cidr: cidr.to_string(),
+        ..SubnetSpec::default()
+    };
+    Some(Subnet::new(name, spec))
+}

@@ -1,0 +1,505 @@
+//! The one task that owns the [`State`]: everything that happens comes to it, everything that is written leaves from it.
+//!
+//! ```text
+//!              bounded channel                                at most one under way
+//!   9 watches ─────────────────┐                         ┌──► transaction ──► Northbound
+//!   Northbound replica ────────┤                         │        │ outcome
+//!   Southbound replica ────────┼──► turn: take all in, ──┤◄───────┘
+//!   leadership, timers, stop ──┘    plan, start writes   │   at most MAX_WRITES under way
+//!                                                        └──► writes ───────► API server
+//!                                        ▲                        │ the object as it is now
+//!                                        └────────────────────────┘
+//! ```
+//!
+//! A standby takes everything in and writes nothing, so that it can go on at once when it leads.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use futures::FutureExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use ycloud_compiler::{Owner, Settings};
+use ycloud_ovsdb::{Connection, Failure, Outcome, Subscription, TransactError};
+
+use crate::apply::Next;
+use crate::intake::{self, Input, KINDS};
+use crate::metrics::Metrics;
+use crate::objects::default_owners;
+use crate::ovn::{self, Remotes};
+use crate::runtime::Runtime;
+use crate::state::State;
+use crate::write::{Writer, Written};
+
+/// Writes to the API server that are under way at once.
+const MAX_WRITES: usize = 32;
+
+/// Changes that are taken in before a turn goes on.
+const MAX_INPUTS: usize = 4_096;
+
+/// Shortest and longest wait after a transaction that the database could not take.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// After this long without an answer the fate of a transaction counts as unknown.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a failed attempt to make a default object rests.
+const FOUND_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a process that does not work yet looks whether it can.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// How long a stop waits for what is under way.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+
+const LISTS: &str = "the lists of Kubernetes objects";
+const NORTHBOUND: &str = "the Northbound database";
+const SOUTHBOUND: &str = "the Southbound database";
+
+/// What the reconciler is told besides the cluster.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the databases are.
+    pub remotes: Remotes,
+    /// Ranges.
+    pub settings: Settings,
+}
+
+type InFlight = Pin<Box<dyn Future<Output = (Vec<Owner>, Result<Outcome, String>)> + Send>>;
+
+struct Finished {
+    owner: Owner,
+    /// UID of the object that was to be written.
+    uid: Option<String>,
+    rest: Option<Duration>,
+    written: Written,
+}
+
+/// Runs until `runtime.stop` is cancelled.
+///
+/// # Errors
+/// When a remote's address or certificate cannot be read, or the watches end.
+pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result<()> {
+    for part in [LISTS, NORTHBOUND, SOUTHBOUND] {
+        runtime.readiness.expect(part);
+    }
+    let (northbound, southbound) = ovn::connect(&options.remotes)?;
+    let mut reconciler = Reconciler {
+        inputs: intake::start(&runtime.client, &runtime.stop),
+        listed: 0,
+        connection: northbound.connection(),
+        northbound_events: northbound.subscribe(),
+        southbound_events: southbound.subscribe(),
+        northbound,
+        southbound,
+        synced: (false, false),
+        state: State::new(options.settings, metrics.clone()),
+        writer: Writer::new(runtime.client.clone(), &runtime.identity),
+        writes: JoinSet::new(),
+        transaction: None,
+        transaction_begun: Instant::now(),
+        backoff: BACKOFF.0,
+        no_transaction_before: None,
+        started: Instant::now(),
+        found_again: Instant::now(),
+        working: false,
+        first_pass: false,
+        metrics,
+        runtime,
+    };
+    reconciler.work().await
+}
+
+struct Reconciler {
+    runtime: Runtime,
+    state: State,
+    inputs: mpsc::Receiver<Input>,
+    listed: usize,
+    northbound: ycloud_ovsdb::Client,
+    southbound: ycloud_ovsdb::Client,
+    /// Of the Northbound client: while it is down, nothing is planned.
+    connection: watch::Receiver<Connection>,
+    northbound_events: Subscription,
+    southbound_events: Subscription,
+    /// Northbound, Southbound.
+    synced: (bool, bool),
+    writer: Writer,
+    writes: JoinSet<Finished>,
+    transaction: Option<InFlight>,
+    transaction_begun: Instant,
+    backoff: Duration,
+    no_transaction_before: Option<Instant>,
+    /// When the work began.
+    started: Instant,
+    /// When to try again to make missing default objects.
+    found_again: Instant,
+    /// This process leads, knows everything, and the default objects exist.
+    working: bool,
+    first_pass: bool,
+    metrics: Metrics,
+}
+
+impl Reconciler {
+    async fn work(&mut self) -> Result<()> {
+        let stop = self.runtime.stop.clone();
+        while !stop.is_cancelled() {
+            self.take_in_all()?;
+            let more = self.turn();
+            self.state.show_queues();
+            if more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.wait().await?;
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    /// Takes in what has come, without waiting.
+    fn take_in_all(&mut self) -> Result<()> {
+        for _ in 0..MAX_INPUTS {
+            match self.inputs.try_recv() {
+                Ok(input) => self.take_in(input),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    anyhow::bail!("all watches of Kubernetes objects ended")
+                }
+            }
+        }
+        while let Some(event) = self.northbound_events.next().now_or_never() {
+            self.on_northbound(event);
+        }
+        while let Some(event) = self.southbound_events.next().now_or_never() {
+            self.on_southbound(event);
+        }
+        while let Some(Some(finished)) = self.writes.join_next().now_or_never() {
+            self.on_written(finished.context("a write ended badly")?);
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.state.take_in(event),
+            Input::Listed => {
+                self.listed += 1;
+                if self.listed == KINDS {
+                    tracing::info!("all Kubernetes objects are listed");
+                    self.runtime.readiness.reached(LISTS);
+                }
+            }
+        }
+    }
+
+    fn on_northbound(&mut self, event: ycloud_ovsdb::Event) {
+        match event {
+            ycloud_ovsdb::Event::Delta(changes) => {
+                self.state.observe(&changes, self.northbound.snapshot());
+            }
+            ycloud_ovsdb::Event::Resync(observed) => self.state.observe_all(observed),
+        }
+    }
+
+    fn on_southbound(&mut self, event: ycloud_ovsdb::Event) {
+        match event {
+            ycloud_ovsdb::Event::Delta(changes) => self.state.observe_chassis(&changes),
+            ycloud_ovsdb::Event::Resync(observed) => self.state.observe_all_chassis(&observed),
+        }
+    }
+
+    /// Starts what can be started. True: there is more to do at once.
+    fn turn(&mut self) -> bool {
+        if !self.may_work() {
+            return false;
+        }
+        let now = Instant::now();
+        self.state.rows.promote(now);
+        let mut more = false;
+        let held = self.no_transaction_before.is_some_and(|until| until > now);
+        let connected = self.connection.borrow().state == ycloud_ovsdb::State::Synced;
+        let idle = self.transaction.is_none() && !held && connected;
+        if idle && self.state.rows.has_ready() {
+            match self.state.plan() {
+                Some(transaction) => self.send(transaction),
+                None => more = self.state.rows.has_ready(),
+            }
+        }
+        self.start_writes(now);
+        self.publish_notes();
+        self.note_first_pass();
+        more
+    }
+
+    /// Whether this process leads and everything is there to work on; looks at everything when that begins.
+    fn may_work(&mut self) -> bool {
+        let knows = self.listed == KINDS && self.synced == (true, true);
+        if !knows || !self.runtime.leads() {
+            return false;
+        }
+        if !self.working {
+            if !self.found() {
+                return false;
+            }
+            self.working = true;
+            self.started = Instant::now();
+            tracing::info!("everything is known; reconciling");
+            self.state.observe_all(self.northbound.snapshot());
+            self.state.observe_all_chassis(&self.southbound.snapshot());
+        }
+        true
+    }
+
+    /// Makes the default objects where they are missing; true once all exist. Nothing else is done before, or Services
+    /// would be refused for the absence of their Vpc.
+    fn found(&mut self) -> bool {
+        let missing: Vec<Owner> = default_owners()
+            .into_iter()
+            .filter(|owner| !self.state.exists(owner))
+            .collect();
+        let now = Instant::now();
+        if !missing.is_empty() && self.writes.is_empty() && self.found_again <= now {
+            self.found_again = now + FOUND_AGAIN;
+            for owner in &missing {
+                self.start_write(owner, &Time(Timestamp::now()));
+            }
+        }
+        missing.is_empty()
+    }
+
+    fn send(&mut self, transaction: crate::apply::Transaction) {
+        tracing::debug!(
+            owners = transaction.owners.len(),
+            operations = transaction.operations.len(),
+            "transaction"
+        );
+        let client = self.northbound.clone();
+        self.transaction_begun = Instant::now();
+        self.transaction = Some(Box::pin(async move {
+            let sent = client.transact(transaction.operations);
+            let outcome = match tokio::time::timeout(TRANSACTION_LIMIT, sent).await {
+                Ok(Ok(outcome)) => Ok(outcome),
+                Ok(Err(error)) => not_sent(error),
+                Err(_) => Ok(Outcome::Indeterminate {
+                    reason: format!("no answer within {TRANSACTION_LIMIT:?}"),
+                }),
+            };
+            (transaction.owners, outcome)
+        }));
+    }
+
+    fn on_transaction(&mut self, owners: Vec<Owner>, outcome: Result<Outcome, String>) {
+        self.transaction = None;
+        let taken = self.transaction_begun.elapsed();
+        self.metrics.transaction.observe(taken.as_secs_f64());
+        let now = Instant::now();
+        match self.state.finished(owners, outcome, now) {
+            Next::GoOn => {
+                self.backoff = BACKOFF.0;
+                self.no_transaction_before = None;
+            }
+            Next::BackOff => {
+                self.no_transaction_before = Some(now + self.backoff);
+                self.backoff = (self.backoff * 2).min(BACKOFF.1);
+            }
+        }
+    }
+
+    fn start_writes(&mut self, now: Instant) {
+        let time = Time(Timestamp::now());
+        while self.writes.len() < MAX_WRITES {
+            let Some(owner) = self.state.objects.take(now) else {
+                return;
+            };
+            self.start_write(&owner, &time);
+        }
+    }
+
+    /// Starts the write that the object needs next, if any.
+    fn start_write(&mut self, owner: &Owner, time: &Time) {
+        let Some(need) = self.state.next_write(owner, time) else {
+            self.state.objects.idle(owner);
+            return;
+        };
+        tracing::debug!(%owner, action = ?need.action, "write");
+        self.state.objects.begin(owner);
+        let (owner, writer) = (owner.clone(), self.writer.clone());
+        let uid = self.state.uid(&owner);
+        self.writes.spawn(async move {
+            let written = writer.write(&owner, need.action).await;
+            if let (Written::Done(_), Some(report)) = (&written, need.report) {
+                tokio::spawn(async move { writer.report(report).await });
+            }
+            Finished {
+                owner,
+                uid,
+                rest: need.rest,
+                written,
+            }
+        });
+    }
+
+    fn on_written(&mut self, finished: Finished) {
+        let Finished {
+            owner,
+            uid,
+            rest,
+            written,
+        } = finished;
+        self.metrics.write_ended(owner.kind(), written.word());
+        let now = Instant::now();
+        match written {
+            Written::Done(event) => {
+                self.state.take_answer(&owner, event);
+                self.state.objects.succeeded(&owner, rest, now);
+            }
+            Written::Stale(event) => {
+                self.state.take_answer(&owner, event);
+                self.state.objects.succeeded(&owner, None, now);
+            }
+            Written::Gone => {
+                self.state.take_absence(&owner, uid);
+                self.state.objects.idle(&owner);
+            }
+            Written::TooSoon => self.state.objects.failed(&owner, now),
+            Written::Failed(why) => {
+                tracing::warn!(%owner, why, "failed to write to the API server; trying again");
+                self.state.objects.failed(&owner, now);
+            }
+        }
+        self.state.answered(&owner);
+    }
+
+    fn publish_notes(&mut self) {
+        for note in self.state.take_notes() {
+            let writer = self.writer.clone();
+            tokio::spawn(async move { writer.report(note).await });
+        }
+    }
+
+    fn note_first_pass(&mut self) {
+        let idle = self.transaction.is_none() && !self.state.rows.has_ready();
+        if idle && !self.first_pass {
+            self.first_pass = true;
+            let taken = self.started.elapsed();
+            self.metrics.first_pass.set(taken.as_secs_f64());
+            tracing::info!(
+                seconds = taken.as_secs_f64(),
+                "the Northbound database was compared with all objects"
+            );
+        }
+    }
+
+    /// Waits until something happens, and takes it in.
+    async fn wait(&mut self) -> Result<()> {
+        let stop = self.runtime.stop.clone();
+        let runtime = self.runtime.clone();
+        let due = self.next_due();
+        let synced = self.synced;
+        let (northbound, southbound) = (self.northbound.clone(), self.southbound.clone());
+        tokio::select! {
+            () = stop.cancelled() => {}
+            input = self.inputs.recv() => {
+                self.take_in(input.context("all watches of Kubernetes objects ended")?);
+            }
+            event = self.northbound_events.next() => {
+                self.on_northbound(event);
+            }
+            event = self.southbound_events.next() => {
+                self.on_southbound(event);
+            }
+            changed = self.connection.changed() => {
+                changed.context("the Northbound client ended")?;
+                self.no_transaction_before = None;
+            }
+            (owners, outcome) = in_flight(&mut self.transaction) => {
+                self.on_transaction(owners, outcome);
+            }
+            Some(finished) = self.writes.join_next() => {
+                self.on_written(finished.context("a write ended badly")?);
+            }
+            () = sleep_until(due) => {}
+            result = northbound.synced(), if !synced.0 => {
+                result.context("the Northbound client ended")?;
+                tracing::info!("the replica of the Northbound database is complete");
+                self.synced.0 = true;
+                self.runtime.readiness.reached(NORTHBOUND);
+            }
+            result = southbound.synced(), if !synced.1 => {
+                result.context("the Southbound client ended")?;
+                tracing::info!("the replica of the Southbound database is complete");
+                self.synced.1 = true;
+                self.runtime.readiness.reached(SOUTHBOUND);
+            }
+            () = runtime.leading(), if !self.working && !runtime.leads() => {}
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let transaction = match self.transaction {
+            None if self.state.rows.has_ready() => self.no_transaction_before,
+            _ => None,
+        };
+        let dues = [
+            self.state.rows.next_due(),
+            self.state.objects.next_due(),
+            transaction,
+        ];
+        match self.working {
+            true => dues.into_iter().flatten().min(),
+            false => Some(self.found_again.max(Instant::now() + IDLE)),
+        }
+    }
+
+    /// What is under way ends before the process does, if it still leads.
+    async fn finish(&mut self) {
+        if !self.runtime.leads() {
+            self.writes.abort_all();
+            return;
+        }
+        let rest = async {
+            if let Some(transaction) = self.transaction.take() {
+                // Its outcome is for the next leader to see.
+                let _ = transaction.await;
+            }
+            while self.writes.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(STOP_WAIT, rest).await.is_err() {
+            tracing::warn!("stopped with writes under way");
+        }
+    }
+}
+
+/// A transaction that the schema of the server does not allow is refused, as one that the server refuses itself; any
+/// other that was not sent is tried again.
+fn not_sent(error: ycloud_ovsdb::Error) -> Result<Outcome, String> {
+    match error {
+        ycloud_ovsdb::Error::Transact(TransactError::Refused(refusal)) => {
+            Ok(Outcome::Failed(Failure {
+                operation: None,
+                error: "not allowed by the server's schema".to_owned(),
+                details: refusal.to_string(),
+            }))
+        }
+        other => Err(other.to_string()),
+    }
+}
+
+async fn in_flight(transaction: &mut Option<InFlight>) -> (Vec<Owner>, Result<Outcome, String>) {
+    match transaction {
+        Some(transaction) => transaction.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,132 @@
+//! The status of a `VNic`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use ycloud_api::condition::{self, READY, Verdict, reason};
+use ycloud_api::vnic::{AttachmentKind, Phase};
+use ycloud_api::{VNic, VNicStatus};
+use ycloud_compiler::{Allocation, Rejection};
+
+use super::RowState;
+
+/// The status of a VNic that just got an address.
+pub fn addressed(vnic: &VNic, address: &Allocation, now: &Time) -> VNicStatus {
+    let mut status = vnic.status.clone().unwrap_or_default();
+    status.ip = Some(address.ip.to_string());
+    status.prefix_length = Some(i32::from(address.prefix_length));
+    status.gateway = Some(address.gateway.to_string());
+    status.mac = Some(address.mac.clone());
+    status.vpc = Some(address.vpc.clone());
+    status.phase = Phase::Pending;
+    let verdict = Verdict::no(reason::PENDING, "the logical port is being made");
+    set_ready(vnic, &mut status, &verdict, now);
+    status
+}
+
+/// The status of a VNic that gets no address.
+pub fn refused(vnic: &VNic, rejection: &Rejection, now: &Time) -> VNicStatus {
+    let mut status = vnic.status.clone().unwrap_or_default();
+    status.phase = Phase::Pending;
+    let verdict = Verdict::no(rejection.reason, &rejection.message);
+    set_ready(vnic, &mut status, &verdict, now);
+    status
+}
+
+/// The status of a VNic that has an address. `up`: whether OVN has bound its port (`Logical_Switch_Port:up`).
+pub fn status(vnic: &VNic, state: &RowState, up: bool, now: &Time) -> VNicStatus {
+    let mut status = vnic.status.clone().unwrap_or_default();
+    let attachment = &vnic.spec.attachment;
+    let verdict = match (state, up) {
+        (RowState::Pending, _) => return status,
+        (RowState::Settled, true) => {
+            status.phase = Phase::Up;
+            Verdict::yes(reason::READY, "its logical port is bound")
+        }
+        (RowState::Settled, false) => {
+            status.phase = Phase::Bound;
+            match (attachment.kind, &attachment.chassis) {
+                (AttachmentKind::None, _) => {
+                    Verdict::yes(reason::READY, "it has a logical port; nothing is attached")
+                }
+                (_, Some(chassis)) => Verdict::no(
+                    reason::PENDING,
+                    format!("chassis {chassis} has not bound its logical port"),
+                ),
+                (_, None) => Verdict::no(
+                    reason::PENDING,
+                    "spec.attachment.chassis is not known; no chassis has bound its logical port",
+                ),
+            }
+        }
+        (RowState::Refused(_) | RowState::Failing(_), _) => {
+            status.phase = Phase::Pending;
+            match super::ready(state) {
+                Some(verdict) => verdict,
+                None => return status,
+            }
+        }
+    };
+    status.chassis = match status.phase {
+        Phase::Up => attachment.chassis.clone(),
+        Phase::Bound | Phase::Pending => None,
+    };
+    set_ready(vnic, &mut status, &verdict, now);
+    status
+}
+
+fn set_ready(vnic: &VNic, status: &mut VNicStatus, verdict: &Verdict, now: &Time) {
+    let generation = vnic.metadata.generation;
+    condition::set(&mut status.conditions, READY, verdict, generation, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+    use ycloud_api::vnic::Attachment;
+
+    fn now() -> Time {
+        Time(Timestamp::from_second(1).unwrap())
+    }
+
+    fn vnic(kind: AttachmentKind, chassis: Option<&str>) -> VNic {
+        let mut vnic = VNic::default();
+        vnic.spec.attachment = Attachment {
+            kind,
+            chassis: chassis.map(str::to_owned),
+            ..Attachment::default()
+        };
+        vnic
+    }
+
+    #[test]
+    fn a_pod_s_port_is_ready_once_it_is_bound() {
+        let mut vnic = vnic(AttachmentKind::Pod, Some("node-1"));
+        let bound = status(&vnic, &RowState::Settled, false, &now());
+        assert_eq!(
+            (bound.phase, bound.chassis.as_deref()),
+            (Phase::Bound, None)
+        );
+        assert!(!condition::is_true(&bound.conditions, READY));
+        assert!(bound.conditions[0].message.contains("node-1"));
+        vnic.status = Some(bound);
+        let up = status(&vnic, &RowState::Settled, true, &now());
+        assert_eq!(
+            (up.phase, up.chassis.as_deref()),
+            (Phase::Up, Some("node-1"))
+        );
+        assert!(condition::is_true(&up.conditions, READY));
+        vnic.status = Some(up.clone());
+        assert_eq!(status(&vnic, &RowState::Pending, false, &now()), up);
+    }
+
+    #[test]
+    fn a_bare_address_is_ready_without_a_chassis() {
+        let bare = status(
+            &vnic(AttachmentKind::None, None),
+            &RowState::Settled,
+            false,
+            &now(),
+        );
+        assert!(condition::is_true(&bare.conditions, READY));
+    }
+}

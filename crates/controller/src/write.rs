@@ -1,0 +1,389 @@
+//! Writes to the API server: what can be written, and how each is done.
+//!
+//! # Guarantees
+//! * Every patch carries the resource version of the object that it was computed from; if that is not the newest one,
+//!   nothing is written and the newest object is returned instead.
+//! * Every write ends, within [`LIMIT`] a request.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use ycloud_api::{Subnet, VNic, Vpc};
+use ycloud_compiler::{Event, Object, ObjectKey, Owner};
+
+/// Field manager of every write.
+pub const FIELD_MANAGER: &str = "ycloud-controller";
+
+/// Longest wait for the answer to one request.
+pub const LIMIT: Duration = Duration::from_secs(15);
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Makes a Vpc.
+    CreateVpc(Box<Vpc>),
+    /// Makes a Subnet.
+    CreateSubnet(Box<Subnet>),
+    /// Makes a VNic.
+    CreateVNic(Box<VNic>),
+    /// Changes the owner's object by a merge patch, RFC 7386.
+    Patch {
+        /// What changes, without metadata, unless `subresource` is none.
+        patch: Value,
+        /// Part of the object that is written: `status`, or the object itself but for its status.
+        subresource: Option<&'static str>,
+        /// The version that the patch was computed from.
+        version: Option<String>,
+    },
+    /// Sets one condition of a Service, by server-side apply.
+    ServiceCondition(Condition),
+    /// Deletes the owner's VNic.
+    DeleteVNic {
+        /// UID of the VNic, so that no later one of the same name is deleted.
+        uid: Option<String>,
+        /// The Pod it was made for; if that exists (with this UID) and is not finished, nothing is deleted.
+        pod: Option<(ObjectKey, String)>,
+    },
+}
+
+/// What an Event says, and on which object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The object.
+    pub regarding: ObjectReference,
+    /// Whether people should look at it.
+    pub warning: bool,
+    /// Reason, as in the condition.
+    pub reason: String,
+    /// What was being done.
+    pub action: &'static str,
+    /// For people; cut at 1,024 bytes, the API's limit.
+    pub message: String,
+}
+
+/// What became of a write.
+#[derive(Debug)]
+pub enum Written {
+    /// Done. The object as it is now, if it exists.
+    Done(Option<Event>),
+    /// Not done, since it was computed from an object that changed; this is the object as it is now.
+    Stale(Option<Event>),
+    /// Not done, since the object does not exist any more.
+    Gone,
+    /// Not done; a watch has yet to tell something that the API server knows.
+    TooSoon,
+    /// Not done; in words.
+    Failed(String),
+}
+
+impl Written {
+    /// One word for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Written::Done(_) => "done",
+            Written::Stale(_) => "stale",
+            Written::Gone => "gone",
+            Written::TooSoon => "too soon",
+            Written::Failed(_) => "failed",
+        }
+    }
+}
+
+/// Writes to the API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Writer {
+    /// `identity`: name of this replica, for Events.
+    pub fn new(client: Client, identity: &str) -> Self {
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+        }
+    }
+
+    /// Does one write on the object of `owner`.
+    pub async fn write(&self, owner: &Owner, action: Action) -> Written {
+        match action {
+            Action::CreateVpc(vpc) => {
+                create(&Api::all(self.client.clone()), *vpc, Object::Vpc).await
+            }
+            Action::CreateSubnet(subnet) => {
+                create(&Api::all(self.client.clone()), *subnet, Object::Subnet).await
+            }
+            Action::CreateVNic(vnic) => {
+                let namespace = vnic.metadata.namespace.clone().unwrap_or_default();
+                let api = Api::namespaced(self.client.clone(), &namespace);
+                create(&api, *vnic, Object::VNic).await
+            }
+            Action::Patch {
+                patch,
+                subresource,
+                version,
+            } => self.patch(owner, patch, subresource, version).await,
+            Action::ServiceCondition(condition) => match owner {
+                Owner::Service(key) => self.service_condition(key, condition).await,
+                _ => Written::Gone,
+            },
+            Action::DeleteVNic { uid, pod } => match owner {
+                Owner::VNic(key) => self.delete_vnic(key, uid, pod).await,
+                _ => Written::Gone,
+            },
+        }
+    }
+
+    async fn patch(
+        &self,
+        owner: &Owner,
+        mut patch: Value,
+        subresource: Option<&'static str>,
+        version: Option<String>,
+    ) -> Written {
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = Value::String(version);
+        }
+        let client = self.client.clone();
+        let patch = Patch::Merge(patch);
+        match owner {
+            Owner::Vpc(name) => {
+                change(&Api::all(client), name, patch, subresource, Object::Vpc).await
+            }
+            Owner::Subnet(name) => {
+                change(&Api::all(client), name, patch, subresource, Object::Subnet).await
+            }
+            Owner::VNic(key) => {
+                let api = Api::namespaced(client, &key.namespace);
+                change(&api, &key.name, patch, subresource, Object::VNic).await
+            }
+            Owner::Service(key) => {
+                let api = Api::namespaced(client, &key.namespace);
+                change(&api, &key.name, patch, subresource, Object::Service).await
+            }
+            Owner::Node(_) => Written::Gone,
+        }
+    }
+
+    /// By apply, since a merge patch would replace the conditions of others.
+    async fn service_condition(&self, key: &ObjectKey, condition: Condition) -> Written {
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "status": {"conditions": [condition]},
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(body);
+        let request = api.patch_status(&key.name, &params, &patch);
+        answer(&api, &key.name, limited(request).await, Object::Service).await
+    }
+
+    async fn delete_vnic(
+        &self,
+        key: &ObjectKey,
+        uid: Option<String>,
+        pod: Option<(ObjectKey, String)>,
+    ) -> Written {
+        if let Some((pod, uid)) = pod {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+            match limited(pods.get_opt(&pod.name)).await {
+                Err(error) => return failed(error),
+                Ok(Some(found))
+                    if found.metadata.uid.as_deref() == Some(&uid) && !finished(&found) =>
+                {
+                    // The watch of Pods is behind that of VNics.
+                    return Written::TooSoon;
+                }
+                Ok(_) => {}
+            }
+        }
+        let api: Api<VNic> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = DeleteParams {
+            preconditions: uid.map(|uid| Preconditions {
+                uid: Some(uid),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match limited(api.delete(&key.name, &params)).await {
+            Ok(_) => Written::Done(None),
+            Err(error) if has_code(&error, 404) => Written::Gone,
+            Err(error) if has_code(&error, 409) => Written::Gone,
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Publishes an Event; a failure is logged only.
+    pub async fn report(&self, report: Report) {
+        let note = Note {
+            type_: match report.warning {
+                true => EventType::Warning,
+                false => EventType::Normal,
+            },
+            reason: report.reason,
+            note: Some(cut(&report.message, 1024)),
+            action: report.action.to_owned(),
+            secondary: None,
+        };
+        let request = self.recorder.publish(&note, &report.regarding);
+        if let Err(error) = limited(request).await {
+            let name = report.regarding.name.unwrap_or_default();
+            tracing::warn!(object = name, error = %describe(&error), "failed to publish an Event");
+        }
+    }
+}
+
+/// At most `limit` bytes of a text, cut between characters.
+fn cut(text: &str, limit: usize) -> String {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn finished(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Why a request has no good answer.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("no answer within {LIMIT:?}")]
+    Timeout,
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+}
+
+async fn limited<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, RequestError> {
+    match tokio::time::timeout(LIMIT, request).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(RequestError::Timeout),
+    }
+}
+
+fn has_code(error: &RequestError, code: u16) -> bool {
+    matches!(error, RequestError::Kube(kube::Error::Api(status)) if status.code == code)
+}
+
+fn describe(error: &RequestError) -> String {
+    match error {
+        RequestError::Kube(kube::Error::Api(status)) => {
+            format!("{} ({})", status.message, status.code)
+        }
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(cause) = source {
+                text.push_str(": ");
+                text.push_str(&cause.to_string());
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+fn failed(error: RequestError) -> Written {
+    Written::Failed(describe(&error))
+}
+
+async fn create<K>(api: &Api<K>, object: K, wrap: fn(Arc<K>) -> Object) -> Written
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    let name = object.meta().name.clone().unwrap_or_default();
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    let result = limited(api.create(&params, &object)).await;
+    // Not found: its namespace does not exist (yet).
+    if let Err(error) = &result
+        && has_code(error, 404)
+    {
+        return Written::Failed(describe(error));
+    }
+    answer(api, &name, result, wrap).await
+}
+
+async fn change<K>(
+    api: &Api<K>,
+    name: &str,
+    patch: Patch<Value>,
+    subresource: Option<&'static str>,
+    wrap: fn(Arc<K>) -> Object,
+) -> Written
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let result = match subresource {
+        Some(part) => limited(api.patch_subresource(part, name, &params, &patch)).await,
+        None => limited(api.patch(name, &params, &patch)).await,
+    };
+    answer(api, name, result, wrap).await
+}
+
+/// What a request's result means; after a conflict, the object is read again.
+async fn answer<K>(
+    api: &Api<K>,
+    name: &str,
+    result: Result<K, RequestError>,
+    wrap: fn(Arc<K>) -> Object,
+) -> Written
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let event = |mut object: K| {
+        object.meta_mut().managed_fields = None;
+        Event::Apply(wrap(Arc::new(object)))
+    };
+    match result {
+        Ok(object) => Written::Done(Some(event(object))),
+        Err(error) if has_code(&error, 404) => Written::Gone,
+        Err(error) if has_code(&error, 409) => match limited(api.get_opt(name)).await {
+            Ok(Some(object)) => Written::Stale(Some(event(object))),
+            Ok(None) => Written::Gone,
+            Err(error) => failed(error),
+        },
+        Err(error) => failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+        assert_eq!(cut("", 5), "");
+    }
+}

@@ -1,0 +1,282 @@
+//! Carries a plan out: the only place that writes to the API server.
+
+use std::future::Future;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use ycloud_api::{YusurService, YusurServiceStatus};
+use ycloud_compiler::endpoint::STILL_SERVES;
+
+use super::plan::{Plan, Transition, transitions};
+
+/// Field manager of every write, and the controller's name in Events.
+pub const NAME: &str = "yusurservice-controller";
+
+/// Longest wait for the answer to one request.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Longest note of an Event, in bytes. Source: events.k8s.io/v1 `Event.note`.
+const MAX_NOTE: usize = 1024;
+
+/// Why a plan was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused, or could not be reached.
+    #[error("failed to {verb} {kind} {name}")]
+    Request {
+        /// What was tried.
+        verb: &'static str,
+        /// Of which kind.
+        kind: &'static str,
+        /// Namespace and name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("failed to {verb} {kind} {name}: no answer within {LIMIT:?}")]
+    Timeout {
+        /// What was tried.
+        verb: &'static str,
+        /// Of which kind.
+        kind: &'static str,
+        /// Namespace and name.
+        name: String,
+    },
+}
+
+impl Error {
+    fn status(&self) -> Option<&kube::core::Status> {
+        match self {
+            Error::Request { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Error::Timeout { .. } => None,
+        }
+    }
+
+    /// The API server's words, if it understood the request and will not do it, however often it is asked.
+    fn refusal(&self) -> Option<&str> {
+        let status = self.status()?;
+        matches!(status.code, 400 | 403 | 405 | 422).then_some(status.message.as_str())
+    }
+
+    fn has_code(&self, code: u16) -> bool {
+        self.status().is_some_and(|status| status.code == code)
+    }
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The status as it was told.
+    pub status: YusurServiceStatus,
+    /// Whether the API server refused what the spec asks for.
+    pub refused: bool,
+    /// How many objects were written, without the status.
+    pub written: u64,
+}
+
+/// Writes to the API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Executor {
+    /// `identity`: name of this replica, for Events.
+    pub fn new(client: Client, identity: &str) -> Self {
+        let reporter = Reporter {
+            controller: NAME.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+        }
+    }
+
+    /// Writes what the plan says, then tells the status if it changed, and publishes Events on transitions. `base`: the
+    /// status as it was last told.
+    ///
+    /// # Errors
+    /// The first request that failed for another reason than a refusal of the Service; everything after it was left
+    /// out. Try again.
+    pub async fn carry_out(
+        &self,
+        plan: &Plan,
+        base: Option<&YusurServiceStatus>,
+    ) -> Result<Outcome, Error> {
+        let mut written = 0;
+        let refused = match self.write(plan, &mut written).await {
+            Ok(()) => None,
+            Err(error) => match error.refusal() {
+                Some(text) => Some(self.fall_back(plan, text, &mut written).await?),
+                None => return Err(error),
+            },
+        };
+        let status = plan.status(refused.as_deref(), base, &Time(Timestamp::now()));
+        if base != Some(&status) {
+            self.tell(&plan.ysvc, &status).await?;
+            for transition in transitions(base, &status) {
+                self.publish(plan, transition).await;
+            }
+        }
+        Ok(Outcome {
+            status,
+            refused: refused.is_some(),
+            written,
+        })
+    }
+
+    /// The API server refuses the Service, and says why: what exists goes on to serve, without Pods that went. Returns
+    /// what to tell.
+    async fn fall_back(&self, plan: &Plan, why: &str, written: &mut u64) -> Result<String, Error> {
+        let namespace = plan.ysvc.namespace().unwrap_or_default();
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &namespace);
+        for slice in &plan.if_refused {
+            apply(&slices, slice).await?;
+            *written += 1;
+        }
+        let rest = if plan.creates { "" } else { STILL_SERVES };
+        Ok(format!(
+            "the API server refuses the Service: {why}; correct the spec{rest}"
+        ))
+    }
+
+    /// Slices before the Service, so that it never stands without its endpoints; deletions at last.
+    async fn write(&self, plan: &Plan, written: &mut u64) -> Result<(), Error> {
+        let namespace = plan.ysvc.namespace().unwrap_or_default();
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &namespace);
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &namespace);
+        // Asked before anything is written.
+        write_service(&services, plan, true).await?;
+        for slice in &plan.slices {
+            apply(&slices, slice).await?;
+            *written += 1;
+        }
+        *written += write_service(&services, plan, false).await?;
+        let params = DeleteParams::default();
+        for name in &plan.surplus {
+            let request = slices.delete(name, &params);
+            match limited("delete", "EndpointSlice", name, request).await {
+                Ok(_) => *written += 1,
+                Err(error) if error.has_code(404) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, ysvc: &YusurService, status: &YusurServiceStatus) -> Result<(), Error> {
+        let namespace = ysvc.namespace().unwrap_or_default();
+        let name = ysvc.name_any();
+        let api: Api<YusurService> = Api::namespaced(self.client.clone(), &namespace);
+        // The UID: a YusurService that was made anew under this name gets no status of its predecessor.
+        let body = json!({
+            "apiVersion": format!("{}/{}", ycloud_api::GROUP, ycloud_api::VERSION),
+            "kind": "YusurService",
+            "metadata": {"name": name, "namespace": namespace, "uid": ysvc.uid()},
+            "status": status,
+        });
+        let params = PatchParams::apply(NAME).force();
+        let patch = Patch::Apply(body);
+        let request = api.patch_status(&name, &params, &patch);
+        match limited("write the status of", "YusurService", &name, request).await {
+            Ok(_) => Ok(()),
+            // It is gone, or another one now; the watch says so too.
+            Err(error) if error.has_code(404) || error.has_code(409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn publish(&self, plan: &Plan, transition: Transition) {
+        let kind = match transition.warning {
+            true => EventType::Warning,
+            false => EventType::Normal,
+        };
+        let mut note = transition.message;
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        let event = Event {
+            type_: kind,
+            reason: transition.reason,
+            note: Some(note),
+            action: transition.action.to_owned(),
+            secondary: None,
+        };
+        let name = plan.ysvc.name_any();
+        let reference = plan.reference();
+        let request = self.recorder.publish(&event, &reference);
+        if let Err(error) = limited("publish", "Event", &name, request).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "an Event is lost");
+        }
+    }
+}
+
+/// Makes or changes the Service, if it needs that; how many objects were written. One that somebody made meanwhile is
+/// not taken over: that is a conflict, to be planned anew.
+async fn write_service(api: &Api<Service>, plan: &Plan, dry_run: bool) -> Result<u64, Error> {
+    let (Some(service), Some(patch)) = (&plan.service, plan.service_patch()) else {
+        return Ok(0);
+    };
+    let name = service.name_any();
+    if plan.creates {
+        let params = PostParams {
+            dry_run,
+            field_manager: Some(NAME.to_owned()),
+        };
+        limited("create", "Service", &name, api.create(&params, service)).await?;
+    } else {
+        let params = PatchParams {
+            dry_run,
+            field_manager: Some(NAME.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(patch);
+        let request = api.patch(&name, &params, &patch);
+        limited("change", "Service", &name, request).await?;
+    }
+    Ok(1)
+}
+
+async fn apply(api: &Api<EndpointSlice>, slice: &EndpointSlice) -> Result<(), Error> {
+    let params = PatchParams::apply(NAME).force();
+    let name = slice.name_any();
+    let patch = Patch::Apply(slice);
+    let request = api.patch(&name, &params, &patch);
+    limited("apply", "EndpointSlice", &name, request).await?;
+    Ok(())
+}
+
+async fn limited<T>(
+    verb: &'static str,
+    kind: &'static str,
+    name: &str,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(LIMIT, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(Error::Request {
+            verb,
+            kind,
+            name: name.to_owned(),
+            source: Box::new(source),
+        }),
+        Err(_) => Err(Error::Timeout {
+            verb,
+            kind,
+            name: name.to_owned(),
+        }),
+    }
+}

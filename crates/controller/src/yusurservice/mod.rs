@@ -1,0 +1,291 @@
+//! yusurservice-controller: YusurServices → Services and EndpointSlices, and their status.
+//!
+//! ```text
+//!   watches ══ News ══► one task: World, then for each key that is due and not under way
+//!                         plan (pure) ──► a job: execute (writes, status, Events)
+//!                           ▲                  │
+//!                           └── later, dirty ◄─┴── Finished
+//! ```
+//!
+//! Level-triggered: a key says that something may have changed, the plan reads everything anew. While a key's job is
+//! under way, further news of it wait, so that two jobs never write one object at the same time.
+
+pub mod execute;
+pub mod metrics;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+pub mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use ycloud_api::YusurServiceStatus;
+use ycloud_compiler::ObjectKey;
+
+use self::execute::{Error, Executor, Outcome};
+use self::metrics::Metrics;
+use self::world::{News, World};
+use crate::queue::Delays;
+use crate::runtime::Runtime;
+use crate::watch::{Change, Closed, watch};
+
+/// How many jobs write at the same time.
+const JOBS: usize = 16;
+
+/// How many changes may wait to be taken in.
+const NEWS: usize = 1024;
+
+/// First wait after a failed request; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// Longest wait after failed requests.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// When the API server refused a Service: its reason may go away by itself, as when a taken address becomes free.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+/// What `/readyz` waits for.
+const LISTS: &str = "the first lists of all watched kinds";
+
+/// A job's end.
+struct Finished {
+    key: ObjectKey,
+    uid: Option<String>,
+    result: Result<Outcome, Error>,
+    took: Duration,
+}
+
+/// The status as it was last told, until the watch shows it.
+struct Told {
+    uid: Option<String>,
+    status: YusurServiceStatus,
+}
+
+/// Runs until `runtime.stop` is cancelled; jobs under way are finished.
+///
+/// # Errors
+/// None so far: failures of single requests are retried.
+pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
+    runtime.readiness.expect(LISTS);
+    let (sender, mut news) = mpsc::channel(NEWS);
+    let mut watches = start_watches(&runtime.client, &sender);
+    drop(sender);
+    let mut control = Control::new(&runtime, metrics);
+    let mut leads = false;
+    loop {
+        let due = control.next_due();
+        tokio::select! {
+            () = runtime.stop.cancelled() => break,
+            () = runtime.leading(), if !leads => {
+                leads = true;
+                control.dirty = control.world.keys();
+            }
+            change = news.recv() => match change {
+                Some(change) => control.take_in(change, &mut news, &runtime),
+                None => anyhow::bail!("all watches ended"),
+            },
+            Some(finished) = control.jobs.join_next() => control.finish(finished),
+            () = sleep_until(due) => {
+                let keys = control.later.due(Instant::now());
+                control.dirty.extend(keys);
+            }
+        }
+        if leads && runtime.leads() && control.world.synced() {
+            control.dispatch();
+        }
+    }
+    watches.shutdown().await;
+    if !runtime.leads() {
+        // Another replica may write by now.
+        control.jobs.shutdown().await;
+    }
+    while let Some(finished) = control.jobs.join_next().await {
+        control.finish(finished);
+    }
+    Ok(())
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The state of the one task.
+struct Control {
+    world: World,
+    executor: Executor,
+    metrics: Metrics,
+    /// Keys to plan for.
+    dirty: BTreeSet<ObjectKey>,
+    /// Keys whose job is under way.
+    busy: BTreeSet<ObjectKey>,
+    later: Delays<ObjectKey>,
+    /// Failures in a row.
+    failures: BTreeMap<ObjectKey, u32>,
+    told: BTreeMap<ObjectKey, Told>,
+    jobs: JoinSet<Finished>,
+}
+
+impl Control {
+    fn new(runtime: &Runtime, metrics: Metrics) -> Self {
+        Self {
+            world: World::default(),
+            executor: Executor::new(runtime.client.clone(), &runtime.identity),
+            metrics,
+            dirty: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            later: Delays::default(),
+            failures: BTreeMap::new(),
+            told: BTreeMap::new(),
+            jobs: JoinSet::new(),
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.later.next()
+    }
+
+    /// Takes in one change and all that wait behind it, so that a burst is planned for once.
+    fn take_in(&mut self, first: News, news: &mut mpsc::Receiver<News>, runtime: &Runtime) {
+        let mut next = Some(first);
+        while let Some(change) = next {
+            if let News::YusurService(Change::Apply(ysvc)) = &change {
+                // The watch is the truth again; a status that was overwritten by hand is told anew.
+                let key = kube::ResourceExt::name_any(ysvc);
+                let namespace = kube::ResourceExt::namespace(ysvc).unwrap_or_default();
+                self.told.remove(&ObjectKey::new(namespace, key));
+            }
+            let concerned = self.world.apply(change);
+            self.dirty.extend(concerned);
+            next = news.try_recv().ok();
+        }
+        if self.world.synced() {
+            runtime.readiness.reached(LISTS);
+        }
+        self.metrics.services.set(self.world.count() as i64);
+    }
+
+    /// Starts jobs for the keys that wait, as many as may run.
+    fn dispatch(&mut self) {
+        while self.jobs.len() < JOBS {
+            let busy = &self.busy;
+            let Some(key) = self.dirty.iter().find(|key| !busy.contains(key)).cloned() else {
+                break;
+            };
+            self.dirty.remove(&key);
+            self.later.forget(&key);
+            self.start(key);
+        }
+        self.metrics.queue.set(self.dirty.len() as i64);
+    }
+
+    fn start(&mut self, key: ObjectKey) {
+        let Some(plan) = plan::plan(&self.world, &key) else {
+            self.told.remove(&key);
+            self.failures.remove(&key);
+            return;
+        };
+        let uid = plan.ysvc.metadata.uid.clone();
+        let told = self.told.get(&key).filter(|told| told.uid == uid);
+        let base = told.map(|told| told.status.clone());
+        let base = base.or_else(|| plan.ysvc.status.clone());
+        let executor = self.executor.clone();
+        self.busy.insert(key.clone());
+        self.jobs.spawn(async move {
+            let began = Instant::now();
+            let result = executor.carry_out(&plan, base.as_ref()).await;
+            Finished {
+                key,
+                uid,
+                result,
+                took: began.elapsed(),
+            }
+        });
+    }
+
+    fn finish(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+        let Finished {
+            key,
+            uid,
+            result,
+            took,
+        } = match finished {
+            Ok(finished) => finished,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.busy.remove(&key);
+        self.metrics.duration.observe(took.as_secs_f64());
+        match result {
+            Ok(outcome) => {
+                self.failures.remove(&key);
+                self.metrics.writes.inc_by(outcome.written);
+                self.metrics
+                    .ended(if outcome.refused { "refused" } else { "done" });
+                if outcome.written > 0 {
+                    tracing::info!(yusurservice = %key, writes = outcome.written, ?took, "written");
+                }
+                if outcome.refused {
+                    self.later.push(key.clone(), Instant::now() + REFUSED_WAIT);
+                }
+                let status = outcome.status;
+                self.told.insert(key, Told { uid, status });
+            }
+            Err(error) => {
+                let failures = self.failures.entry(key.clone()).or_default();
+                let wait = FIRST_WAIT
+                    .saturating_mul(1 << (*failures).min(10))
+                    .min(LONGEST_WAIT);
+                *failures += 1;
+                self.metrics.ended("failed");
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(yusurservice = %key, error, ?wait, "trying again");
+                self.later.push(key, Instant::now() + wait);
+            }
+        }
+    }
+}
+
+fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
+    let mut watches = JoinSet::new();
+    spawn(&mut watches, client, sender, |_| {}, News::YusurService);
+    spawn(&mut watches, client, sender, |_| {}, News::Vpc);
+    spawn(&mut watches, client, sender, |_| {}, News::VNic);
+    spawn(&mut watches, client, sender, |_| {}, News::Namespace);
+    spawn(&mut watches, client, sender, world::reduce_pod, |change| {
+        News::Pod(Box::new(change))
+    });
+    spawn(&mut watches, client, sender, |_| {}, News::Service);
+    spawn(&mut watches, client, sender, |_| {}, News::EndpointSlice);
+    watches
+}
+
+fn spawn<K>(
+    watches: &mut JoinSet<()>,
+    client: &Client,
+    sender: &mpsc::Sender<News>,
+    reduce: fn(&mut K),
+    wrap: fn(Change<K>) -> News,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let sender = sender.clone();
+    watches.spawn(async move {
+        let deliver = |change| {
+            let sent = sender.send(wrap(change));
+            async { sent.await.map_err(|_| Closed) }
+        };
+        watch(api, watcher::Config::default(), reduce, deliver).await;
+    });
+}

@@ -1,0 +1,246 @@
+//! What one YusurService needs now: writes, and the status to tell. Pure, no clock but the given one.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
+use ycloud_api::condition::{self, Verdict, reason};
+use ycloud_api::{YusurService, YusurServiceStatus, key};
+use ycloud_compiler::ObjectKey;
+use ycloud_compiler::endpoint::{Translation, belongs, translate};
+
+use super::world::World;
+use crate::status::service::ACCEPTED as SERVICE_ACCEPTED;
+
+/// What to do for one YusurService.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The YusurService as it was read.
+    pub ysvc: Arc<YusurService>,
+    /// EndpointSlices to apply, before the Service.
+    pub slices: Vec<EndpointSlice>,
+    /// The Service to apply.
+    pub service: Option<Service>,
+    /// Whether the Service does not exist yet.
+    pub creates: bool,
+    /// Names of EndpointSlices to delete, at last.
+    pub surplus: Vec<String>,
+    /// EndpointSlices to apply instead of all that, if the API server refuses the Service.
+    pub if_refused: Vec<EndpointSlice>,
+    /// UID of the Service that exists.
+    uid: Option<String>,
+    translation: Translation,
+    cluster_ip: Option<String>,
+    programmed: Verdict,
+}
+
+/// Plans for the YusurService `key`. None if it does not exist or is being deleted: what was made for it goes with it,
+/// by its owner references.
+pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
+    let ysvc = world.ysvc(key)?;
+    if ysvc.meta().deletion_timestamp.is_some() {
+        return None;
+    }
+    let translation = world.with_input(ysvc, |input| translate(ysvc, input));
+    let present = world.service(key);
+    let slices = world.slices(key);
+    let writes = translation.objects.as_ref();
+    let writes = writes.map(|objects| objects.writes(present, &slices));
+    let writes = writes.unwrap_or_default();
+    let mine = present.filter(|service| belongs(service, ysvc));
+    let spec = mine.and_then(|service| service.spec.as_ref());
+    let pending = Verdict::no(
+        reason::PENDING,
+        "the Service and its EndpointSlices are being written",
+    );
+    let programmed = match mine {
+        Some(service) if writes.is_empty() => programmed(service, &slices),
+        _ => pending,
+    };
+    Some(Plan {
+        ysvc: Arc::clone(ysvc),
+        slices: writes.slices.into_iter().cloned().collect(),
+        service: writes.service.cloned(),
+        creates: present.is_none(),
+        surplus: writes.surplus,
+        if_refused: writes.if_refused.into_iter().cloned().collect(),
+        uid: mine.and_then(|service| service.metadata.uid.clone()),
+        cluster_ip: spec.and_then(|spec| spec.cluster_ip.clone()),
+        programmed,
+        translation,
+    })
+}
+
+/// Whether the nodes have what the API server has.
+fn programmed(service: &Service, slices: &[&EndpointSlice]) -> Verdict {
+    let conditions = service
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let refused = conditions
+        .into_iter()
+        .find(|c| c.type_ == SERVICE_ACCEPTED && c.status == "False");
+    if let Some(refused) = refused {
+        let text = format!("ycloud-controller refuses the Service: {}", refused.message);
+        return Verdict::no(reason::REFUSED, text);
+    }
+    let wanted = ycloud_compiler::digest(service, slices);
+    if service.annotations().get(key::PROGRAMMED) == Some(&wanted) {
+        return Verdict::yes(
+            reason::PROGRAMMED,
+            "every living node forwards by the present ports and endpoints",
+        );
+    }
+    let text = "waiting for ycloud-controller and the nodes to take the newest ports and endpoints";
+    Verdict::no(reason::PENDING, text)
+}
+
+impl Plan {
+    /// Whether anything is to be written beside the status.
+    pub fn writes(&self) -> bool {
+        self.service.is_some() || !self.slices.is_empty() || !self.surplus.is_empty()
+    }
+
+    /// What makes the Service that exists the one to be: a merge patch (RFC 7386), since an apply would leave what others
+    /// put beside it, such as a port or a selector. None if there is nothing to write.
+    pub fn service_patch(&self) -> Option<Value> {
+        let wanted = self.service.as_ref()?;
+        let mut spec = json!({"selector": null, "externalIPs": null});
+        // Serializing cannot fail: plain structs with string keys.
+        if let Ok(Value::Object(fields)) = serde_json::to_value(&wanted.spec)
+            && let Some(spec) = spec.as_object_mut()
+        {
+            spec.extend(fields);
+        }
+        let meta = &wanted.metadata;
+        Some(json!({
+            // The UID: one that was made anew by somebody else under this name is not patched.
+            "metadata": {"uid": self.uid, "labels": meta.labels, "annotations": meta.annotations},
+            "spec": spec,
+        }))
+    }
+
+    /// The status to tell. `refused`: what the API server answered to the Service, if it would not have it. `base`: the
+    /// status as it was last told.
+    pub fn status(
+        &self,
+        refused: Option<&str>,
+        base: Option<&YusurServiceStatus>,
+        now: &Time,
+    ) -> YusurServiceStatus {
+        let generation = self.ysvc.meta().generation;
+        let refusal = refused.map(|text| Verdict::no(reason::REFUSED, text));
+        let accepted = refusal.as_ref().unwrap_or(&self.translation.accepted);
+        let programmed = self.programmed_verdict(accepted, refused.is_some());
+        let ready = self.ready(accepted, &programmed);
+        let mut conditions = base.map(|b| b.conditions.clone()).unwrap_or_default();
+        for (kind, verdict) in [
+            (condition::ACCEPTED, accepted),
+            (condition::BACKENDS_RESOLVED, &self.translation.resolved),
+            (condition::PROGRAMMED, &programmed),
+            (condition::READY, &ready),
+        ] {
+            condition::set(&mut conditions, kind, verdict, generation, now);
+        }
+        YusurServiceStatus {
+            cluster_ip: self.cluster_ip.clone(),
+            eip: None,
+            ports: Some(self.translation.ports.clone()),
+            backends: Some(self.translation.counts.clone()),
+            conditions,
+        }
+    }
+
+    fn programmed_verdict(&self, accepted: &Verdict, refused: bool) -> Verdict {
+        match (accepted.status, &self.cluster_ip) {
+            (Some(true), _) => self.programmed.clone(),
+            (_, None) => Verdict::no(reason::PENDING, "not accepted, so there is no Service"),
+            (_, Some(_)) if refused => {
+                let text = "the API server refuses the newest spec; the nodes have a former one";
+                Verdict::no(reason::REFUSED, text)
+            }
+            (_, Some(_)) => self.programmed.clone(),
+        }
+    }
+
+    fn ready(&self, accepted: &Verdict, programmed: &Verdict) -> Verdict {
+        let counts = &self.translation.counts;
+        for (kind, verdict) in [
+            (condition::ACCEPTED, accepted),
+            (condition::PROGRAMMED, programmed),
+        ] {
+            if verdict.status != Some(true) {
+                return Verdict::no(
+                    verdict.reason,
+                    format!("{kind} is not True: {}", verdict.message),
+                );
+            }
+        }
+        if counts.healthy == 0 {
+            let text = match counts.total {
+                0 => "no backend; clients are refused".to_owned(),
+                total => format!("none of {total} backends is healthy; clients are refused"),
+            };
+            return Verdict::no(reason::NO_BACKENDS, text);
+        }
+        let text = format!("{} backends are healthy", counts.summary);
+        Verdict::yes(reason::READY, text)
+    }
+
+    /// The YusurService, for Events.
+    pub fn reference(&self) -> ObjectReference {
+        self.ysvc.object_ref(&())
+    }
+}
+
+/// Something that happened to a YusurService and is worth an Event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Whether people should look at it.
+    pub warning: bool,
+    /// Reason, as in the condition.
+    pub reason: String,
+    /// The condition.
+    pub action: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// The transitions between two statuses. `Programmed` has none: it comes and goes with every change of an endpoint.
+pub fn transitions(old: Option<&YusurServiceStatus>, new: &YusurServiceStatus) -> Vec<Transition> {
+    let find = |status: &YusurServiceStatus, kind: &str| -> Option<Condition> {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|c| c.type_ == kind).cloned()
+    };
+    let mut all = Vec::new();
+    for kind in [
+        condition::ACCEPTED,
+        condition::BACKENDS_RESOLVED,
+        condition::READY,
+    ] {
+        let Some(now) = find(new, kind) else { continue };
+        let before = old.and_then(|old| find(old, kind));
+        let changed = match &before {
+            // What is not ready yet has never been: that is no news.
+            None => kind != condition::READY || now.status == "True",
+            Some(before) if before.status != now.status => true,
+            Some(before) => {
+                kind == condition::ACCEPTED
+                    && now.status == "False"
+                    && (before.reason != now.reason || before.message != now.message)
+            }
+        };
+        if changed {
+            all.push(Transition {
+                warning: now.status != "True",
+                reason: now.reason,
+                action: kind,
+                message: now.message,
+            });
+        }
+    }
+    all
+}

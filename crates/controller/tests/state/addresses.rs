@@ -1,0 +1,283 @@
+//! Pods to addresses: what is asked of the API server, step by step, and what a crash between two steps leaves.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::support::{Controller, Server, now, read};
+use ycloud_api::{VNic, Vpc};
+use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner};
+use ycloud_controller::write::Action;
+use ycloud_ovsdb::nb;
+
+fn base(cidr: &str) -> Vec<Object> {
+    let subnet = format!(
+        "{{apiVersion: iaas.yusur.io/v1, kind: Subnet, metadata: {{name: s1}}, spec: {{vpc: vpc1, cidr: {cidr}}}}}"
+    );
+    vec![
+        Object::Vpc(Arc::new(Vpc::new("vpc1", Default::default()))),
+        Object::Subnet(read(&subnet)),
+    ]
+}
+
+fn pod(name: &str) -> Object {
+    Object::Pod(read(&format!(
+        "{{metadata: {{name: {name}, namespace: ns, uid: uid-{name}, annotations: {{iaas.yusur.io/subnet: s1}}}},
+          spec: {{nodeName: node-1, containers: []}}}}"
+    )))
+}
+
+fn owner(pod: &str) -> Owner {
+    let uid = format!("uid-{pod}");
+    Owner::VNic(ObjectKey::new(
+        "ns",
+        ycloud_api::vnic::pod_vnic_name(pod, &uid),
+    ))
+}
+
+/// The VNic as the API server would store it.
+fn stored(mut vnic: VNic, version: u64) -> Arc<VNic> {
+    vnic.metadata.uid = Some(format!("uid-{}", vnic.metadata.name.clone().unwrap()));
+    vnic.metadata.resource_version = Some(version.to_string());
+    Arc::new(vnic)
+}
+
+fn create(controller: &mut Controller, pod: &str) -> VNic {
+    match controller
+        .state
+        .next_write(&owner(pod), &now())
+        .map(|need| need.action)
+    {
+        Some(Action::CreateVNic(vnic)) => *vnic,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks for the address of a VNic that was stored, and returns it with its status as the API server would store it.
+fn address(controller: &mut Controller, pod: &str, vnic: &VNic, version: u64) -> Arc<VNic> {
+    let need = controller.state.next_write(&owner(pod), &now());
+    let Some(Action::Patch {
+        patch,
+        subresource: Some("status"),
+        ..
+    }) = need.map(|need| need.action)
+    else {
+        panic!("no address")
+    };
+    let mut vnic = vnic.clone();
+    vnic.status = Some(serde_json::from_value(patch["status"].clone()).unwrap());
+    vnic.metadata.resource_version = Some(version.to_string());
+    Arc::new(vnic)
+}
+
+fn ip(vnic: &VNic) -> String {
+    vnic.status.clone().unwrap().ip.unwrap()
+}
+
+#[tokio::test]
+async fn an_address_counts_at_once_and_has_a_port_once_it_is_confirmed() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    let mut pending = Vec::new();
+    for n in 0..20 {
+        let name = format!("p{n}");
+        controller.state.take_in(Event::Apply(pod(&name)));
+        let vnic = stored(create(&mut controller, &name), 10);
+        controller
+            .state
+            .take_in(Event::Apply(Object::VNic(vnic.clone())));
+        pending.push((name, vnic));
+    }
+    // All addresses are decided before any is confirmed.
+    let decided: Vec<Arc<VNic>> = pending
+        .iter()
+        .map(|(name, vnic)| address(&mut controller, name, vnic, 20))
+        .collect();
+    let addresses: BTreeSet<String> = decided.iter().map(|vnic| ip(vnic)).collect();
+    assert_eq!(addresses.len(), 20);
+    controller.settle().await;
+    let ports = |controller: &Controller| {
+        let rows = controller.rows(nb::LogicalSwitchPort::TABLE);
+        rows.iter()
+            .filter(|row| {
+                row.get("name")
+                    .and_then(|n| n.as_str())
+                    .unwrap()
+                    .starts_with("ns/")
+            })
+            .count()
+    };
+    assert_eq!(ports(&controller), 0);
+    // An event from before the address does not take it away, and a label's change neither.
+    let (name, vnic) = &pending[0];
+    let mut labelled = VNic::clone(vnic);
+    labelled.metadata.resource_version = Some("15".into());
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(Arc::new(labelled.clone()))));
+    assert_eq!(
+        ip(&address(&mut controller, name, &labelled, 20)),
+        ip(&decided[0])
+    );
+    for vnic in &decided {
+        controller.state.take_answer(
+            &Owner::VNic(key(vnic)),
+            Some(Event::Apply(Object::VNic(vnic.clone()))),
+        );
+    }
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+    controller.settle().await;
+    assert_eq!(ports(&controller), 20);
+}
+
+fn key(vnic: &VNic) -> ObjectKey {
+    ObjectKey::new("ns", vnic.metadata.name.clone().unwrap())
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_steps_leaks_no_address() {
+    let server = Server::start().await;
+    // Two addresses are usable besides the gateway's.
+    let cidr = "10.0.1.0/29";
+    let mut objects = base(cidr);
+    objects.extend((0..5).map(|n| pod(&format!("p{n}"))));
+    for crash in 0..3 {
+        let mut known = objects.clone();
+        {
+            let mut controller = Controller::start(&server, &known).await;
+            let vnic = stored(create(&mut controller, "p0"), 10);
+            if crash >= 1 {
+                known.push(Object::VNic(vnic.clone()));
+                controller
+                    .state
+                    .take_in(Event::Apply(Object::VNic(vnic.clone())));
+                let addressed = address(&mut controller, "p0", &vnic, 20);
+                controller.settle().await;
+                if crash >= 2 {
+                    known.pop();
+                    known.push(Object::VNic(addressed));
+                }
+            }
+        }
+        // The successor gives all five addresses out, each once.
+        let mut successor = Controller::start(&server, &known).await;
+        let mut addresses = BTreeSet::new();
+        for n in 0..5 {
+            let name = format!("p{n}");
+            let Owner::VNic(key) = owner(&name) else {
+                unreachable!()
+            };
+            let held = successor.state.snapshot.vnic(&key).cloned();
+            let vnic = match held {
+                Some(vnic) => vnic,
+                None => {
+                    let vnic = stored(create(&mut successor, &name), 10);
+                    successor
+                        .state
+                        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+                    vnic
+                }
+            };
+            let has = vnic
+                .status
+                .as_ref()
+                .is_some_and(|status| status.ip.is_some());
+            let vnic = if has {
+                vnic
+            } else {
+                address(&mut successor, &name, &vnic, 30)
+            };
+            addresses.insert(ip(&vnic));
+        }
+        assert_eq!(addresses.len(), 5, "crash after step {crash}");
+    }
+}
+
+#[tokio::test]
+async fn who_gets_no_address_gets_the_one_that_is_released() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/30")).await;
+    let mut stored_vnics = Vec::new();
+    for name in ["first", "second"] {
+        controller.state.take_in(Event::Apply(pod(name)));
+        let vnic = stored(create(&mut controller, name), 10);
+        controller
+            .state
+            .take_in(Event::Apply(Object::VNic(vnic.clone())));
+        stored_vnics.push(vnic);
+    }
+    let first = address(&mut controller, "first", &stored_vnics[0], 20);
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(first.clone())));
+    let need = controller
+        .state
+        .next_write(&owner("second"), &now())
+        .unwrap();
+    let report = need.report.expect("no Event");
+    assert_eq!(
+        (report.reason.as_str(), report.regarding.name.as_deref()),
+        ("AddressesExhausted", Some("second"))
+    );
+    assert!(
+        report.message.contains("s1") && report.message.contains("10.0.1.0/30"),
+        "{}",
+        report.message
+    );
+    controller
+        .state
+        .take_in(Event::Delete(ObjectRef::Pod(ObjectKey::new("ns", "first"))));
+    let deletion = controller
+        .state
+        .next_write(&owner("first"), &now())
+        .unwrap()
+        .action;
+    assert!(
+        matches!(deletion, Action::DeleteVNic { pod: Some(_), .. }),
+        "{deletion:?}"
+    );
+    controller
+        .state
+        .take_in(Event::Delete(ObjectRef::VNic(key(&first))));
+    let second = address(&mut controller, "second", &stored_vnics[1], 30);
+    assert_eq!(ip(&second), ip(&first));
+}
+
+#[tokio::test]
+async fn an_answer_does_not_bring_back_what_has_ended() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    controller.state.take_in(Event::Apply(pod("p")));
+    let vnic = stored(create(&mut controller, "p"), 10);
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+    let answer = address(&mut controller, "p", &vnic, 20);
+    controller.state.objects.begin(&owner("p"));
+    controller
+        .state
+        .take_in(Event::Delete(ObjectRef::VNic(key(&vnic))));
+    controller.state.take_answer(
+        &owner("p"),
+        Some(Event::Apply(Object::VNic(answer.clone()))),
+    );
+    assert!(controller.state.snapshot.vnic(&key(&vnic)).is_none());
+    // A later VNic of the name is another one.
+    controller.state.answered(&owner("p"));
+    let mut later = VNic::clone(&vnic);
+    later.metadata.uid = Some("later".into());
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(Arc::new(later))));
+    assert!(controller.state.snapshot.vnic(&key(&vnic)).is_some());
+    // An absence is believed only of the object that was asked for.
+    controller
+        .state
+        .take_absence(&owner("p"), vnic.metadata.uid.clone());
+    assert!(controller.state.snapshot.vnic(&key(&vnic)).is_some());
+    controller
+        .state
+        .take_absence(&owner("p"), Some("later".into()));
+    assert!(controller.state.snapshot.vnic(&key(&vnic)).is_none());
+}

@@ -1,0 +1,7 @@
+//! The state of ycloud-controller, over a real ovsdb-server with the Northbound schema.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod addresses;
+mod northbound;
+mod support;
