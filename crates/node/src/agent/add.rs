@@ -1,0 +1,434 @@
+//! ADD: from a Pod that has a VNic to a Pod that can send its first packet.
+//!
+//! ```text
+//!   VNic has its address (watch) ─► veth pair, one end born in the Pod ─► port in Open vSwitch, one transaction
+//!                                                                             │
+//!            ┌─────────────────────────────┬──────────────────────────────────┤   all at once
+//!            ▼                             ▼                                  ▼
+//!    address and route in the Pod    rules of the host's end      ovn-controller: ovn-installed (monitor)
+//!            └─────────────────────────────┴─────────────► answer
+//! ```
+//!
+//! A retry for the same container finds what the first try made and goes on from there; what cannot be used is removed
+//! and made anew. An ADD that fails leaves nothing.
+
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use tokio::time::{Instant, timeout, timeout_at};
+use ycloud_api::vnic::{Attachment, AttachmentKind, logical_port, pod_vnic_name};
+use ycloud_api::{VNic, condition};
+
+use super::Agent;
+use super::netlink::{self, Netlink, Route, Veth};
+use super::netns::{self, Netns};
+use super::ovs::{self, Facts, Port};
+use super::{ethtool, pod_links};
+use crate::protocol::{AttachmentId, Failure, PodRef, Wiring, code};
+
+/// How long an ADD waits for others. Together less than the plugin waits for the agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For the VNic to have an address. Default 25 s.
+    pub vnic: Duration,
+    /// The same where its `Ready` condition says that it has none for a reason: long enough for an address to come free,
+    /// short enough that the reason soon shows in the Pod's events. Default 5 s.
+    pub refused: Duration,
+    /// For ovn-controller to install the port's flows. Default 30 s.
+    pub install: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            vnic: Duration::from_secs(25),
+            refused: Duration::from_secs(5),
+            install: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a Pod was not wired.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no VNic, or it has no address.
+    #[error("failed to get an address for Pod {namespace}/{pod}: VNic {namespace}/{vnic} {reason}")]
+    Vnic {
+        /// Namespace of both.
+        namespace: String,
+        /// The Pod.
+        pod: String,
+        /// The VNic.
+        vnic: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// ovn-controller did not install the port's flows.
+    #[error("failed to see logical port {port} installed within {limit:?}: {reason}")]
+    Install {
+        /// The logical port.
+        port: String,
+        /// How long it was waited for.
+        limit: Duration,
+        /// What is known.
+        reason: String,
+    },
+    /// The Pod's namespace.
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    /// The kernel.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// Offloads.
+    #[error(transparent)]
+    Ethtool(#[from] ethtool::Error),
+    /// Open vSwitch.
+    #[error(transparent)]
+    Ovs(#[from] ovs::Error),
+    /// The rules that keep the Pod in its Vpc, and the route to it.
+    #[error(transparent)]
+    Links(#[from] pod_links::Unsettled),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Ovs(ovs::Error::Away { .. })
+            | Error::Vnic { .. }
+            | Error::Install { .. }
+            | Error::Links(_) => code::TRY_AGAIN,
+            _ => code::FAILED,
+        };
+        super::failure(code, &error)
+    }
+}
+
+/// What of a VNic concerns its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Nic {
+    logical_port: String,
+    mac: super::mac::Mac,
+    address: Ipv4Net,
+    gateway: std::net::Ipv4Addr,
+    vpc: String,
+}
+
+/// Wires a Pod.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn add(
+    agent: &Agent,
+    id: &AttachmentId,
+    path: &str,
+    pod: &PodRef,
+) -> Result<Wiring, Error> {
+    let _turn = agent.turns.take(&id.container).await;
+    let netns = Netns::open(path)?;
+    agent.ovs.connected().await?;
+    let nic = wait_for_vnic(agent, pod).await?;
+    let facts = Facts {
+        id: id.clone(),
+        logical_port: nic.logical_port,
+        netns: path.to_owned(),
+        pod: pod.clone(),
+        mac: nic.mac,
+        address: nic.address,
+        gateway: nic.gateway,
+        vpc: nic.vpc,
+    };
+    let wired = wire(agent, &netns, &facts).await;
+    if wired.is_err()
+        && let Err(error) = super::del::remove(agent, id).await
+    {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(
+            container = id.container,
+            error,
+            "failed to clean up after a failed ADD"
+        );
+    }
+    wired
+}
+
+async fn wire(agent: &Agent, netns: &Netns, facts: &Facts) -> Result<Wiring, Error> {
+    let name = pod_links::host_interface(&facts.id);
+    let inside = Netlink::open_in(netns).await?;
+    let ports = agent.ovs.view().ports();
+    // Also a port of an earlier sandbox of the Pod that was not torn down yet: one logical port, one interface. And one of
+    // a Pod that had the address before: it has no VNic any more, and the node has one route by an address.
+    let concerns = |port: &&Port| {
+        port.facts.id == facts.id
+            || port.facts.logical_port == facts.logical_port
+            || port.facts.address.addr() == facts.address.addr()
+    };
+    let (mut kept, mut replaced): (Vec<Port>, Vec<Port>) = ports
+        .into_iter()
+        .filter(|port| concerns(&port))
+        .partition(|port| port.name == name && port.facts == *facts);
+    let ifname = &facts.id.ifname;
+    let in_place = agent.netlink.link(&name).await?.is_some()
+        && inside
+            .link(ifname)
+            .await?
+            .is_some_and(|link| link.mac == facts.mac);
+    if !in_place {
+        replaced.append(&mut kept);
+        for port in &replaced {
+            agent.netlink.delete_link(&port.name).await?;
+        }
+        agent.netlink.delete_link(&name).await?;
+        inside.delete_link(ifname).await?;
+        let veth = Veth {
+            host: &name,
+            peer: ifname,
+            netns,
+            mac: facts.mac,
+            mtu: agent.options.mtu,
+        };
+        agent.netlink.add_veth(&veth).await?;
+    }
+    let host = agent.netlink.need_link(&name).await?;
+    let userspace = agent.ovs.view().userspace().unwrap_or_default();
+    if userspace {
+        ethtool::offload_off(&name)?;
+    }
+    agent.netlink.without_ipv6_address(&host).await?;
+    agent.netlink.set_up(&host).await?;
+    if kept.is_empty() {
+        agent.ovs.add_port(&name, facts, &replaced).await?;
+    }
+    let configured = configure(netns, &inside, facts, userspace);
+    let ((), (), ()) = tokio::try_join!(configured, wait_installed(agent, facts, &name), async {
+        Ok(agent.pod_links.settled().await?)
+    })?;
+    Ok(Wiring {
+        host_interface: name,
+        host_mac: host.mac.to_string(),
+        mac: facts.mac.to_string(),
+        ip: facts.address.addr(),
+        prefix_length: facts.address.prefix_len(),
+        gateway: facts.gateway,
+        mtu: agent.options.mtu,
+    })
+}
+
+/// The Pod's side: everything is set, so that it does not matter what is there.
+async fn configure(
+    netns: &Netns,
+    inside: &Netlink,
+    facts: &Facts,
+    userspace: bool,
+) -> Result<(), Error> {
+    let ifname = facts.id.ifname.clone();
+    let link = inside.need_link(&ifname).await?;
+    if userspace {
+        netns.run(move || ethtool::offload_off(&ifname)).await??;
+    }
+    inside.add_address(&link, facts.address).await?;
+    inside.set_up(&link).await?;
+    let default = Route {
+        destination: Ipv4Net::default(),
+        gateway: Some(facts.gateway),
+        link: link.index,
+        source: None,
+    };
+    inside.set_route(&default).await?;
+    Ok(())
+}
+
+async fn wait_installed(agent: &Agent, facts: &Facts, name: &str) -> Result<(), Error> {
+    let limit = agent.limits.install;
+    let installed = agent.ovs.wait(|view| match view.port(&facts.id) {
+        Some(port) if port.installed => Ok(Some(())),
+        Some(_) => Ok(None),
+        None => Err(ovs::Error::Gone {
+            name: name.to_owned(),
+        }),
+    });
+    match timeout(limit, installed).await {
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            let port = agent.ovs.view().port(&facts.id);
+            let reason = port.and_then(|p| p.error).unwrap_or_else(|| {
+                "ovn-controller did not report ovn-installed; does it run, and is it connected to the Southbound database?".into()
+            });
+            Err(Error::Install {
+                port: facts.logical_port.clone(),
+                limit,
+                reason,
+            })
+        }
+    }
+}
+
+async fn wait_for_vnic(agent: &Agent, pod: &PodRef) -> Result<Nic, Error> {
+    let start = Instant::now();
+    let mut vnics = agent.mirrors.vnics.clone();
+    loop {
+        let (found, limit, synced) = {
+            let objects = vnics.borrow_and_update();
+            let vnic = find_vnic(objects.by_key.values(), pod);
+            let limit = match vnic.and_then(refusal) {
+                Some(_) => agent.limits.refused,
+                None => agent.limits.vnic,
+            };
+            (vnic.map(nic), limit, objects.synced)
+        };
+        let reason = match found {
+            Some(Ok(nic)) => return Ok(nic),
+            Some(Err(reason)) => reason,
+            None if !synced => {
+                "is not known: the API server has not told the node's VNics since the agent started"
+                    .to_owned()
+            }
+            None => "does not exist; does ycloud-controller run?".to_owned(),
+        };
+        match timeout_at(start + limit, vnics.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => {
+                return Err(Error::Vnic {
+                    namespace: pod.namespace.clone(),
+                    pod: pod.name.clone(),
+                    vnic: vnic_name(pod),
+                    reason,
+                });
+            }
+        }
+    }
+}
+
+fn vnic_name(pod: &PodRef) -> String {
+    match &pod.uid {
+        Some(uid) => pod_vnic_name(&pod.name, uid),
+        None => format!("{}-<uid>", pod.name),
+    }
+}
+
+/// The Pod's VNic. Without a UID of the API server (some runtimes give none; the kubelet knows a static Pod by a digest of
+/// its file, without hyphens, and not by the UID of the mirror Pod): the newest of the Pod's name.
+fn find_vnic<'a>(vnics: impl Iterator<Item = &'a VNic>, pod: &PodRef) -> Option<&'a VNic> {
+    let known = pod.uid.as_ref().filter(|uid| uid.contains('-'));
+    let fits = |vnic: &&VNic| {
+        let Attachment {
+            kind, name, uid, ..
+        } = &vnic.spec.attachment;
+        vnic.metadata.namespace.as_ref() == Some(&pod.namespace)
+            && *kind == AttachmentKind::Pod
+            && name.as_ref() == Some(&pod.name)
+            && known.is_none_or(|known| uid.as_ref() == Some(known))
+            && vnic.metadata.deletion_timestamp.is_none()
+    };
+    vnics
+        .filter(fits)
+        .max_by_key(|vnic| vnic.metadata.creation_timestamp.clone().map(|t| t.0))
+}
+
+/// Why the controller gave it no address, if it said so.
+fn refusal(vnic: &VNic) -> Option<&str> {
+    let status = vnic.status.as_ref()?;
+    let ready = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == condition::READY)?;
+    (status.ip.is_none() && ready.status == "False").then_some(ready.message.as_str())
+}
+
+fn nic(vnic: &VNic) -> Result<Nic, String> {
+    let read = || -> Option<Nic> {
+        let status = vnic.status.as_ref()?;
+        let prefix = u8::try_from(status.prefix_length?).ok()?;
+        let address = status.ip.as_ref()?.parse().ok()?;
+        let namespace = vnic.metadata.namespace.as_deref()?;
+        Some(Nic {
+            logical_port: logical_port(namespace, vnic.metadata.name.as_deref()?),
+            mac: status.mac.as_ref()?.parse().ok()?,
+            address: Ipv4Net::new(address, prefix).ok()?,
+            gateway: status.gateway.as_ref()?.parse().ok()?,
+            vpc: status.vpc.clone()?,
+        })
+    };
+    read().ok_or_else(|| match refusal(vnic) {
+        Some(message) => format!("has no address: {message}"),
+        None => "has no address yet; does ycloud-controller run?".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ycloud_api::condition::Verdict;
+    use ycloud_api::{VNicSpec, VNicStatus};
+
+    fn vnic(pod: &str, uid: &str) -> VNic {
+        let attachment = Attachment {
+            kind: AttachmentKind::Pod,
+            name: Some(pod.into()),
+            uid: Some(uid.into()),
+            chassis: Some("node-1".into()),
+        };
+        let spec = VNicSpec {
+            subnet: "s1".into(),
+            attachment,
+            ..Default::default()
+        };
+        let mut vnic = VNic::new(&pod_vnic_name(pod, uid), spec);
+        vnic.metadata.namespace = Some("ns".into());
+        vnic
+    }
+
+    fn pod(uid: Option<&str>) -> PodRef {
+        PodRef {
+            namespace: "ns".into(),
+            name: "web-0".into(),
+            uid: uid.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn a_successor_of_the_same_name_never_gets_its_predecessor_s_vnic() {
+        let vnics = [vnic("web-0", "aaaaaaaa-1"), vnic("web-0", "bbbbbbbb-2")];
+        let found = find_vnic(vnics.iter(), &pod(Some("bbbbbbbb-2"))).unwrap();
+        assert_eq!(found.metadata.name.as_deref(), Some("web-0-bbbbbbbb"));
+        assert!(find_vnic(vnics.iter(), &pod(Some("cccccccc-3"))).is_none());
+        assert!(find_vnic(vnics.iter(), &pod(None)).is_some());
+        assert!(find_vnic(vnics.iter(), &pod(Some("0123456789abcdef"))).is_some());
+    }
+
+    #[test]
+    fn a_vnic_without_address_says_why() {
+        let mut vnic = vnic("web-0", "aaaaaaaa-1");
+        assert!(nic(&vnic).unwrap_err().contains("ycloud-controller"));
+        let mut status = VNicStatus::default();
+        let verdict = Verdict::no(
+            condition::reason::EXHAUSTED,
+            "Subnet s1 (/29) has no free address",
+        );
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default());
+        condition::set(
+            &mut status.conditions,
+            condition::READY,
+            &verdict,
+            None,
+            &now,
+        );
+        vnic.status = Some(status);
+        assert_eq!(refusal(&vnic), Some("Subnet s1 (/29) has no free address"));
+        let reason = nic(&vnic).unwrap_err();
+        assert_eq!(
+            reason,
+            "has no address: Subnet s1 (/29) has no free address"
+        );
+        vnic.status = Some(VNicStatus {
+            ip: Some("10.0.1.5".into()),
+            prefix_length: Some(24),
+            gateway: Some("10.0.1.1".into()),
+            mac: Some("0a:00:0a:00:01:05".into()),
+            vpc: Some("v".into()),
+            ..Default::default()
+        });
+        let nic = nic(&vnic).unwrap();
+        assert_eq!(nic.address.to_string(), "10.0.1.5/24");
+        assert_eq!(nic.logical_port, "ns/web-0-aaaaaaaa");
+    }
+}

@@ -1,0 +1,275 @@
+//! The agent: serves the plugin's requests and keeps the node's own interface.
+//!
+//! ```text
+//!   server ──► add, del, check, gc ──┬──► ovs        Open vSwitch: one client, one replica
+//!                                    ├──► netlink    the node's links and the Pods'
+//!   objects (VNics, Subnets, …) ─────┤
+//!                                    ├──► pod_links       task: rules and routes of the host's ends
+//!                                    └──► node_interface  task: node0, its routes, masquerade
+//! ```
+//!
+//! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
+//! running Pod. The two tasks are level-triggered: they compare and set what differs.
+
+pub mod add;
+pub mod check;
+pub mod del;
+pub mod ethtool;
+pub mod gc;
+pub mod health;
+pub mod install;
+pub mod mac;
+pub mod metrics;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod node_interface;
+pub mod objects;
+pub mod ovs;
+pub mod own_hosts;
+pub mod pod_links;
+pub mod server;
+pub mod sysctl;
+pub mod turns;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use ycloud_ovsdb::Remote;
+
+use crate::protocol::Failure;
+use metrics::Metrics;
+use netlink::Netlink;
+use node_interface::NodeInterface;
+use objects::Mirrors;
+use ovs::Ovs;
+use pod_links::PodLinks;
+use turns::Turns;
+
+/// Arguments of `ycloud-cni`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Name of this node: its Node object, and the `chassis` of its VNics.
+    #[arg(long, env = "NODE_NAME")]
+    pub node: String,
+
+    /// Open vSwitch's database.
+    #[arg(long, env = "OVS_DB", default_value = "unix:/run/openvswitch/db.sock")]
+    pub ovs: Remote,
+
+    /// Where the plugin finds the agent.
+    #[arg(long, default_value = crate::protocol::SOCKET)]
+    pub socket: PathBuf,
+
+    /// The plugin's binary, to be installed.
+    #[arg(long, default_value = "/usr/local/bin/ycloud")]
+    pub plugin: PathBuf,
+
+    /// Where the container runtime looks for plugins.
+    #[arg(long, default_value = "/opt/cni/bin")]
+    pub bin_dir: PathBuf,
+
+    /// Where the container runtime looks for network configurations.
+    #[arg(long, default_value = "/etc/cni/net.d")]
+    pub conf_dir: PathBuf,
+
+    /// MTU of Pods and of the node interface, bytes: the underlay's less 58 for Geneve over IPv4, less OVN's option, rounded.
+    #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u32).range(576..=9000))]
+    pub mtu: u32,
+
+    /// Address and port of /healthz, /readyz and /metrics, plain HTTP.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:9440")]
+    pub listen: SocketAddr,
+}
+
+/// What requests share.
+pub struct Agent {
+    /// The arguments.
+    pub options: Options,
+    /// The switch.
+    pub ovs: Ovs,
+    /// The node's own network namespace.
+    pub netlink: Netlink,
+    /// What the API server says.
+    pub mirrors: Mirrors,
+    /// The task of the host's ends.
+    pub pod_links: PodLinks,
+    /// One request per container at a time.
+    pub turns: Turns,
+    /// How long an ADD waits.
+    pub limits: add::Limits,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Whether the node interface is as it shall be.
+    pub node_interface: watch::Receiver<bool>,
+}
+
+impl Agent {
+    /// What an ADD would still wait for, in words; empty once ready.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let mut missing = self.mirrors.missing();
+        if !self.ovs.is_connected() {
+            missing.push("Open vSwitch");
+        }
+        if !*self.node_interface.borrow() {
+            missing.push("the node interface");
+        }
+        missing
+    }
+
+    /// Sets the gauges to what is now.
+    pub fn observe(&self) {
+        let (metrics, ports) = (&self.metrics, self.ovs.view().ports());
+        let installed = ports.iter().filter(|port| port.installed).count();
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.ports.set(count(ports.len()));
+        metrics.ports_installed.set(count(installed));
+        metrics
+            .ports_not_probed
+            .set(count(self.pod_links.not_probed()));
+        let vnics = self.mirrors.vnics.borrow().by_key.len();
+        metrics.vnics.set(count(vnics));
+        metrics.ovs_connected.set(self.ovs.is_connected().into());
+        metrics
+            .node_interface_ready
+            .set((*self.node_interface.borrow()).into());
+        metrics.ready.set(self.missing().is_empty().into());
+    }
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting: no API server configured, no netlink, a socket that cannot be bound, a plugin that cannot
+/// be installed.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let config = kube::Config::infer().await;
+    let config = config
+        .context("failed to find the API server: neither a service account nor a kubeconfig")?;
+    let url = &config.cluster_url;
+    let api_server = url
+        .host()
+        .map(|host| format!("{host}:{}", url.port_u16().unwrap_or(443)));
+    let client =
+        kube::Client::try_from(config).context("failed to make the API server's client")?;
+    let mirrors = Mirrors::start(&client, &options.node);
+    let ovs = Ovs::start(options.ovs.clone());
+    let netlink = Netlink::open()?;
+    let pod_links = PodLinks::start(ovs.clone(), netlink.clone(), own_hosts::follow(api_server))?;
+    let (ready, node_interface) = watch::channel(false);
+    let agent = Arc::new(Agent {
+        ovs: ovs.clone(),
+        netlink: netlink.clone(),
+        mirrors: mirrors.clone(),
+        pod_links,
+        turns: Turns::default(),
+        limits: add::Limits::default(),
+        metrics,
+        node_interface,
+        options,
+    });
+    let options = &agent.options;
+    let interface = NodeInterface {
+        ovs,
+        netlink,
+        mirrors,
+        node: options.node.clone(),
+        mtu: options.mtu,
+        ready,
+    };
+    let health = health::serve(
+        options.listen,
+        agent.clone(),
+        Arc::new(registry),
+        stop.clone(),
+    );
+    let health = tokio::spawn(health);
+    install::plugin(&options.plugin, &options.bin_dir)?;
+    let listener = server::bind(&options.socket);
+    let listener =
+        listener.with_context(|| format!("failed to listen on {}", options.socket.display()))?;
+    tokio::spawn(introduce(agent.clone()));
+    let result = tokio::select! {
+        () = server::serve(agent.clone(), listener, stop.clone()) => Ok(()),
+        result = interface.run() => result.context("failed to keep the node interface"),
+        served = health => match served {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error).with_context(|| format!("failed to serve health checks on {}", options.listen)),
+            Err(error) => Err(error).context("failed to serve health checks"),
+        },
+    };
+    stop.cancel();
+    result
+}
+
+/// Once requests can be served: tells the container runtime that there is a network, and clears what is left of earlier
+/// containers, from then on time and again.
+async fn introduce(agent: Arc<Agent>) {
+    while let Err(error) = agent.ovs.connected().await {
+        tracing::warn!(%error, "waiting for Open vSwitch");
+    }
+    let options = &agent.options;
+    loop {
+        match install::conflist(&options.conf_dir, &options.socket) {
+            Ok(()) => break,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the container runtime has no network; trying again");
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    }
+    let mut period = tokio::time::interval(gc::SWEEP_PERIOD);
+    loop {
+        period.tick().await;
+        if let Err(error) = gc::sweep(&agent).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                error,
+                "failed to remove what is left of gone containers; trying again"
+            );
+        }
+    }
+}
+
+fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("failed to handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle SIGINT")?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", in_full(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// An error of the agent as CNI has it: the error itself, and its causes as details.
+fn failure(code: u32, error: &dyn std::error::Error) -> Failure {
+    Failure {
+        code,
+        msg: error.to_string(),
+        details: error.source().map(in_full).unwrap_or_default(),
+    }
+}

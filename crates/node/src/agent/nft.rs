@@ -1,0 +1,224 @@
+//! The node's nftables rules: rendered as a script, applied by nft(8) in one transaction.
+//!
+//! A script replaces its tables whole. The kernel takes a transaction as one: no packet sees half of it, and connections
+//! that were translated keep their translation, which is in conntrack and not in the rules.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// The rules could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// nft(8) could not be run.
+    #[error("failed to run nft")]
+    Run(#[source] std::io::Error),
+    /// nft(8) did not end.
+    #[error("failed to apply nftables rules: nft did not end within {APPLY_LIMIT:?}")]
+    Slow,
+    /// nft(8) refused.
+    #[error("failed to apply nftables rules: {0}")]
+    Refused(String),
+}
+
+/// How long nft(8) may take.
+const APPLY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Applies a script.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn apply(script: &str) -> Result<(), Error> {
+    let applied = tokio::time::timeout(APPLY_LIMIT, run(script)).await;
+    applied.unwrap_or(Err(Error::Slow))
+}
+
+async fn run(script: &str) -> Result<(), Error> {
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::Run)?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        stdin
+            .write_all(script.as_bytes())
+            .await
+            .map_err(Error::Run)?;
+    }
+    let output = nft.wait_with_output().await.map_err(Error::Run)?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Error::Refused(text));
+    }
+    Ok(())
+}
+
+/// Rules of the node interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRules<'a> {
+    /// The node interface.
+    pub link: &'a str,
+    /// Ranges of the default Vpc's Subnets.
+    pub default_vpc: &'a [Ipv4Net],
+}
+
+/// Masquerades the default Vpc's Pods where they leave the node by another link than the node interface.
+pub fn node_table(rules: &NodeRules<'_>) -> String {
+    let mut body = String::new();
+    if !rules.default_vpc.is_empty() {
+        let ranges = ranges(rules.default_vpc);
+        let link = rules.link;
+        // Towards another Pod of the default Vpc nothing is translated: its answer would not find back.
+        let _ = writeln!(
+            body,
+            "    ip saddr {{ {ranges} }} ip daddr != {{ {ranges} }} oifname != {{ \"{link}\", \"lo\" }} masquerade"
+        );
+    }
+    replace(
+        "inet",
+        "ycloud",
+        &format!(
+            "  chain egress {{\n    type nat hook postrouting priority srcnat; policy accept;\n{body}  }}\n"
+        ),
+    )
+}
+
+/// Intervals of one set must not overlap: a range inside another is left out.
+fn ranges(of: &[Ipv4Net]) -> String {
+    let texts: Vec<String> = Ipv4Net::aggregate(&of.to_vec())
+        .iter()
+        .map(Ipv4Net::to_string)
+        .collect();
+    texts.join(", ")
+}
+
+/// The host's end of a Pod's link, with what its rules depend on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodLink {
+    /// Name.
+    pub name: String,
+    /// Index; a link made anew under the old name needs its rules again.
+    pub index: u32,
+    /// The Pod's address.
+    pub ip: Ipv4Addr,
+    /// Whether the node reaches the Pod by this link: its Vpc is not the default one.
+    pub direct: bool,
+}
+
+/// Rules of Pods' links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRules<'a> {
+    /// The links.
+    pub links: &'a [PodLink],
+    /// The address from which the node speaks to Pods directly.
+    pub source: Ipv4Addr,
+    /// Whether Open vSwitch forwards in user space.
+    pub userspace: bool,
+}
+
+/// On a direct link, takes the Pod's answers to the node out of the stream that goes to Open vSwitch: to `lo`, as frames
+/// for the node itself. In user-space forwarding Open vSwitch reads copies of all frames, and the kernel would treat the
+/// originals as the node's own traffic: whatever is no answer is dropped, so that no Pod reaches the node's stack past OVN.
+pub fn pod_tables(rules: &PodRules<'_>) -> String {
+    let source = rules.source;
+    let mut chains = String::new();
+    for link in rules.links {
+        let PodLink {
+            name,
+            index,
+            ip,
+            direct,
+        } = link;
+        let _ = writeln!(chains, "  # index {index}\n  chain {name} {{");
+        let _ = writeln!(
+            chains,
+            "    type filter hook ingress device \"{name}\" priority -500; policy accept;"
+        );
+        if *direct {
+            let _ = writeln!(
+                chains,
+                "    ip saddr {ip} ip daddr {source} ether daddr set 00:00:00:00:00:00 meta pkttype set host fwd to \"lo\""
+            );
+        }
+        if rules.userspace {
+            chains.push_str("    drop\n");
+        }
+        chains.push_str("  }\n");
+    }
+    // Answers only, and only by way of these chains: a Pod cannot open a connection to the node by this way.
+    let mut filters = format!(
+        "  chain input {{\n    type filter hook input priority filter; policy accept;\n    ip daddr {source} iifname != \"lo\" drop\n    ip daddr {source} ct state != {{ established, related }} drop\n  }}\n"
+    );
+    filters += &forward_chain(rules.links);
+    replace("inet", "ycloud-pods", &filters) + &replace("netdev", "ycloud-pods", &chains)
+}
+
+/// The routes to tenants' Pods are the node's own: for others, Pods of the default Vpc and machines of the underlay, the
+/// node is a router, and would let them into every Vpc.
+fn forward_chain(links: &[PodLink]) -> String {
+    let names: Vec<String> = links.iter().map(|l| format!("\"{}\"", l.name)).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "  chain forward {{\n    type filter hook forward priority filter; policy accept;\n    oifname {{ {} }} drop\n  }}\n",
+        names.join(", ")
+    )
+}
+
+fn replace(family: &str, table: &str, body: &str) -> String {
+    // Adding first makes the deletion succeed where there is no such table.
+    format!(
+        "add table {family} {table}\ndelete table {family} {table}\ntable {family} {table} {{\n{body}}}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masquerade_never_translates_between_pods() {
+        let cidrs = ["10.16.0.0/16", "10.20.0.0/16", "10.20.1.0/24"].map(|c| c.parse().unwrap());
+        let rules = node_table(&NodeRules {
+            link: "node0",
+            default_vpc: &cidrs,
+        });
+        let line = "ip saddr { 10.16.0.0/16, 10.20.0.0/16 } ip daddr != { 10.16.0.0/16, 10.20.0.0/16 } oifname != { \"node0\", \"lo\" } masquerade";
+        assert!(rules.contains(line), "{rules}");
+        let none = NodeRules {
+            link: "node0",
+            default_vpc: &[],
+        };
+        assert!(!node_table(&none).contains("masquerade"));
+    }
+
+    #[test]
+    fn only_direct_links_answer_and_only_in_user_space_is_the_rest_dropped() {
+        let link = |name: &str, direct| PodLink {
+            name: name.into(),
+            index: 4,
+            ip: Ipv4Addr::new(10, 0, 1, 5),
+            direct,
+        };
+        let links = [link("yca", true), link("ycb", false)];
+        let rules = |userspace| {
+            pod_tables(&PodRules {
+                links: &links,
+                source: Ipv4Addr::new(169, 254, 77, 1),
+                userspace,
+            })
+        };
+        assert_eq!(rules(true).matches("fwd to \"lo\"").count(), 1);
+        assert_eq!(rules(true).matches("    drop\n").count(), 2);
+        assert_eq!(rules(false).matches("    drop\n").count(), 0);
+    }
+}

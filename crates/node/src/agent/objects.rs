@@ -1,0 +1,207 @@
+//! What the agent reads from the API server: VNics of its node, Subnets, service ranges.
+//!
+//! Each kind is mirrored by one watch. A list that is read again (after the API server restarted) takes the old one's
+//! place in one step, and until the first one is complete nothing is concluded from what is missing.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use ycloud_api::{Subnet, VNic};
+
+/// Namespace (empty for cluster-scoped kinds) and name.
+pub type Key = (String, String);
+
+/// All objects of a kind that a watch selects.
+#[derive(Debug)]
+pub struct Objects<K> {
+    /// Whether the first list is complete.
+    pub synced: bool,
+    /// The objects.
+    pub by_key: BTreeMap<Key, K>,
+}
+
+/// The mirrors. Cheap to clone.
+#[derive(Clone)]
+pub struct Mirrors {
+    /// VNics attached on this node.
+    pub vnics: watch::Receiver<Objects<VNic>>,
+    /// All Subnets.
+    pub subnets: watch::Receiver<Objects<Subnet>>,
+    /// All service ranges.
+    pub service_cidrs: watch::Receiver<Objects<ServiceCIDR>>,
+}
+
+impl Mirrors {
+    /// Starts the watches; they run as long as the runtime.
+    pub fn start(client: &Client, node: &str) -> Self {
+        let of_node = format!("spec.attachment.chassis={node}");
+        let all = watcher::Config::default();
+        Self {
+            vnics: mirror(Api::all(client.clone()), all.clone().fields(&of_node)),
+            subnets: mirror(Api::all(client.clone()), all.clone()),
+            service_cidrs: mirror(Api::all(client.clone()), all),
+        }
+    }
+
+    /// What has not been listed yet, in words.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let parts = [
+            ("the VNics of this node", self.vnics.borrow().synced),
+            ("the Subnets", self.subnets.borrow().synced),
+            ("the service ranges", self.service_cidrs.borrow().synced),
+        ];
+        parts
+            .iter()
+            .filter(|(_, synced)| !synced)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+fn mirror<K>(api: Api<K>, config: watcher::Config) -> watch::Receiver<Objects<K>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Default,
+{
+    let empty = Objects {
+        synced: false,
+        by_key: BTreeMap::new(),
+    };
+    let (sender, receiver) = watch::channel(empty);
+    tokio::spawn(run(api, config, sender));
+    receiver
+}
+
+async fn run<K>(api: Api<K>, config: watcher::Config, sender: watch::Sender<Objects<K>>)
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Default,
+{
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let events = watcher(api, config).backoff(Retry::default());
+    let mut events = std::pin::pin!(events);
+    let mut listing = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => apply(event, &mut listing, &sender),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(kind, error, "watch failed; trying again");
+            }
+        }
+    }
+}
+
+fn apply<K: Resource>(
+    event: Event<K>,
+    listing: &mut BTreeMap<Key, K>,
+    sender: &watch::Sender<Objects<K>>,
+) {
+    match event {
+        Event::Init => listing.clear(),
+        Event::InitApply(object) => {
+            listing.insert(key(&object), object);
+        }
+        Event::InitDone => sender.send_modify(|objects| {
+            objects.by_key = std::mem::take(listing);
+            objects.synced = true;
+        }),
+        Event::Apply(object) => sender.send_modify(|objects| {
+            objects.by_key.insert(key(&object), object);
+        }),
+        Event::Delete(object) => sender.send_modify(|objects| {
+            objects.by_key.remove(&key(&object));
+        }),
+    }
+}
+
+fn key<K: Resource>(object: &K) -> Key {
+    (
+        object.meta().namespace.clone().unwrap_or_default(),
+        object.name_any(),
+    )
+}
+
+/// Waits between tries: a Pod may be waiting for its address, so an API server that comes back is noticed soon.
+#[derive(Debug, Clone)]
+struct Retry {
+    next: Duration,
+}
+
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(3);
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { next: FIRST_RETRY }
+    }
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.next;
+        self.next = (wait * 2).min(LAST_RETRY);
+        Some(wait)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vnic(name: &str) -> VNic {
+        let mut vnic = VNic::new(name, Default::default());
+        vnic.metadata.namespace = Some("ns".into());
+        vnic
+    }
+
+    #[test]
+    fn a_list_read_again_takes_the_old_one_s_place_in_one_step() {
+        let empty = Objects {
+            synced: false,
+            by_key: BTreeMap::new(),
+        };
+        let (sender, receiver) = watch::channel(empty);
+        let mut listing = BTreeMap::new();
+        let mut feed = |event| apply(event, &mut listing, &sender);
+        let names = || -> Vec<String> {
+            let objects = receiver.borrow();
+            objects
+                .by_key
+                .keys()
+                .map(|(_, name)| name.clone())
+                .collect()
+        };
+        feed(Event::Init);
+        feed(Event::InitApply(vnic("a")));
+        assert!(!receiver.borrow().synced && names().is_empty());
+        feed(Event::InitDone);
+        feed(Event::Apply(vnic("b")));
+        assert!(receiver.borrow().synced);
+        assert_eq!(names(), ["a", "b"]);
+        feed(Event::Init);
+        feed(Event::InitApply(vnic("b")));
+        assert_eq!(names(), ["a", "b"], "kept until the new list is complete");
+        feed(Event::InitDone);
+        assert_eq!(names(), ["b"]);
+        feed(Event::Delete(vnic("b")));
+        assert!(names().is_empty());
+    }
+}

@@ -1,0 +1,16 @@
+//! The node's side of ycloud: the CNI plugin and the agent that does its work.
+//!
+//! ```text
+//!   container runtime ── stdin, CNI_* ──► ycloud (plugin: thin, synchronous)
+//!                                            │  one request, one answer: unix socket, protocol.rs
+//!                                            ▼
+//!   API server ── VNic, Subnet, ServiceCIDR ► ycloud-cni (agent) ──► Open vSwitch: ports, and in their external_ids
+//!                                            │                       all that the agent must remember
+//!                                            └──► kernel: veth pairs, addresses, routes, nftables
+//! ```
+//!
+//! The plugin's half ([`plugin`], [`protocol`]) uses neither tokio nor kube, so that it starts in a millisecond.
+
+pub mod agent;
+pub mod plugin;
+pub mod protocol;

@@ -1,0 +1,300 @@
+//! A node of one's own: a network namespace with a real Open vSwitch (userspace datapath) and a real OVN, the agent's parts
+//! on it, and Pods' namespaces. Needs root and the packages openvswitch-switch, ovn-central, ovn-host, nftables, iproute2.
+
+#![allow(
+    dead_code,
+    reason = "each test file is its own crate and uses a part of this"
+)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+pub mod ovn;
+pub mod pod;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
+use kube::ResourceExt;
+use nix::sched::{CloneFlags, unshare};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use ycloud_api::vnic::{Attachment, AttachmentKind, pod_vnic_name};
+use ycloud_api::{Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
+use ycloud_node::agent::add::Limits;
+use ycloud_node::agent::metrics::Metrics;
+use ycloud_node::agent::netlink::Netlink;
+use ycloud_node::agent::node_interface::NodeInterface;
+use ycloud_node::agent::objects::{Mirrors, Objects};
+use ycloud_node::agent::ovs::Ovs;
+use ycloud_node::agent::pod_links::PodLinks;
+use ycloud_node::agent::turns::Turns;
+use ycloud_node::agent::{Agent, Options};
+use ycloud_node::protocol::PodRef;
+
+use ovn::Ovn;
+
+/// Name of the node, and of its chassis.
+pub const NODE: &str = "node-1";
+
+/// The writing ends of the agent's mirrors: what an API server would say.
+pub struct Objs {
+    pub vnics: watch::Sender<Objects<VNic>>,
+    pub subnets: watch::Sender<Objects<Subnet>>,
+    pub service_cidrs: watch::Sender<Objects<ServiceCIDR>>,
+    /// Machines that the node uses: what names are looked up for.
+    pub hosts: watch::Sender<BTreeSet<Ipv4Addr>>,
+}
+
+/// A node with an agent.
+pub struct Node {
+    pub ovn: Ovn,
+    pub objects: Objs,
+    pub agent: Arc<Agent>,
+    pub registry: Arc<Registry>,
+    ready: watch::Sender<bool>,
+}
+
+/// Runs `body` on a node of its own.
+pub fn on_node<F>(body: impl FnOnce(Arc<Node>) -> F + Send + 'static)
+where
+    F: Future<Output = ()>,
+{
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("run as root");
+        // Its threads are started from here, so they are in the namespace too.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            run("ip", &["link", "set", "lo", "up"]);
+            let node = Arc::new(Node::start().await);
+            body(node).await;
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn mirror<K>() -> (watch::Sender<Objects<K>>, watch::Receiver<Objects<K>>) {
+    watch::channel(Objects {
+        synced: false,
+        by_key: BTreeMap::new(),
+    })
+}
+
+impl Node {
+    async fn start() -> Self {
+        let ovn = Ovn::start();
+        let (vnics, vnics_mirror) = mirror();
+        let (subnets, subnets_mirror) = mirror();
+        let (service_cidrs, service_cidrs_mirror) = mirror();
+        let mirrors = Mirrors {
+            vnics: vnics_mirror,
+            subnets: subnets_mirror,
+            service_cidrs: service_cidrs_mirror,
+        };
+        let remote = format!("unix:{}", ovn.path("db.sock").display());
+        let ovs = Ovs::start(remote.parse().unwrap());
+        ovs.connected().await.unwrap();
+        let netlink = Netlink::open().unwrap();
+        let (ready, node_interface) = watch::channel(false);
+        let (hosts, hosts_mirror) = watch::channel(BTreeSet::new());
+        let folder = ovn.folder().to_owned();
+        let mut registry = Registry::default();
+        let agent = Agent {
+            options: options(&folder),
+            pod_links: PodLinks::start(ovs.clone(), Netlink::open().unwrap(), hosts_mirror)
+                .unwrap(),
+            ovs,
+            netlink,
+            mirrors,
+            turns: Turns::default(),
+            limits: Limits {
+                vnic: Duration::from_secs(1),
+                refused: Duration::from_millis(200),
+                install: Duration::from_secs(10),
+            },
+            metrics: Metrics::new(&mut registry),
+            node_interface,
+        };
+        Self {
+            ovn,
+            objects: Objs {
+                vnics,
+                subnets,
+                service_cidrs,
+                hosts,
+            },
+            agent: Arc::new(agent),
+            registry: Arc::new(registry),
+            ready,
+        }
+    }
+
+    /// Starts the task of the node interface.
+    pub fn start_node_interface(&self) -> watch::Receiver<bool> {
+        let interface = NodeInterface {
+            ovs: self.agent.ovs.clone(),
+            netlink: Netlink::open().unwrap(),
+            mirrors: self.agent.mirrors.clone(),
+            node: NODE.into(),
+            mtu: 1400,
+            ready: self.ready.clone(),
+        };
+        tokio::spawn(interface.run());
+        self.agent.node_interface.clone()
+    }
+
+    /// Gives a Pod a VNic, and OVN its logical port on `switch`.
+    pub fn vnic(&self, pod: &PodRef, switch: &str, vpc: &str, ip: &str) {
+        let name = pod_vnic_name(&pod.name, pod.uid.as_deref().unwrap_or_default());
+        let vnic = self.bound(&name, &pod.namespace, switch, vpc, ip, 24);
+        let mac = vnic.status.as_ref().unwrap().mac.clone().unwrap();
+        self.ovn
+            .port(&format!("{}/{name}", pod.namespace), switch, &mac, ip);
+        let mut vnic = vnic;
+        vnic.spec.attachment = Attachment {
+            kind: AttachmentKind::Pod,
+            name: Some(pod.name.clone()),
+            uid: pod.uid.clone(),
+            chassis: Some(NODE.into()),
+        };
+        self.add_vnic(vnic);
+    }
+
+    /// The node's own VNic on the join switch.
+    pub fn node_vnic(&self, ip: &str) {
+        let mut vnic = self.bound(NODE, "ycloud-system", "subnet0", "ovn-cluster", ip, 16);
+        vnic.spec.attachment = Attachment {
+            kind: AttachmentKind::Node,
+            name: Some(NODE.into()),
+            uid: None,
+            chassis: Some(NODE.into()),
+        };
+        let mac = vnic.status.as_ref().unwrap().mac.clone().unwrap();
+        self.ovn
+            .port(&format!("ycloud-system/{NODE}"), "subnet0", &mac, ip);
+        self.add_vnic(vnic);
+    }
+
+    fn bound(
+        &self,
+        name: &str,
+        namespace: &str,
+        subnet: &str,
+        vpc: &str,
+        ip: &str,
+        len: i32,
+    ) -> VNic {
+        let octets: Vec<u8> = ip.split('.').map(|o| o.parse().unwrap()).collect();
+        let gateway = match len {
+            16 => format!("{}.{}.0.1", octets[0], octets[1]),
+            _ => format!("{}.{}.{}.1", octets[0], octets[1], octets[2]),
+        };
+        let [a, b, c, d] = octets[..] else { panic!() };
+        let mut vnic = VNic::new(
+            name,
+            VNicSpec {
+                subnet: subnet.into(),
+                ..Default::default()
+            },
+        );
+        vnic.metadata.namespace = Some(namespace.into());
+        vnic.status = Some(VNicStatus {
+            ip: Some(ip.into()),
+            prefix_length: Some(len),
+            gateway: Some(gateway),
+            mac: Some(format!("0a:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")),
+            vpc: Some(vpc.into()),
+            ..Default::default()
+        });
+        vnic
+    }
+
+    pub fn add_vnic(&self, vnic: VNic) {
+        let key = (vnic.namespace().unwrap_or_default(), vnic.name_any());
+        self.objects.vnics.send_modify(|objects| {
+            objects.synced = true;
+            objects.by_key.insert(key, vnic);
+        });
+    }
+
+    /// Says which Subnets the default Vpc has, and which service range there is.
+    pub fn ranges(&self, subnets: &[(&str, &str)], service: &str) {
+        let subnet = |(name, cidr): &(&str, &str)| {
+            let spec = SubnetSpec {
+                vpc: "ovn-cluster".into(),
+                cidr: (*cidr).into(),
+                ..Default::default()
+            };
+            ((String::new(), (*name).to_owned()), Subnet::new(name, spec))
+        };
+        self.objects.subnets.send_modify(|objects| {
+            objects.synced = true;
+            objects.by_key = subnets.iter().map(subnet).collect();
+        });
+        let cidr = ServiceCIDR {
+            spec: Some(ServiceCIDRSpec {
+                cidrs: Some(vec![service.into()]),
+            }),
+            ..Default::default()
+        };
+        self.objects.service_cidrs.send_modify(|objects| {
+            objects.synced = true;
+            objects.by_key = BTreeMap::from([((String::new(), "kubernetes".into()), cidr)]);
+        });
+    }
+}
+
+fn options(folder: &Path) -> Options {
+    Options {
+        node: NODE.into(),
+        ovs: format!("unix:{}", folder.join("db.sock").display())
+            .parse()
+            .unwrap(),
+        socket: folder.join("cni.sock"),
+        plugin: folder.join("ycloud"),
+        bin_dir: folder.join("bin"),
+        conf_dir: folder.join("conf"),
+        mtu: 1400,
+        listen: ([127, 0, 0, 1], 0).into(),
+    }
+}
+
+/// A Pod to wire.
+pub fn pod_ref(name: &str) -> PodRef {
+    PodRef {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: Some(format!("{name}-uid")),
+    }
+}
+
+/// Runs a program in this thread's namespace; returns what it wrote.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

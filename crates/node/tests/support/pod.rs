@@ -1,0 +1,127 @@
+//! A Pod's network namespace, what listens in it, and connections from it and from the node.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use ycloud_node::agent::netns::Netns;
+use ycloud_node::protocol::AttachmentId;
+
+use super::run;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// How long a connection may take; what is dropped takes this long.
+const CONNECT: Duration = Duration::from_millis(3500);
+
+/// A container's network namespace; it goes with this.
+pub struct Sandbox {
+    pub id: AttachmentId,
+    name: String,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ycloud-test-{}-{number}", std::process::id());
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        Self {
+            id: AttachmentId {
+                container: name.clone(),
+                ifname: "eth0".into(),
+            },
+            name,
+        }
+    }
+
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    pub fn ip(&self, arguments: &[&str]) -> String {
+        run("ip", &[&["-n", self.name.as_str()], arguments].concat())
+    }
+
+    /// Listens inside on `port`, and greets everybody with `name`.
+    pub async fn serve(&self, port: u16, name: &'static str) {
+        let netns = Netns::open(&self.path()).unwrap();
+        let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let listener = netns.run(bind).await.unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = stream.and_then(|mut stream| stream.write_all(name.as_bytes()));
+            }
+        });
+    }
+
+    /// Name of the namespace, and the container's id.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A UDP socket inside, on `port` of every address.
+    pub async fn udp(&self, port: u16) -> UdpSocket {
+        let netns = Netns::open(&self.path()).unwrap();
+        let bind = move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        netns.run(bind).await.unwrap()
+    }
+
+    /// Sends a datagram from inside; that it cannot be sent is as good as that nobody gets it.
+    pub async fn send_udp(&self, source: &str, target: &str) {
+        let (source, target) = (format!("{source}:0"), target.to_owned());
+        let netns = Netns::open(&self.path()).unwrap();
+        let send = move || {
+            let text = format!("{source} to {target}");
+            UdpSocket::bind(&source).and_then(|socket| socket.send_to(text.as_bytes(), &target))
+        };
+        let _ = netns.run(send).await.unwrap();
+    }
+
+    /// Connects from inside, from one of the Pod's addresses.
+    pub async fn connect_from(&self, source: &str, target: &str) -> io::Result<()> {
+        let source: SocketAddr = format!("{source}:0").parse().unwrap();
+        let target: SocketAddr = target.parse().unwrap();
+        let netns = Netns::open(&self.path()).unwrap();
+        let connect = move || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&source.into())?;
+            socket.connect_timeout(&target.into(), Duration::from_millis(500))
+        };
+        netns.run(connect).await.unwrap()
+    }
+
+    /// Connects from inside; returns the greeting.
+    pub async fn connect(&self, address: &str) -> io::Result<String> {
+        let address = address.parse().unwrap();
+        let netns = Netns::open(&self.path()).unwrap();
+        netns.run(move || greeting(address)).await.unwrap()
+    }
+}
+
+/// Connects from the node; returns the greeting.
+pub async fn connect(address: &str) -> io::Result<String> {
+    let address = address.parse().unwrap();
+    tokio::task::spawn_blocking(move || greeting(address))
+        .await
+        .unwrap()
+}
+
+fn greeting(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
