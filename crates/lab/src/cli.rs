@@ -1,0 +1,305 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use ycloud_lab::{BenchOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions};
+
+/// Real Kubernetes on real OVN on one machine, each node a network namespace
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo lab",
+    bin_name = "cargo lab",
+    after_help = "Examples:
+  cargo lab up                                   three nodes, OVN 25.03
+  cargo lab --name old up --nodes 2 --ovn 23.03  another lab beside it
+  cargo lab kubectl get pods -A
+  cargo lab exec node-1 -- ovs-vsctl show
+  cargo lab logs kubelet --on node-2 -f
+  eval \"$(cargo lab env)\"                        kubectl and ovn-nbctl of the lab in this shell
+  cargo lab down"
+)]
+pub struct Cli {
+    /// Which lab: 1 to 20 of a-z, 0-9 and -
+    #[arg(long, global = true, default_value = "lab", env = "YCLOUD_LAB")]
+    name: String,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make the lab, or repair it: start what is not running
+    Up(Up),
+    /// Build ycloud from this checkout and install it: kubectl apply -k deploy/
+    Install,
+    /// The main path, from YAML to packets: up, install, a VPC, backends, a client and a YusurService
+    Demo(Up),
+    /// Measure a lab with ycloud installed: Pods at once, many Services
+    Bench(Bench),
+    /// Take the lab away without a trace
+    Down,
+    /// List every process; fails if one is dead
+    Status,
+    /// Kill a process, as `status` names it, and start it again
+    Restart {
+        /// Where it runs
+        machine: Machine,
+        /// Its name, such as ovn-controller or kube-apiserver
+        part: String,
+    },
+    /// Build ycloud and load its image into the nodes
+    Load,
+    /// Fill the cache without making a lab
+    Build {
+        /// Version of OVN: 25.03 or 23.03
+        #[arg(long, default_value_t)]
+        ovn: OvnVersion,
+    },
+    /// Print the folder with Open vSwitch's and OVN's programs, for tests that need no lab
+    Tools {
+        /// Version of OVN: 25.03 or 23.03
+        #[arg(long, default_value_t)]
+        ovn: OvnVersion,
+    },
+    /// Run kubectl as the cluster's administrator
+    #[command(disable_help_flag = true)]
+    Kubectl(Words),
+    /// Run ovn-nbctl on the Northbound database
+    #[command(disable_help_flag = true)]
+    OvnNbctl(Words),
+    /// Run ovn-sbctl on the Southbound database
+    #[command(disable_help_flag = true)]
+    OvnSbctl(Words),
+    /// Run a command on a machine: control, external, node-1, node-2, …
+    Exec {
+        /// The machine
+        machine: Machine,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        words: Vec<OsString>,
+    },
+    /// Show the log of a part, as `status` names it
+    Logs(Logs),
+    /// Print what makes this shell use the lab: eval "$(cargo lab env)"
+    Env,
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    /// Number of nodes, 1 to 99 [default: 3, or as many as the lab has]
+    #[arg(long)]
+    nodes: Option<u8>,
+    /// Version of OVN: 25.03 or 23.03 [default: 25.03, or the lab's]
+    #[arg(long)]
+    ovn: Option<OvnVersion>,
+    /// Leave ycloud's own image out
+    #[arg(long)]
+    no_ycloud: bool,
+}
+
+impl From<Up> for UpOptions {
+    fn from(up: Up) -> Self {
+        Self {
+            nodes: up.nodes,
+            ovn: up.ovn,
+            ycloud: !up.no_ycloud,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Bench {
+    /// How many Services
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    services: u32,
+    /// How many endpoints each
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    endpoints: u32,
+    /// How many Pods start at once
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pods: u32,
+}
+
+#[derive(Debug, Args)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct Logs {
+    /// A part such as kubelet, kube-apiserver, ovs-vswitchd
+    part: String,
+    /// Only that machine's
+    #[arg(long)]
+    on: Option<Machine>,
+    /// How many lines
+    #[arg(short = 'n', long, default_value_t = 40)]
+    lines: u32,
+    /// Go on as the log grows
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let lab = Lab::named(&cli.name)?;
+    match cli.action {
+        Action::Up(up) => lab.up(&up.into())?,
+        Action::Install => lab.install()?,
+        Action::Demo(up) => lab.demo(&up.into())?,
+        Action::Bench(bench) => lab.bench(&BenchOptions {
+            services: bench.services,
+            endpoints: bench.endpoints,
+            pods: bench.pods,
+        })?,
+        Action::Down => lab.down()?,
+        Action::Status => return status(&lab),
+        Action::Restart { machine, part } => lab.restart(machine, &part)?,
+        Action::Load => lab.load()?,
+        Action::Build { ovn } => Lab::build(ovn)?,
+        Action::Tools { ovn } => println!("{}", Lab::tools(ovn)?.display()),
+        Action::Kubectl(args) => return become_it(lab.kubectl(args.words)?),
+        Action::OvnNbctl(args) => return become_it(lab.ovn_nbctl(args.words)?),
+        Action::OvnSbctl(args) => return become_it(lab.ovn_sbctl(args.words)?),
+        Action::Exec { machine, words } => return become_it(lab.exec(machine, words)?),
+        Action::Logs(logs) => return become_it(tail(&lab, &logs)?),
+        Action::Env => {
+            for (name, value) in lab.environment()? {
+                println!("export {name}={}", quoted(&value.to_string_lossy()));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Turns this process into the command, so that its streams, signals and exit code are the command's own.
+fn become_it(mut command: Command) -> Result<ExitCode> {
+    let error = command.exec();
+    Err(error).with_context(|| {
+        format!(
+            "failed to start {}",
+            command.get_program().to_string_lossy()
+        )
+    })
+}
+
+fn status(lab: &Lab) -> Result<ExitCode> {
+    let parts = lab.status()?;
+    print!("{}", table(&parts));
+    let dead = parts.iter().filter(|part| part.pid.is_none()).count();
+    if dead > 0 {
+        eprintln!(
+            "{dead} of {} processes are dead: `cargo lab up` starts them again",
+            parts.len()
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(parts: &[PartStatus]) -> String {
+    let mut text = format!("{:<10} {:<24} {:>8}  STATE\n", "MACHINE", "PART", "PID");
+    for part in parts {
+        let pid = part
+            .pid
+            .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let state = if part.pid.is_some() {
+            "up".to_owned()
+        } else {
+            format!("DEAD  {}", part.log.display())
+        };
+        text += &format!(
+            "{:<10} {:<24} {pid:>8}  {state}\n",
+            part.machine.to_string(),
+            part.part
+        );
+    }
+    text
+}
+
+/// A `tail` of the part's logs; with several, each is headed by its name.
+fn tail(lab: &Lab, logs: &Logs) -> Result<Command> {
+    let parts = lab.status()?;
+    let wanted: Vec<&PartStatus> = parts
+        .iter()
+        .filter(|part| {
+            part.part == logs.part && logs.on.is_none_or(|machine| machine == part.machine)
+        })
+        .collect();
+    if wanted.is_empty() {
+        let mut known: Vec<&str> = parts.iter().map(|part| part.part).collect();
+        known.sort_unstable();
+        known.dedup();
+        bail!(
+            "there is no such part here; the parts are {}",
+            known.join(", ")
+        );
+    }
+    let mut tail = Command::new("tail");
+    tail.arg("-n").arg(logs.lines.to_string());
+    if logs.follow {
+        tail.arg("-F");
+    }
+    tail.args(wanted.iter().map(|part| &part.log));
+    Ok(tail)
+}
+
+/// The text as one word of a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_kubectl_are_left_to_kubectl() {
+        let cli = Cli::try_parse_from([
+            "lab", "--name", "x", "kubectl", "get", "pods", "-A", "--help",
+        ])
+        .unwrap();
+        let Action::Kubectl(args) = cli.action else {
+            panic!("{:?}", cli.action)
+        };
+        assert_eq!(args.words, ["get", "pods", "-A", "--help"]);
+        assert_eq!(cli.name, "x");
+    }
+
+    #[test]
+    fn a_command_for_a_machine_follows_two_dashes() {
+        let cli = Cli::try_parse_from(["lab", "exec", "node-2", "--", "ip", "-br", "a"]).unwrap();
+        let Action::Exec { machine, words } = cli.action else {
+            panic!("{:?}", cli.action)
+        };
+        assert_eq!((machine, words.len()), (Machine::Node(2), 3));
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        assert_eq!(quoted("a b'c"), r"'a b'\''c'");
+    }
+
+    #[test]
+    fn a_dead_part_names_its_log() {
+        let part = PartStatus {
+            machine: Machine::Control,
+            part: "etcd",
+            pid: None,
+            log: "/l/etcd.log".into(),
+        };
+        assert!(table(&[part]).contains("DEAD  /l/etcd.log"));
+    }
+}

@@ -1,0 +1,117 @@
+//! ycloud on the lab's cluster, installed as a user would: `kubectl apply -k deploy/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::bringup;
+use crate::command::run;
+use crate::lab::Lab;
+use crate::progress::Progress;
+use crate::state;
+use crate::toolchain::crate_dir;
+
+/// Namespace of ycloud's workloads, as in `deploy/`.
+const NAMESPACE: &str = "ycloud-system";
+/// What must be running before ycloud is installed.
+const WORKLOADS: [&str; 3] = [
+    "deployment/ycloud-controller",
+    "deployment/yusurservice-controller",
+    "daemonset/ycloud-cni",
+];
+
+impl Lab {
+    /// Installs ycloud, or brings the installed one up to this checkout, and waits until it runs and every node is
+    /// Ready.
+    ///
+    /// # Errors
+    /// Names the workload that does not come up, with its Pods' last words.
+    pub fn install(&self) -> Result<()> {
+        let progress = Progress::new();
+        let build = {
+            let _lock = state::lock_lab(self.name())?;
+            bringup::load(&self.layout()?, &progress)?
+        };
+        let deploy = repository().join("deploy");
+        progress.step("kubectl apply -k deploy/", |_| {
+            run(self
+                .kubectl(["apply", "--server-side", "--force-conflicts", "-k"])?
+                .arg(&deploy))
+        })?;
+        self.restart_old_build(&build)?;
+        for workload in WORKLOADS {
+            progress.step(&format!("{workload} runs"), |_| {
+                let status = [
+                    "-n",
+                    NAMESPACE,
+                    "rollout",
+                    "status",
+                    workload,
+                    "--timeout=180s",
+                ];
+                run(&mut self.kubectl(status)?).with_context(|| self.last_words(workload))
+            })?;
+        }
+        progress.step("nodes are Ready", |_| {
+            run(&mut self.kubectl([
+                "wait",
+                "--for=condition=Ready",
+                "nodes",
+                "--all",
+                "--timeout=120s",
+            ])?)
+        })?;
+        Ok(())
+    }
+
+    /// Pods keep the image that they started with; one that was built since needs new Pods.
+    fn restart_old_build(&self, build: &Path) -> Result<()> {
+        let build = build.to_string_lossy();
+        let marker = self.layout()?.state().join("installed-build");
+        let old = fs::read_to_string(&marker).unwrap_or_default();
+        if !old.is_empty() && old != *build {
+            for workload in WORKLOADS {
+                run(&mut self.kubectl(["-n", NAMESPACE, "rollout", "restart", workload])?)?;
+            }
+        }
+        state::write_aside(&marker, build.as_bytes())
+    }
+
+    /// What the Pods of a workload printed last, and what the cluster says about them.
+    fn last_words(&self, workload: &str) -> String {
+        let component = workload.rsplit('/').next().unwrap_or(workload);
+        let selector = format!("app.kubernetes.io/component={component}");
+        let asked = [
+            vec![
+                "-n", NAMESPACE, "get", "pods", "-l", &selector, "-o", "wide",
+            ],
+            vec![
+                "-n",
+                NAMESPACE,
+                "logs",
+                "-l",
+                &selector,
+                "--tail=8",
+                "--prefix",
+                "--all-containers",
+            ],
+        ];
+        asked
+            .iter()
+            .map(|words| match self.kubectl(words) {
+                Ok(mut command) => run(&mut command).unwrap_or_else(|error| format!("{error:#}\n")),
+                Err(error) => format!("{error:#}\n"),
+            })
+            .collect()
+    }
+}
+
+/// The checkout that this program was built from.
+pub(crate) fn repository() -> PathBuf {
+    let crate_dir = crate_dir();
+    crate_dir
+        .ancestors()
+        .nth(2)
+        .map_or_else(|| crate_dir.clone(), PathBuf::from)
+}

@@ -1,0 +1,379 @@
+//! A lab from the outside: up, down, status, and commands within it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bringup::{
+    cached, cached_images, images, load, network, packages, parts, programs, start_control,
+    start_machines, start_node,
+};
+use crate::command::command;
+use crate::layout::{self, Layout, Machine, OvnVersion};
+use crate::process::{Process, enter};
+use crate::programs::Programs;
+use crate::progress::{Progress, Step};
+use crate::{cleanup, host, image, kubernetes, ovn, ovn_packages, state};
+
+/// What [`Lab::up`] shall make.
+#[derive(Clone, Copy, Debug)]
+pub struct UpOptions {
+    /// Nodes, 1..=99. Default: 3, or as many as the lab has.
+    pub nodes: Option<u8>,
+    /// Version of OVN. Default: 25.03, or the one that the lab has.
+    pub ovn: Option<OvnVersion>,
+    /// Whether ycloud is built and its image loaded into the nodes. Default: yes.
+    pub ycloud: bool,
+}
+
+impl Default for UpOptions {
+    fn default() -> Self {
+        Self {
+            nodes: None,
+            ovn: None,
+            ycloud: true,
+        }
+    }
+}
+
+/// A process that a lab has, as [`Lab::status`] found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartStatus {
+    /// Where it runs.
+    pub machine: Machine,
+    /// Its program, or `node` for what holds a node's namespaces, or `address` for what keeps a node's address.
+    pub part: &'static str,
+    /// Its process id on this machine; `None` when it is dead.
+    pub pid: Option<i32>,
+    /// Where it logs.
+    pub log: PathBuf,
+}
+
+/// A lab of this machine, by name. It need not exist yet.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// The lab `name`.
+    ///
+    /// # Errors
+    /// When no lab can be called so: 1 to 20 of a-z, 0-9 and `-`, not starting with `-`.
+    pub fn named(name: &str) -> Result<Self> {
+        layout::check_name(name)?;
+        Ok(Self {
+            name: name.to_owned(),
+        })
+    }
+
+    /// Makes the lab, or repairs it: starts what is not running, and keeps what is. Shows its progress on standard error.
+    ///
+    /// # Errors
+    /// Names what failed, with the end of its log. A failed or killed `up` can be followed by another, or by
+    /// [`Lab::down`]. When only ycloud's own image could not be built, the cluster is up nevertheless.
+    pub fn up(&self, options: &UpOptions) -> Result<()> {
+        require_root()?;
+        if options
+            .nodes
+            .is_some_and(|nodes| !(1..=layout::MAX_NODES).contains(&nodes))
+        {
+            bail!("a lab has 1 to {} nodes", layout::MAX_NODES);
+        }
+        let _lock = state::lock_lab(&self.name)?;
+        let progress = Progress::new();
+        packages(&progress)?;
+        let layout = state::claim(&self.name, options.nodes, options.ovn)?;
+        host::prepare()?;
+        let programs = programs(layout.ovn, &progress)?;
+        let images = images(&programs, &progress)?;
+        progress.step("certificates and network", |_| network(&layout))?;
+        progress.step("OVN's databases and northd", |_| {
+            ovn::start_central(&layout, &programs)
+        })?;
+        start_machines(&layout, &programs, &images, &progress)?;
+        progress.step("controller manager, scheduler, kubelets", |_| {
+            kubernetes::start_controllers(&layout, &programs)?;
+            layout
+                .node_machines()
+                .try_for_each(|machine| kubernetes::start_kubelet(&layout, machine, &programs))
+        })?;
+        progress.step("nodes register with Kubernetes and OVN", |_| {
+            ovn::wait_chassis(&layout, &programs)?;
+            kubernetes::wait_nodes(&layout, &programs)
+        })?;
+        let took = progress.elapsed().as_secs_f32();
+        progress.say(&format!(
+            "the lab {} is up: {} nodes, OVN {} ({took:.0} s)",
+            self.name, layout.nodes, layout.ovn
+        ));
+        if options.ycloud {
+            load(&layout, &progress)
+                .context("the cluster is up, but ycloud's image is not loaded")?;
+        }
+        Ok(())
+    }
+
+    /// Builds ycloud and loads its image into each node that has not this very build.
+    ///
+    /// # Errors
+    /// When the lab is not up, cargo fails, or a containerd refuses the image.
+    pub fn load(&self) -> Result<()> {
+        let _lock = state::lock_lab(&self.name)?;
+        load(&self.layout()?, &Progress::new()).map(drop)
+    }
+
+    /// Fills the cache with everything that a lab of OVN `version` needs, ycloud's image included.
+    ///
+    /// # Errors
+    /// Names what failed, with the end of its log.
+    pub fn build(version: OvnVersion) -> Result<()> {
+        require_root()?;
+        let progress = Progress::new();
+        packages(&progress)?;
+        let programs = programs(version, &progress)?;
+        images(&programs, &progress)?;
+        progress.step("ycloud's image", image::ycloud)?;
+        Ok(())
+    }
+
+    /// The folder with `ovsdb-server`, `ovn-northd`, `ovs-vswitchd` and their tools, of OVN `version`. Fills the cache.
+    ///
+    /// # Errors
+    /// When the packages cannot be fetched.
+    pub fn tools(version: OvnVersion) -> Result<PathBuf> {
+        require_root()?;
+        let progress = Progress::new();
+        packages(&progress)?;
+        let ovn = progress.step(&format!("OVN {version}"), |step| {
+            ovn_packages::ensure(version, step)
+        })?;
+        Ok(ovn.bin())
+    }
+
+    /// Kills a process of the lab, without a chance to clean up, and starts it again.
+    ///
+    /// # Errors
+    /// When there is no such part on that machine, or it does not come back: with the end of its log.
+    pub fn restart(&self, machine: Machine, part: &str) -> Result<()> {
+        require_root()?;
+        let _lock = state::lock_lab(&self.name)?;
+        let (layout, programs) = self.parts()?;
+        let Some((_, part)) = parts(&layout)
+            .into_iter()
+            .find(|known| *known == (machine, part))
+        else {
+            bail!(
+                "there is no {part} on {machine} of the lab {}: see `cargo lab status`",
+                self.name
+            );
+        };
+        Process {
+            layout: &layout,
+            machine,
+            part,
+        }
+        .kill();
+        let progress = Progress::new();
+        progress.step(
+            &format!("{part} on {machine} again"),
+            |step| match machine {
+                Machine::Node(_) => {
+                    let images = cached_images(&programs)?;
+                    start_node(&layout, machine, &programs, &images, step)?;
+                    kubernetes::start_kubelet(&layout, machine, &programs)
+                }
+                _ => start_control(&layout, &programs),
+            },
+        )
+    }
+
+    /// Takes the lab away: processes, namespaces, links, mounts, cgroups, its files, and, with the last lab, what labs
+    /// changed in the machine's settings. Does nothing when there is no lab.
+    ///
+    /// # Errors
+    /// All that could not be removed.
+    pub fn down(&self) -> Result<()> {
+        require_root()?;
+        let _lock = state::lock_lab(&self.name)?;
+        Progress::new().step(&format!("taking the lab {} away", self.name), |_| {
+            cleanup::lab(&self.name)
+        })
+    }
+
+    /// Every process that the lab has, dead ones too.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn status(&self) -> Result<Vec<PartStatus>> {
+        let layout = self.layout()?;
+        Ok(parts(&layout)
+            .into_iter()
+            .map(|(machine, part)| {
+                let process = Process {
+                    layout: &layout,
+                    machine,
+                    part,
+                };
+                PartStatus {
+                    machine,
+                    part,
+                    pid: process.pid(),
+                    log: process.log(),
+                }
+            })
+            .collect())
+    }
+
+    /// The lab's nodes.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn nodes(&self) -> Result<Vec<Machine>> {
+        Ok(self.layout()?.node_machines().collect())
+    }
+
+    /// The version of OVN that the lab runs.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn ovn(&self) -> Result<OvnVersion> {
+        Ok(self.layout()?.ovn)
+    }
+
+    /// The administrator's kubeconfig, for the root namespace.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        Ok(self.layout()?.kubeconfig())
+    }
+
+    /// The machine's address on the nodes' physical network.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn address(&self, machine: Machine) -> Result<std::net::Ipv4Addr> {
+        Ok(self.layout()?.address(machine))
+    }
+
+    /// A `kubectl` of the lab's Kubernetes, as its administrator.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn kubectl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
+        let (layout, programs) = self.parts()?;
+        let mut kubectl = kubernetes::kubectl(&layout, &programs);
+        kubectl.args(args);
+        Ok(kubectl)
+    }
+
+    /// An `ovn-nbctl` on the Northbound database.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn ovn_nbctl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
+        self.ovn_client("ovn-nbctl", ovn::NB, args)
+    }
+
+    /// An `ovn-sbctl` on the Southbound database.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn ovn_sbctl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
+        self.ovn_client("ovn-sbctl", ovn::SB, args)
+    }
+
+    fn ovn_client<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        database: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Command> {
+        let (layout, programs) = self.parts()?;
+        let mut client = command(
+            programs.ovn.bin().join(program),
+            [format!("--db={}", ovn::remote(&layout, database))],
+        );
+        client.args(args);
+        Ok(client)
+    }
+
+    /// A command within a machine of the lab, with the lab's programs first in its `PATH`.
+    ///
+    /// # Errors
+    /// When there is no such lab or machine, or the node is not up.
+    pub fn exec<S: AsRef<OsStr>>(
+        &self,
+        machine: Machine,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Command> {
+        let (layout, programs) = self.parts()?;
+        if !layout.machines().contains(&machine) {
+            bail!(
+                "the lab {} has no {machine}: it has {} nodes",
+                self.name,
+                layout.nodes
+            );
+        }
+        let mut words = enter(&layout, machine)?;
+        words.push("env".into());
+        let mut path = OsString::from("PATH=");
+        path.push(programs.path());
+        words.push(path);
+        let (program, first) = words.split_first().context("an empty command")?;
+        let mut exec = command(program, first);
+        exec.args(args);
+        Ok(exec)
+    }
+
+    /// Variables of the environment that point `kubectl` and OVN's tools, of the lab's own versions, at the lab.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn environment(&self) -> Result<Vec<(&'static str, OsString)>> {
+        let (layout, programs) = self.parts()?;
+        let mut path = programs.own_path();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let control = layout.control_address();
+        // Where a proxy is set, it could not reach the lab.
+        let direct = match std::env::var("NO_PROXY") {
+            Ok(others) if !others.is_empty() => format!("{others},{control}"),
+            _ => control.to_string(),
+        };
+        Ok(vec![
+            ("KUBECONFIG", layout.kubeconfig().into()),
+            ("PATH", path),
+            ("OVN_NB_DB", format!("tcp:{control}:6641").into()),
+            ("OVN_SB_DB", format!("tcp:{control}:6642").into()),
+            ("NO_PROXY", direct.into()),
+        ])
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn layout(&self) -> Result<Layout> {
+        let name = &self.name;
+        state::load(name)?.with_context(|| {
+            format!("there is no lab {name}: `cargo lab --name {name} up` makes it")
+        })
+    }
+
+    fn parts(&self) -> Result<(Layout, Programs)> {
+        let layout = self.layout()?;
+        let programs = cached(layout.ovn, &Step::silent())?;
+        Ok((layout, programs))
+    }
+}
+
+fn require_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab makes network namespaces and starts containers: run it as root");
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Real etcd, Kubernetes, containerd and OVN/Open vSwitch on one machine: each node is a set of namespaces.
+//!
+//! A lab has a control machine (etcd, Kubernetes' control plane, OVN's databases and northd), nodes (kubelet,
+//! containerd, Open vSwitch, ovn-controller) and an external machine, joined by a bridge in a namespace of its own. The
+//! only link to the root namespace leads to the control machine, so that `kubectl` reaches the API server; nothing in
+//! a lab has a route beyond it.
+//!
+//! ```no_run
+//! use ycloud_lab::{Lab, Machine, UpOptions};
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::named("try")?;
+//! lab.up(&UpOptions { nodes: Some(2), ..UpOptions::default() })?;
+//! lab.kubectl(["get", "nodes"])?.status()?;
+//! lab.exec(Machine::Node(1), ["ovs-vsctl", "show"])?.status()?;
+//! lab.down()
+//! # }
+//! ```
+
+mod apt;
+mod bench;
+mod bringup;
+mod cache;
+mod certs;
+mod cgroup;
+mod cleanup;
+mod command;
+mod demo;
+mod host;
+mod image;
+mod install;
+mod kubernetes;
+mod lab;
+mod layout;
+mod net;
+mod node;
+mod ovn;
+mod ovn_packages;
+mod process;
+mod programs;
+mod progress;
+mod state;
+mod toolchain;
+
+pub use bench::BenchOptions;
+pub use lab::{Lab, PartStatus, UpOptions};
+pub use layout::{Machine, OvnVersion};

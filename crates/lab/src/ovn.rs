@@ -1,0 +1,405 @@
+//! OVN's databases and northd on the control machine; Open vSwitch and ovn-controller on each node.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::command::{command, run, succeeds};
+use crate::layout::{Layout, Machine};
+use crate::process::{Process, enter};
+use crate::programs::Programs;
+
+pub(crate) const NB: &str = "ovn-nb";
+pub(crate) const SB: &str = "ovn-sb";
+pub(crate) const NORTHD: &str = "ovn-northd";
+pub(crate) const OVSDB: &str = "ovsdb-server";
+pub(crate) const VSWITCHD: &str = "ovs-vswitchd";
+pub(crate) const CONTROLLER: &str = "ovn-controller";
+/// Keeps the node's address on `br-phy`.
+pub(crate) const ADDRESS: &str = "address";
+
+/// Milliseconds without a word after which a database asks whether a client is still there. The servers' own 5 s are too
+/// little on a machine that builds at the same time.
+const PROBE: u32 = 60_000;
+
+/// A Northbound or Southbound database.
+struct Database {
+    part: &'static str,
+    /// Of the database in its schema.
+    name: &'static str,
+    /// Its only row's table.
+    global: &'static str,
+    port: u16,
+    client: &'static str,
+}
+
+const DATABASES: [Database; 2] = [
+    Database {
+        part: NB,
+        name: "OVN_Northbound",
+        global: "NB_Global",
+        port: 6641,
+        client: "ovn-nbctl",
+    },
+    Database {
+        part: SB,
+        name: "OVN_Southbound",
+        global: "SB_Global",
+        port: 6642,
+        client: "ovn-sbctl",
+    },
+];
+
+fn socket(layout: &Layout, part: &str) -> PathBuf {
+    layout.ovn_run().join(format!("{part}.sock"))
+}
+
+/// How a program that runs on this machine, in whatever namespace, names the database.
+pub(crate) fn remote(layout: &Layout, part: &str) -> String {
+    format!("unix:{}", socket(layout, part).display())
+}
+
+/// Options that every daemon gets: its log where the lab keeps logs, nothing on the console.
+fn logging(process: &Process<'_>) -> [OsString; 3] {
+    [
+        "-vconsole:off".into(),
+        "-vsyslog:off".into(),
+        option("--log-file", process.log()),
+    ]
+}
+
+fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut text = OsString::from(name);
+    text.push("=");
+    text.push(value);
+    text
+}
+
+/// Starts the databases and northd.
+pub(crate) fn start_central(layout: &Layout, programs: &Programs) -> Result<()> {
+    let run_folder = layout.ovn_run();
+    fs::create_dir_all(&run_folder)
+        .with_context(|| format!("failed to make {}", run_folder.display()))?;
+    for database in &DATABASES {
+        start_database(layout, database, programs)?;
+    }
+    let process = Process {
+        layout,
+        machine: Machine::Control,
+        part: NORTHD,
+    };
+    let mut words = enter(layout, Machine::Control)?;
+    words.push("env".into());
+    words.push(option("OVN_RUNDIR", &run_folder));
+    words.push("ovn-northd".into());
+    words.push(format!("--ovnnb-db={}", remote(layout, NB)).into());
+    words.push(format!("--ovnsb-db={}", remote(layout, SB)).into());
+    words.push(option("--pidfile", run_folder.join("ovn-northd.pid")));
+    words.extend(logging(&process));
+    process.start(words, &programs.path())?;
+    process.wait_ready(Duration::from_secs(30), || {
+        Ok(run_folder.join("ovn-northd.pid").exists())
+    })
+}
+
+fn start_database(layout: &Layout, database: &Database, programs: &Programs) -> Result<()> {
+    let (part, run_folder) = (database.part, layout.ovn_run());
+    let folder = layout.machine_dir(Machine::Control);
+    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let file = folder.join(format!("{part}.db"));
+    create(&file, &programs.ovn.schema(part), programs)?;
+    let process = Process {
+        layout,
+        machine: Machine::Control,
+        part,
+    };
+    let mut words = enter(layout, Machine::Control)?;
+    words.push("ovsdb-server".into());
+    words.push(file.into());
+    words.push(format!("--remote=p{}", remote(layout, part)).into());
+    words.push(
+        format!(
+            "--remote=db:{},{},connections",
+            database.name, database.global
+        )
+        .into(),
+    );
+    words.push(option("--pidfile", run_folder.join(format!("{part}.pid"))));
+    words.push(option("--unixctl", run_folder.join(format!("{part}.ctl"))));
+    words.extend(logging(&process));
+    process.start(words, &programs.path())?;
+    let client = |words: &[&str]| {
+        let mut client = command(
+            programs.ovn.bin().join(database.client),
+            ["--no-leader-only", "--timeout=10"],
+        );
+        client
+            .arg(format!("--db={}", remote(layout, part)))
+            .args(words);
+        client
+    };
+    process.wait_ready(Duration::from_secs(60), || {
+        Ok(succeeds(&mut client(&["init"])))
+    })?;
+    let wanted = format!("ptcp:{}:0.0.0.0", database.port);
+    if run(&mut client(&["get-connection"]))?
+        .lines()
+        .all(|line| !line.contains(&wanted))
+    {
+        let probe = format!("inactivity_probe={PROBE}");
+        run(&mut client(&[
+            "set-connection",
+            &wanted,
+            "--",
+            "set",
+            "connection",
+            ".",
+            &probe,
+        ]))?;
+    }
+    Ok(())
+}
+
+/// Makes a database of a schema, unless it is there.
+fn create(file: &Path, schema: &Path, programs: &Programs) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    let aside = file.with_extension("partial");
+    let _ = fs::remove_file(&aside);
+    run(command(programs.ovn.bin().join("ovsdb-tool"), ["create"])
+        .arg(&aside)
+        .arg(schema))?;
+    fs::rename(&aside, file).with_context(|| format!("failed to rename {}", aside.display()))
+}
+
+/// The kind of datapath that nodes get: the kernel's where it has Open vSwitch, else the one in userspace.
+fn datapath() -> &'static str {
+    let there = || Path::new("/sys/module/openvswitch").exists();
+    // Where it is built in, or loaded already, nothing is to be loaded.
+    if there() || (succeeds(&mut command("modprobe", ["-q", "openvswitch"])) && there()) {
+        "system"
+    } else {
+        "netdev"
+    }
+}
+
+/// Starts Open vSwitch on a node, and puts the node's address on `br-phy`.
+pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
+    let datapath = datapath();
+    start_ovsdb(layout, machine, programs)?;
+    configure(layout, machine, datapath, programs)?;
+    let process = Process {
+        layout,
+        machine,
+        part: VSWITCHD,
+    };
+    let mut words = enter(layout, machine)?;
+    // Restarted at once when it crashes: the userspace conntrack of Open vSwitch 3.1 does.
+    words.extend([
+        "ovs-vswitchd".into(),
+        "--monitor".into(),
+        "--pidfile".into(),
+    ]);
+    words.extend(logging(&process));
+    process.start(words, &programs.path())?;
+    process.wait_ready(Duration::from_secs(60), || {
+        Ok(succeeds(&mut within(
+            layout,
+            machine,
+            programs,
+            &["ovs-appctl", "-t", "ovs-vswitchd", "version"],
+        )?))
+    })?;
+    let bridge = |name: &'static str| ["--may-exist", "add-br", name, "--", "set", "bridge", name];
+    let kind = format!("datapath_type={datapath}");
+    let mut words = vec!["ovs-vsctl", "--timeout=60", "--"];
+    words.extend(bridge("br-phy"));
+    words.extend([
+        &kind,
+        "--",
+        "--may-exist",
+        "add-port",
+        "br-phy",
+        "eth0",
+        "--",
+    ]);
+    words.extend(bridge("br-int"));
+    words.extend([
+        &kind,
+        "fail_mode=secure",
+        "other_config:disable-in-band=true",
+    ]);
+    run(&mut within(layout, machine, programs, &words)?)?;
+    start_address(layout, machine, programs)
+}
+
+fn start_ovsdb(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
+    let file = layout.machine_dir(machine).join("ovs/conf.db");
+    create(&file, &programs.ovn.schema("vswitch"), programs)?;
+    let process = Process {
+        layout,
+        machine,
+        part: OVSDB,
+    };
+    let mut words = enter(layout, machine)?;
+    words.extend(["ovsdb-server".into(), file.into()]);
+    words.extend([
+        "--remote=punix:/run/openvswitch/db.sock".into(),
+        "--pidfile".into(),
+    ]);
+    words.extend(logging(&process));
+    process.start(words, &programs.path())?;
+    process.wait_ready(Duration::from_secs(60), || {
+        Ok(succeeds(&mut within(
+            layout,
+            machine,
+            programs,
+            &["ovs-vsctl", "--timeout=5", "--no-wait", "init"],
+        )?))
+    })
+}
+
+/// What ovn-controller reads from the node's database (ovn-controller(8)).
+fn configure(layout: &Layout, machine: Machine, datapath: &str, programs: &Programs) -> Result<()> {
+    let ids = [
+        ("system-id", machine.to_string()),
+        ("hostname", machine.to_string()),
+        (
+            "ovn-remote",
+            format!("tcp:{}:6642", layout.address(Machine::Control)),
+        ),
+        ("ovn-encap-type", "geneve".into()),
+        ("ovn-encap-ip", layout.address(machine).to_string()),
+        ("ovn-bridge", "br-int".into()),
+        ("ovn-bridge-datapath-type", datapath.into()),
+        ("ovn-monitor-all", "true".into()),
+        ("ovn-openflow-probe-interval", "0".into()),
+        ("ovn-remote-probe-interval", PROBE.to_string()),
+    ];
+    let ids: Vec<String> = ids
+        .iter()
+        // Quoted: the database's own syntax has colons.
+        .map(|(key, value)| format!("external_ids:{key}=\"{value}\""))
+        .collect();
+    let mut words = vec![
+        "ovs-vsctl",
+        "--timeout=20",
+        "--no-wait",
+        "set",
+        "Open_vSwitch",
+        ".",
+    ];
+    words.extend(ids.iter().map(String::as_str));
+    run(&mut within(layout, machine, programs, &words)?)?;
+    Ok(())
+}
+
+/// The address of `br-phy` goes with vswitchd where its datapath is in userspace. This process gives it back whenever
+/// the device appears, so that a crash does not cut the node off.
+fn start_address(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
+    let address = format!("{}/24", layout.address(machine));
+    let process = Process {
+        layout,
+        machine,
+        part: ADDRESS,
+    };
+    let mut words = enter(layout, machine)?;
+    let script = r#"
+give() {
+    ip link set br-phy up 2>/dev/null && ip addr replace "$0" dev br-phy && ethtool -K br-phy tx off >/dev/null 2>&1
+}
+give
+ip -o monitor link | while read -r line; do
+    case $line in
+    *Deleted*) ;;
+    *br-phy:*) ip -o addr show dev br-phy 2>/dev/null | grep -q " $0 " || give ;;
+    esac
+done
+"#;
+    words.extend([
+        "sh".into(),
+        "-c".into(),
+        script.into(),
+        address.clone().into(),
+    ]);
+    process.start(words, &programs.path())?;
+    process.wait_ready(Duration::from_secs(30), || {
+        let shown = run(&mut within(
+            layout,
+            machine,
+            programs,
+            &["ip", "-o", "addr", "show", "dev", "br-phy"],
+        )?);
+        Ok(shown.is_ok_and(|text| text.contains(&address)))
+    })
+}
+
+/// Starts ovn-controller.
+pub(crate) fn start_controller(
+    layout: &Layout,
+    machine: Machine,
+    programs: &Programs,
+) -> Result<()> {
+    let process = Process {
+        layout,
+        machine,
+        part: CONTROLLER,
+    };
+    let mut words = enter(layout, machine)?;
+    words.extend([
+        "ovn-controller".into(),
+        "unix:/run/openvswitch/db.sock".into(),
+        "--pidfile".into(),
+    ]);
+    words.extend(logging(&process));
+    process.start(words, &programs.path())?;
+    Ok(())
+}
+
+/// Waits until every node is a chassis.
+pub(crate) fn wait_chassis(layout: &Layout, programs: &Programs) -> Result<()> {
+    for machine in layout.node_machines() {
+        let name = machine.to_string();
+        let mut find = command(
+            programs.ovn.bin().join("ovn-sbctl"),
+            ["--no-leader-only", "--timeout=10"],
+        );
+        find.arg(format!("--db={}", remote(layout, SB)));
+        find.args([
+            "--bare",
+            "--columns=name",
+            "find",
+            "Chassis",
+            &format!("name={name}"),
+        ]);
+        Process {
+            layout,
+            machine,
+            part: CONTROLLER,
+        }
+        .wait_ready(Duration::from_secs(90), || {
+            Ok(run(&mut find).is_ok_and(|found| found.trim() == name))
+        })?;
+    }
+    Ok(())
+}
+
+/// A command on the machine, with the lab's programs.
+pub(crate) fn within(
+    layout: &Layout,
+    machine: Machine,
+    programs: &Programs,
+    words: &[&str],
+) -> Result<Command> {
+    let mut all = enter(layout, machine)?;
+    all.push("env".into());
+    all.push(option("PATH", programs.path()));
+    all.extend(words.iter().map(OsString::from));
+    let (program, args) = all.split_first().context("an empty command")?;
+    Ok(command(program, args))
+}

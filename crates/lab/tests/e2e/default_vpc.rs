@@ -1,0 +1,78 @@
+//! The default Vpc: nodes reach its Pods, its Pods reach the API server.
+
+use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on};
+use crate::scene::Scene;
+
+#[test]
+fn scenario_2_nodes_and_pods_of_the_default_vpc_reach_each_other() {
+    let scene = Scene::new("default-vpc");
+    for (i, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
+        scene.server(&format!("s{i}"), "ovn-default", node, "web");
+    }
+    scene.client("c", "ovn-default", "node-2");
+    scene.pods_ready();
+    for node in ["node-1", "node-2", "node-3"] {
+        for server in ["s0", "s1", "s2"] {
+            let printed = on(
+                node,
+                &format!("curl -s -m 3 http://{}:8080/hostname", scene.pod_ip(server)),
+            );
+            assert_eq!(printed.out.trim(), server, "{node}: {}", printed.err);
+        }
+    }
+    for server in ["s0", "s1", "s2"] {
+        assert_eq!(
+            scene.ask("c", &scene.pod_ip(server), 8080, 2).names(),
+            [server]
+        );
+        assert_eq!(
+            scene.source_seen("c", &scene.pod_ip(server), 8080),
+            scene.pod_ip("c"),
+            "Pod to Pod keeps the source"
+        );
+    }
+}
+
+#[test]
+fn a_pod_of_the_default_vpc_reaches_the_api_server_by_its_cluster_ip() {
+    let scene = Scene::new("api-server");
+    for (i, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
+        scene.client(&format!("c{i}"), "ovn-default", node);
+    }
+    scene.pods_ready();
+    let vip = get(&["-n", "default", "service", "kubernetes"])["spec"]["clusterIP"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    for client in ["c0", "c1", "c2"] {
+        let script =
+            format!("curl -sk -m 5 -o /dev/null -w '%{{http_code}}' https://{vip}:443/version");
+        eventually(&format!("{client} reaches the API server"), SOON, || {
+            let printed = in_pod(&scene.name, client, &script);
+            // Answered at all: anonymous requests are refused or served as the cluster's RBAC has it.
+            if ["200", "401", "403"].contains(&printed.out.trim()) {
+                Ok(())
+            } else {
+                Err(format!("{printed:?}"))
+            }
+        });
+    }
+}
+
+#[test]
+fn kubectl_logs_exec_and_port_forward_work_in_every_vpc() {
+    let mut scene = Scene::new("kubectl");
+    scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    scene.server("own", "a", "node-1", "web");
+    scene.server("default", "ovn-default", "node-1", "web");
+    scene.pods_ready();
+    for pod in ["own", "default"] {
+        assert_eq!(in_pod(&scene.name, pod, "hostname").must().trim(), pod);
+        assert!(
+            kubectl(&["-n", &scene.name, "logs", pod])
+                .must()
+                .contains("Started"),
+            "the log of {pod}"
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! Who must not be reached: other Vpcs, the nodes' network, the join network.
+
+use crate::cluster::{get, in_pod};
+use crate::scene::Scene;
+
+#[test]
+fn a_tenant_reaches_neither_other_vpcs_nor_nodes_nor_the_outside() {
+    let mut scene = Scene::new("isolation");
+    scene.vpc("l", &[("l1", "10.7.1.0/24")]);
+    scene.vpc("r", &[("r1", "10.8.1.0/24")]);
+    scene.server("left", "l1", "node-1", "left");
+    scene.server("right", "r1", "node-1", "right");
+    scene.server("default", "ovn-default", "node-1", "default");
+    scene.client("c", "l1", "node-2");
+    scene.pods_ready();
+    let nodes = get(&["nodes"]);
+    let node = nodes["items"][0]["status"]["addresses"][0]["address"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let join = get(&["-n", "ycloud-system", "vnic", "node-1"])["status"]["ip"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(!join.is_empty() && !node.is_empty());
+    // The client can reach what it should: otherwise silence proves nothing.
+    assert_eq!(
+        scene.ask("c", &scene.pod_ip("left"), 8080, 1).names(),
+        ["left"]
+    );
+    for (what, address, port) in [
+        ("a Pod of another Vpc", scene.pod_ip("right"), 8080),
+        ("a Pod of the default Vpc", scene.pod_ip("default"), 8080),
+        ("a node", node, 10250),
+        ("a node's join address", join, 10250),
+        ("the API server's ClusterIP", "10.96.0.1".into(), 443),
+    ] {
+        let tcp = in_pod(&scene.name, "c", &format!("nc -z -w 2 {address} {port}"));
+        assert!(
+            !tcp.ok,
+            "{what} at {address}:{port} answers TCP to a tenant"
+        );
+        let ping = in_pod(&scene.name, "c", &format!("ping -c 1 -W 1 {address}"));
+        assert!(!ping.ok, "{what} at {address} answers ICMP to a tenant");
+    }
+}
+
+#[test]
+fn a_spoofed_source_address_does_not_pass() {
+    let mut scene = Scene::new("spoof");
+    scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    scene.server("s0", "a", "node-1", "web");
+    let subnet = scene.full("a");
+    // NET_ADMIN inside its own namespace: what a hostile guest has.
+    crate::cluster::apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: c, namespace: {ns}, annotations: {{iaas.yusur.io/subnet: {subnet}}}}}
+spec:
+  nodeName: node-2
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: tools
+      image: ycloud.io/tools:v1
+      imagePullPolicy: IfNotPresent
+      command: [sleep, infinity]
+      securityContext: {{capabilities: {{add: [NET_ADMIN]}}}}
+",
+        ns = scene.name
+    ))
+    .must();
+    scene.pods_ready();
+    let server = scene.pod_ip("s0");
+    assert_eq!(scene.ask("c", &server, 8080, 1).failed, 0);
+    in_pod(&scene.name, "c", "ip address add 10.0.1.77/32 dev eth0").must();
+    let spoofed = in_pod(
+        &scene.name,
+        "c",
+        &format!("curl -s -m 2 --interface 10.0.1.77 http://{server}:8080/clientip"),
+    );
+    assert!(
+        !spoofed.ok,
+        "a source address that is not its own passed: {}",
+        spoofed.out
+    );
+}

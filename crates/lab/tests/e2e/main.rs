@@ -1,0 +1,19 @@
+//! End-to-end tests: objects in, packets out, on a lab that is already up with ycloud installed.
+//!
+//! `YCLOUD_LAB` names the lab (default `test`); `scripts/test` brings it up and takes it down. Each test has a
+//! namespace, Vpcs and Subnets of its own and removes them, also when it fails. Names that start with `scenario` run on
+//! every OVN version that the lab knows.
+
+mod bad_input;
+mod cluster;
+mod control_plane;
+mod default_vpc;
+mod endpoints;
+mod isolation;
+mod northbound;
+mod pools;
+mod probes;
+mod restart;
+mod scenario_cluster_ip;
+mod scene;
+mod sctp;
