@@ -9,7 +9,7 @@ use crate::layout::{Layout, Machine, OvnVersion};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
 use crate::{
-    apt, certs, cleanup, image, kubernetes, net, node, ovn, ovn_packages, state, toolchain,
+    apt, certs, cleanup, ext, image, kubernetes, net, node, ovn, ovn_packages, state, toolchain,
 };
 
 pub(crate) fn packages(progress: &Progress) -> Result<()> {
@@ -69,14 +69,18 @@ pub(crate) fn cached_images(programs: &Programs) -> Result<PathBuf> {
     image::golden(&image::ensure(&programs.toolchain, &step)?, &step)
 }
 
-/// Certificates, the underlay, the machines without a process of their own, and the link to the root namespace.
+/// Certificates, the networks, the machines without a process of their own, and the link to the root namespace.
 pub(crate) fn network(layout: &Layout) -> Result<()> {
     certs::ensure(layout)?;
     net::ensure_underlay(layout)?;
     cleanup::control_if_broken(layout);
-    for machine in [Machine::Control, Machine::External] {
+    for machine in layout.machines() {
+        net::set_joined(layout, machine, true)?;
+    }
+    for machine in [Machine::Control, Machine::External, Machine::Upstream] {
         net::ensure_machine(layout, machine)?;
     }
+    ext::ensure_routes(layout)?;
     net::ensure_root_link(layout)
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use ycloud_lab::{BenchOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions};
+use ycloud_lab::{BenchOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions, ext};
 
 /// Real Kubernetes on real OVN on one machine, each node a network namespace
 #[derive(Debug, Parser)]
@@ -45,11 +45,23 @@ enum Action {
     /// List every process; fails if one is dead
     Status,
     /// Kill a process, as `status` names it, and start it again
-    Restart {
-        /// Where it runs
+    Restart(Part),
+    /// Kill a process, as `status` names it; `start` or `up` starts it again
+    Stop(Part),
+    /// Start whatever does not run on a machine
+    Start {
+        /// The machine
         machine: Machine,
-        /// Its name, such as ovn-controller or kube-apiserver
-        part: String,
+    },
+    /// Cut a machine off from all networks at once, as if it had died; its processes go on
+    Isolate {
+        /// The machine
+        machine: Machine,
+    },
+    /// Join a machine to its networks again
+    Rejoin {
+        /// The machine
+        machine: Machine,
     },
     /// Build ycloud and load its image into the nodes
     Load,
@@ -74,7 +86,7 @@ enum Action {
     /// Run ovn-sbctl on the Southbound database
     #[command(disable_help_flag = true)]
     OvnSbctl(Words),
-    /// Run a command on a machine: control, external, node-1, node-2, …
+    /// Run a command on a machine: control, external, upstream, node-1, node-2, …
     Exec {
         /// The machine
         machine: Machine,
@@ -86,6 +98,14 @@ enum Action {
     Logs(Logs),
     /// Print what makes this shell use the lab: eval "$(cargo lab env)"
     Env,
+}
+
+#[derive(Debug, Args)]
+struct Part {
+    /// Where it runs
+    machine: Machine,
+    /// Its name, such as ovn-controller or kube-apiserver
+    part: String,
 }
 
 #[derive(Debug, Args)]
@@ -159,7 +179,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         })?,
         Action::Down => lab.down()?,
         Action::Status => return status(&lab),
-        Action::Restart { machine, part } => lab.restart(machine, &part)?,
+        Action::Restart(Part { machine, part }) => lab.restart(machine, &part)?,
+        Action::Stop(Part { machine, part }) => lab.stop(machine, &part)?,
+        Action::Start { machine } => lab.start(machine)?,
+        Action::Isolate { machine } => lab.isolate(machine)?,
+        Action::Rejoin { machine } => lab.rejoin(machine)?,
         Action::Load => lab.load()?,
         Action::Build { ovn } => Lab::build(ovn)?,
         Action::Tools { ovn } => println!("{}", Lab::tools(ovn)?.display()),
@@ -191,6 +215,16 @@ fn become_it(mut command: Command) -> Result<ExitCode> {
 fn status(lab: &Lab) -> Result<ExitCode> {
     let parts = lab.status()?;
     print!("{}", table(&parts));
+    println!(
+        "external   a machine outside the cluster: {} and {}",
+        lab.address(Machine::External)?,
+        ext::EXTERNAL
+    );
+    println!(
+        "upstream   the router of the network {}: {}",
+        ext::NETWORK,
+        ext::ROUTER
+    );
     let dead = parts.iter().filter(|part| part.pid.is_none()).count();
     if dead > 0 {
         eprintln!(

@@ -15,7 +15,7 @@ use crate::layout::{self, Layout, Machine, OvnVersion};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
-use crate::{cleanup, host, image, kubernetes, ovn, ovn_packages, state};
+use crate::{cleanup, host, image, kubernetes, net, ovn, ovn_packages, state};
 
 /// What [`Lab::up`] shall make.
 #[derive(Clone, Copy, Debug)]
@@ -158,9 +158,18 @@ impl Lab {
     /// # Errors
     /// When there is no such part on that machine, or it does not come back: with the end of its log.
     pub fn restart(&self, machine: Machine, part: &str) -> Result<()> {
+        self.stop(machine, part)?;
+        self.start(machine)
+    }
+
+    /// Kills a process of the lab, without a chance to clean up. It stays dead until [`Lab::start`] or [`Lab::up`].
+    ///
+    /// # Errors
+    /// When there is no such part on that machine.
+    pub fn stop(&self, machine: Machine, part: &str) -> Result<()> {
         require_root()?;
         let _lock = state::lock_lab(&self.name)?;
-        let (layout, programs) = self.parts()?;
+        let layout = self.layout()?;
         let Some((_, part)) = parts(&layout)
             .into_iter()
             .find(|known| *known == (machine, part))
@@ -176,18 +185,54 @@ impl Lab {
             part,
         }
         .kill();
-        let progress = Progress::new();
-        progress.step(
-            &format!("{part} on {machine} again"),
+        Ok(())
+    }
+
+    /// Starts every process of the machine that does not run.
+    ///
+    /// # Errors
+    /// When there is no such lab or machine, or a process does not come up: with the end of its log.
+    pub fn start(&self, machine: Machine) -> Result<()> {
+        require_root()?;
+        let _lock = state::lock_lab(&self.name)?;
+        let (layout, programs) = self.parts()?;
+        self.check_machine(&layout, machine)?;
+        Progress::new().step(
+            &format!("what does not run on {machine}"),
             |step| match machine {
                 Machine::Node(_) => {
                     let images = cached_images(&programs)?;
                     start_node(&layout, machine, &programs, &images, step)?;
                     kubernetes::start_kubelet(&layout, machine, &programs)
                 }
-                _ => start_control(&layout, &programs),
+                Machine::Control => start_control(&layout, &programs),
+                Machine::External | Machine::Upstream => Ok(()),
             },
         )
+    }
+
+    /// Cuts a machine off: its ports on all networks go down at once. To all others it is dead, while its processes go on.
+    /// Lasts until [`Lab::rejoin`] or [`Lab::up`].
+    ///
+    /// # Errors
+    /// When there is no such lab or machine.
+    pub fn isolate(&self, machine: Machine) -> Result<()> {
+        self.set_joined(machine, false)
+    }
+
+    /// Joins a machine to its networks again.
+    ///
+    /// # Errors
+    /// When there is no such lab or machine.
+    pub fn rejoin(&self, machine: Machine) -> Result<()> {
+        self.set_joined(machine, true)
+    }
+
+    fn set_joined(&self, machine: Machine, joined: bool) -> Result<()> {
+        require_root()?;
+        let layout = self.layout()?;
+        self.check_machine(&layout, machine)?;
+        net::set_joined(&layout, machine, joined)
     }
 
     /// Takes the lab away: processes, namespaces, links, mounts, cgroups, its files, and, with the last lab, what labs
@@ -251,7 +296,7 @@ impl Lab {
         Ok(self.layout()?.kubeconfig())
     }
 
-    /// The machine's address on the nodes' physical network.
+    /// The machine's address on the nodes' network; of the upstream router, the one on the network `ext`.
     ///
     /// # Errors
     /// When there is no such lab.
@@ -311,13 +356,7 @@ impl Lab {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Command> {
         let (layout, programs) = self.parts()?;
-        if !layout.machines().contains(&machine) {
-            bail!(
-                "the lab {} has no {machine}: it has {} nodes",
-                self.name,
-                layout.nodes
-            );
-        }
+        self.check_machine(&layout, machine)?;
         let mut words = enter(&layout, machine)?;
         words.push("env".into());
         let mut path = OsString::from("PATH=");
@@ -362,6 +401,17 @@ impl Lab {
         state::load(name)?.with_context(|| {
             format!("there is no lab {name}: `cargo lab --name {name} up` makes it")
         })
+    }
+
+    fn check_machine(&self, layout: &Layout, machine: Machine) -> Result<()> {
+        if !layout.machines().contains(&machine) {
+            bail!(
+                "the lab {} has no {machine}: it has {} nodes",
+                self.name,
+                layout.nodes
+            );
+        }
+        Ok(())
     }
 
     fn parts(&self) -> Result<(Layout, Programs)> {

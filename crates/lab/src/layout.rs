@@ -24,8 +24,10 @@ pub(crate) const MAX_NODES: u8 = 99;
 pub enum Machine {
     /// Runs etcd, Kubernetes' control plane, and OVN's databases and northd.
     Control,
-    /// A machine outside the cluster, on the nodes' physical network.
+    /// A machine outside the cluster: on the nodes' network, and beyond the upstream router.
     External,
+    /// The router of the physical network that carries elastic addresses ([`crate::ext`]).
+    Upstream,
     /// A node of the cluster, counted from 1.
     Node(u8),
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Machine {
         match self {
             Self::Control => f.write_str("control"),
             Self::External => f.write_str("external"),
+            Self::Upstream => f.write_str("upstream"),
             Self::Node(number) => write!(f, "node-{number}"),
         }
     }
@@ -47,12 +50,67 @@ impl FromStr for Machine {
         match text {
             "control" => Ok(Self::Control),
             "external" => Ok(Self::External),
+            "upstream" => Ok(Self::Upstream),
             _ => match text.strip_prefix("node-").map(u8::from_str) {
                 Some(Ok(number)) if (1..=MAX_NODES).contains(&number) => Ok(Self::Node(number)),
                 _ => bail!(
-                    "no machine is called {text:?}; there are control, external, node-1, node-2, …"
+                    "no machine is called {text:?}; there are control, external, upstream, node-1, node-2, …"
                 ),
             },
+        }
+    }
+}
+
+/// A network of the lab: a bridge in the underlay's namespace, and the same device on every machine that is on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// The nodes' own: Kubernetes, OVN's databases, tunnels.
+    Underlay,
+    /// The physical network `ext` of elastic addresses, untagged.
+    Ext,
+    /// VLAN 100 of `ext`: a bridge of its own, as kernels without 802.1Q could not take its tag off. The nodes' `br-ext`
+    /// does.
+    ExtVlan,
+}
+
+impl Network {
+    pub fn all() -> [Self; 3] {
+        [Self::Underlay, Self::Ext, Self::ExtVlan]
+    }
+
+    /// The networks that the machine is on.
+    pub fn of(machine: Machine) -> &'static [Self] {
+        match machine {
+            Machine::Control | Machine::External => &[Self::Underlay],
+            Machine::Upstream => &[Self::Ext, Self::ExtVlan],
+            Machine::Node(_) => &[Self::Underlay, Self::Ext, Self::ExtVlan],
+        }
+    }
+
+    /// The bridge's name in the underlay's namespace.
+    pub fn bridge(self) -> &'static str {
+        match self {
+            Self::Underlay => "br0",
+            Self::Ext => "br1",
+            Self::ExtVlan => "br2",
+        }
+    }
+
+    /// The device's name on each machine.
+    pub fn device(self) -> &'static str {
+        match self {
+            Self::Underlay => "eth0",
+            Self::Ext => "eth1",
+            Self::ExtVlan => "eth2",
+        }
+    }
+
+    /// The bridge's port to the machine.
+    pub fn port(self, machine: Machine) -> String {
+        match self {
+            Self::Underlay => format!("p-{machine}"),
+            Self::Ext => format!("x-{machine}"),
+            Self::ExtVlan => format!("v-{machine}"),
         }
     }
 }
@@ -118,7 +176,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// All machines, nodes last.
     pub fn machines(&self) -> Vec<Machine> {
-        [Machine::Control, Machine::External]
+        [Machine::Control, Machine::External, Machine::Upstream]
             .into_iter()
             .chain(self.node_machines())
             .collect()
@@ -137,17 +195,18 @@ impl Layout {
         format!("{}{machine}", Self::netns_prefix(&self.name))
     }
 
-    /// The namespace of the bridge that joins the machines.
+    /// The namespace of the bridges that join the machines.
     pub fn underlay_netns(&self) -> String {
         format!("{}underlay", Self::netns_prefix(&self.name))
     }
 
-    /// The machine's address on the underlay, a /24.
+    /// The machine's address on the underlay, a /24. The upstream router is not there: its address on the network `ext`.
     pub fn address(&self, machine: Machine) -> Ipv4Addr {
         let host = match machine {
             Machine::Control => 100,
             Machine::External => 200,
             Machine::Node(number) => number,
+            Machine::Upstream => return crate::ext::ROUTER,
         };
         Ipv4Addr::new(172, 31, self.index, host)
     }
@@ -165,11 +224,6 @@ impl Layout {
     /// The link's name in the root namespace.
     pub fn root_device(&self) -> String {
         format!("yclab{}", self.index)
-    }
-
-    /// The machine's port on the underlay's bridge.
-    pub fn bridge_port(machine: Machine) -> String {
-        format!("p-{machine}")
     }
 
     pub fn state(&self) -> PathBuf {
@@ -257,8 +311,15 @@ mod tests {
             ..layout()
         };
         assert!(layout.root_device().len() <= 15);
-        assert!(Layout::bridge_port(Machine::Node(MAX_NODES)).len() <= 15);
-        assert!(Layout::bridge_port(Machine::External).len() <= 15);
+        for machine in [
+            Machine::Node(MAX_NODES),
+            Machine::External,
+            Machine::Upstream,
+        ] {
+            for network in Network::of(machine) {
+                assert!(network.port(machine).len() <= 15);
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Real etcd, Kubernetes, containerd and OVN/Open vSwitch on one machine: each node is a set of namespaces.
 //!
 //! A lab has a control machine (etcd, Kubernetes' control plane, OVN's databases and northd), nodes (kubelet,
-//! containerd, Open vSwitch, ovn-controller) and an external machine, joined by a bridge in a namespace of its own. The
-//! only link to the root namespace leads to the control machine, so that `kubectl` reaches the API server; nothing in
-//! a lab has a route beyond it.
+//! containerd, Open vSwitch, ovn-controller) and an external machine, joined by a bridge in a namespace of its own. A second
+//! network, `ext`, carries elastic addresses between the nodes and an upstream router ([`ext`]). The only link to the root
+//! namespace leads to the control machine, so that `kubectl` reaches the API server; nothing in a lab has a route beyond
+//! it.
 //!
 //! ```no_run
 //! use ycloud_lab::{Lab, Machine, UpOptions};
@@ -25,6 +26,7 @@ mod cgroup;
 mod cleanup;
 mod command;
 mod demo;
+pub mod ext;
 mod host;
 mod image;
 mod install;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::command::{command, run, run_words, succeeds};
-use crate::layout::{Layout, Machine};
+use crate::layout::{Layout, Machine, Network};
 
 /// The file that stands for a named network namespace (ip-netns(8)).
 pub(crate) fn path(netns: &str) -> PathBuf {
@@ -55,7 +55,7 @@ fn has_link(netns: &str, device: &str) -> bool {
     succeeds(&mut command("ip", ["-n", netns, "link", "show", device]))
 }
 
-fn sysctl(netns: &str, setting: &str) -> Result<()> {
+pub(crate) fn sysctl(netns: &str, setting: &str) -> Result<()> {
     run_words(&[
         "nsenter",
         &format!("--net={}", path(netns).display()),
@@ -82,14 +82,17 @@ fn no_tx_offload(netns: &str, device: &str) -> Result<()> {
     Ok(())
 }
 
-/// The underlay: a bridge in a namespace of its own.
+/// The underlay: the bridges of all networks, in a namespace of its own.
 pub(crate) fn ensure_underlay(layout: &Layout) -> Result<()> {
     let netns = layout.underlay_netns();
     ensure(&netns)?;
-    if !has_link(&netns, "br0") {
-        run_words(&["ip", "-n", &netns, "link", "add", "br0", "type", "bridge"])?;
+    for network in Network::all() {
+        let bridge = network.bridge();
+        if !has_link(&netns, bridge) {
+            run_words(&["ip", "-n", &netns, "link", "add", bridge, "type", "bridge"])?;
+        }
+        run_words(&["ip", "-n", &netns, "link", "set", bridge, "up"])?;
     }
-    run_words(&["ip", "-n", &netns, "link", "set", "br0", "up"])?;
     // Present only where br_netfilter is loaded: the bridge must not ask any firewall.
     for call in [
         "bridge-nf-call-iptables",
@@ -103,40 +106,83 @@ pub(crate) fn ensure_underlay(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// A machine's namespace and its link `eth0` to the underlay. A node's address is not here: Open vSwitch carries it.
+/// A pair of links between `device` in one namespace and `peer` in another, both up, unless it is there. Returns whether
+/// it was made.
+pub(crate) fn ensure_pair(
+    (netns, device): (&str, &str),
+    (peer_netns, peer): (&str, &str),
+) -> Result<bool> {
+    if has_link(netns, device) && has_link(peer_netns, peer) {
+        return Ok(false);
+    }
+    // One end of a pair may be left of a namespace that the kernel is still burying.
+    for (netns, device) in [(netns, device), (peer_netns, peer)] {
+        if has_link(netns, device) {
+            delete_link(netns, device)?;
+        }
+    }
+    run_words(&[
+        "ip", "link", "add", device, "netns", netns, "type", "veth", "peer", "name", peer, "netns",
+        peer_netns,
+    ])?;
+    for (netns, device) in [(netns, device), (peer_netns, peer)] {
+        run_words(&["ip", "-n", netns, "link", "set", device, "up"])?;
+    }
+    Ok(true)
+}
+
+/// A machine's namespace and its links to its networks. A node's address is not here: Open vSwitch carries it.
 pub(crate) fn ensure_machine(layout: &Layout, machine: Machine) -> Result<()> {
-    let (netns, underlay, port) = (
-        layout.netns(machine),
-        layout.underlay_netns(),
-        Layout::bridge_port(machine),
-    );
+    let (netns, underlay) = (layout.netns(machine), layout.underlay_netns());
     ensure(&netns)?;
-    if !has_link(&netns, "eth0") || !has_link(&underlay, &port) {
-        // One end of a pair may be left of a namespace that the kernel is still burying.
-        for (netns, device) in [(&netns, "eth0"), (&underlay, port.as_str())] {
-            if has_link(netns, device) {
-                delete_link(netns, device)?;
+    for network in Network::of(machine) {
+        let (device, port) = (network.device(), network.port(machine));
+        ensure_pair((&netns, device), (&underlay, &port))?;
+        no_tx_offload(&netns, device)?;
+        no_tx_offload(&underlay, &port)?;
+        let bridge = network.bridge();
+        run_words(&[
+            "ip", "-n", &underlay, "link", "set", &port, "master", bridge,
+        ])?;
+        run_words(&["ip", "-n", &netns, "link", "set", device, "up"])?;
+    }
+    match machine {
+        Machine::Node(_) => {
+            sysctl(&netns, "net.ipv4.ip_forward=1")?;
+            // Open vSwitch has these; the node's own stack, which sees a copy of all that arrives, must not answer there.
+            for device in [Network::Ext, Network::ExtVlan].map(Network::device) {
+                sysctl(&netns, &format!("net.ipv4.conf.{device}.arp_ignore=8"))?;
+                sysctl(&netns, &format!("net.ipv6.conf.{device}.disable_ipv6=1"))?;
             }
         }
-        run_words(&[
-            "ip", "link", "add", "eth0", "netns", &netns, "type", "veth", "peer", "name", &port,
-            "netns", &underlay,
-        ])?;
-    }
-    no_tx_offload(&netns, "eth0")?;
-    no_tx_offload(&underlay, &port)?;
-    run_words(&[
-        "ip", "-n", &underlay, "link", "set", &port, "master", "br0", "up",
-    ])?;
-    run_words(&["ip", "-n", &netns, "link", "set", "eth0", "up"])?;
-    match machine {
-        Machine::Node(_) => sysctl(&netns, "net.ipv4.ip_forward=1")?,
         Machine::Control | Machine::External => {
             sysctl(&netns, "net.ipv4.ip_forward=0")?;
-            let address = format!("{}/24", layout.address(machine));
-            run_words(&[
-                "ip", "-n", &netns, "addr", "replace", &address, "dev", "eth0",
-            ])?;
+            add_address(&netns, "eth0", &format!("{}/24", layout.address(machine)))?;
+        }
+        Machine::Upstream => {}
+    }
+    Ok(())
+}
+
+/// Gives a device an address, such as `198.51.100.1/24`, unless it has it. One of IPv6 serves at once.
+pub(crate) fn add_address(netns: &str, device: &str, address: &str) -> Result<()> {
+    let mut words = vec!["ip", "-n", netns, "addr", "replace", address, "dev", device];
+    if address.contains(':') {
+        words.push("nodad");
+    }
+    run_words(&words)?;
+    Ok(())
+}
+
+/// Cuts the machine off from all networks at once, or joins it to them again: its ports on the bridges go down, or up. Those
+/// that are not there yet are left out.
+pub(crate) fn set_joined(layout: &Layout, machine: Machine, joined: bool) -> Result<()> {
+    let underlay = layout.underlay_netns();
+    for network in Network::of(machine) {
+        let port = network.port(machine);
+        if has_link(&underlay, &port) {
+            let state = if joined { "up" } else { "down" };
+            run_words(&["ip", "-n", &underlay, "link", "set", &port, state])?;
         }
     }
     Ok(())
@@ -161,16 +207,11 @@ pub(crate) fn ensure_root_link(layout: &Layout) -> Result<()> {
         &device,
     ])?;
     run_words(&["ip", "link", "set", &device, "up"])?;
-    run_words(&[
-        "ip",
-        "-n",
+    add_address(
         &control,
-        "addr",
-        "replace",
-        &format!("{}/30", layout.control_address()),
-        "dev",
         "root0",
-    ])?;
+        &format!("{}/30", layout.control_address()),
+    )?;
     run_words(&["ip", "-n", &control, "link", "set", "root0", "up"])?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::command::{command, run, succeeds};
+use crate::ext;
 use crate::layout::{Layout, Machine};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
@@ -215,27 +216,32 @@ pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Program
             &["ovs-appctl", "-t", "ovs-vswitchd", "version"],
         )?))
     })?;
-    let bridge = |name: &'static str| ["--may-exist", "add-br", name, "--", "set", "bridge", name];
-    let kind = format!("datapath_type={datapath}");
-    let mut words = vec!["ovs-vsctl", "--timeout=60", "--"];
-    words.extend(bridge("br-phy"));
-    words.extend([
-        &kind,
-        "--",
-        "--may-exist",
-        "add-port",
-        "br-phy",
-        "eth0",
-        "--",
-    ]);
-    words.extend(bridge("br-int"));
-    words.extend([
-        &kind,
-        "fail_mode=secure",
-        "other_config:disable-in-band=true",
-    ]);
+    let words = bridges(datapath);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     run(&mut within(layout, machine, programs, &words)?)?;
     start_address(layout, machine, programs)
+}
+
+/// The `ovs-vsctl` that makes a node's bridges: `br-phy` with the underlay, `br-ext` with the physical network of elastic
+/// addresses (its VLAN 100 by a port of its own, so none of it may go by the other), and `br-int`.
+fn bridges(datapath: &str) -> Vec<String> {
+    let commands = [
+        format!("--may-exist add-br br-phy -- set bridge br-phy datapath_type={datapath}"),
+        "--may-exist add-port br-phy eth0".to_owned(),
+        format!("--may-exist add-br br-ext -- set bridge br-ext datapath_type={datapath}"),
+        "--may-exist add-port br-ext eth1 -- set port eth1 trunks=0".to_owned(),
+        format!(
+            "--may-exist add-port br-ext eth2 -- set port eth2 tag={}",
+            ext::VLAN
+        ),
+        format!(
+            "--may-exist add-br br-int -- set bridge br-int datapath_type={datapath} fail_mode=secure other_config:disable-in-band=true"
+        ),
+    ];
+    format!("ovs-vsctl --timeout=60 -- {}", commands.join(" -- "))
+        .split(' ')
+        .map(str::to_owned)
+        .collect()
 }
 
 fn start_ovsdb(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
@@ -276,6 +282,7 @@ fn configure(layout: &Layout, machine: Machine, datapath: &str, programs: &Progr
         ("ovn-encap-type", "geneve".into()),
         ("ovn-encap-ip", layout.address(machine).to_string()),
         ("ovn-bridge", "br-int".into()),
+        ("ovn-bridge-mappings", format!("{}:br-ext", ext::NETWORK)),
         ("ovn-bridge-datapath-type", datapath.into()),
         ("ovn-monitor-all", "true".into()),
         ("ovn-openflow-probe-interval", "0".into()),

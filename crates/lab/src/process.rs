@@ -297,7 +297,7 @@ pub(crate) fn enter(layout: &Layout, machine: Machine) -> Result<Vec<OsString>> 
                 "--".into(),
             ]
         }
-        Machine::Control | Machine::External => {
+        Machine::Control | Machine::External | Machine::Upstream => {
             vec![
                 "nsenter".into(),
                 format!("--net=/run/netns/{}", layout.netns(machine)).into(),

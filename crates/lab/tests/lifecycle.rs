@@ -215,3 +215,84 @@ fn an_up_that_is_killed_at_any_moment_is_no_obstacle() {
     lab.0.down().unwrap();
     assert_eq!(traces(name), Vec::<String>::new());
 }
+
+#[test]
+fn elastic_addresses_have_a_physical_network_and_a_node_can_be_cut_off() {
+    let name = "life-ext";
+    let lab = Guard::new(name);
+    lab.0.up(&options()).unwrap();
+    let node = Machine::Node(1);
+    let says = |machine, script: &str| {
+        let mut command = lab.0.exec(machine, ["sh", "-c", script]).unwrap();
+        let output = command.output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    // What OVN will be: ports of `br-ext` that own the gateway's address and one elastic address, untagged and in the VLAN.
+    let (made, _) = says(
+        node,
+        "set -e
+        ip netns add gateway
+        ovs-vsctl add-port br-ext u0 -- set interface u0 type=internal
+        ovs-vsctl add-port br-ext v0 tag=100 -- set interface v0 type=internal
+        ip link set u0 netns gateway
+        ip link set v0 netns gateway
+        ip netns exec gateway sysctl -qw net.ipv4.conf.all.arp_ignore=1
+        ip -n gateway link set u0 up
+        ip -n gateway link set v0 up
+        ip -n gateway addr add 198.51.100.2/24 dev u0
+        ip -n gateway addr add 192.0.2.7/32 dev u0
+        ip -n gateway addr add 2001:db8:200::2/64 dev u0 nodad
+        ip -n gateway addr add 2001:db8:201::7/128 dev u0 nodad
+        ip -n gateway addr add 203.0.113.130/25 dev v0
+        ip -n gateway addr add 203.0.113.131/32 dev u0
+        ip -n gateway route add default via 198.51.100.1
+        ip -n gateway route add default via 2001:db8:200::1",
+    );
+    assert!(made);
+    let reaches =
+        |machine, to: &str| says(machine, &format!("ping -c 1 -W 2 {to} >/dev/null 2>&1")).0;
+    for to in [
+        "198.51.100.1",
+        "198.51.100.2",
+        "192.0.2.7",
+        "203.0.113.130",
+        "2001:db8:201::7",
+    ] {
+        assert!(reaches(Machine::External, to), "{to} does not answer");
+    }
+    // The VLAN and the untagged network are two.
+    assert!(!reaches(Machine::External, "203.0.113.131"));
+
+    lab.0.isolate(node).unwrap();
+    assert!(!reaches(Machine::External, "192.0.2.7"));
+    assert!(!reaches(
+        Machine::Control,
+        &lab.0.address(node).unwrap().to_string()
+    ));
+    lab.0.rejoin(node).unwrap();
+    assert!(reaches(Machine::External, "192.0.2.7"));
+    assert!(reaches(
+        Machine::Control,
+        &lab.0.address(node).unwrap().to_string()
+    ));
+
+    // No way out: neither to this machine nor beyond it.
+    let (_, routes) = says(Machine::Upstream, "ip route; ip -6 route");
+    assert!(!routes.contains("default"), "{routes}");
+    for (machine, to) in [
+        (Machine::Upstream, "172.30.0.1"),
+        (Machine::External, "172.30.0.1"),
+    ] {
+        assert!(!reaches(machine, to), "{machine} reaches {to}");
+    }
+
+    lab.0.stop(node, "ovs-vswitchd").unwrap();
+    assert_eq!(dead(&lab.0).len(), 1);
+    lab.0.start(node).unwrap();
+    assert_eq!(dead(&lab.0), []);
+    lab.0.down().unwrap();
+    assert_eq!(traces(name), Vec::<String>::new());
+}
