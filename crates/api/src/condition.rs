@@ -31,7 +31,7 @@ pub mod reason {
     pub const ADDRESS_TAKEN: &str = "AddressTaken";
     /// The address lies outside the subnet, or is its gateway or excluded.
     pub const ADDRESS_NOT_IN_SUBNET: &str = "AddressNotInSubnet";
-    /// The subnet has no free address.
+    /// The subnet or EipGateway has no free address.
     pub const EXHAUSTED: &str = "AddressesExhausted";
     /// The API server refused an object made for this one.
     pub const REFUSED: &str = "Refused";
@@ -47,6 +47,10 @@ pub mod reason {
     pub const PROGRAMMED: &str = "Programmed";
     /// All is well.
     pub const READY: &str = "Ready";
+    /// No node can carry the gateway.
+    pub const NO_NODES: &str = "NoNodes";
+    /// The EIPs and Vpcs of a Service hang on different EipGateways.
+    pub const OTHER_GATEWAY: &str = "OtherGateway";
     /// Still used by the objects named in the message.
     pub const IN_USE: &str = "InUse";
 }

@@ -13,6 +13,16 @@ pub const VPC: &str = "iaas.yusur.io/vpc";
 /// Service annotation: the scope, as in `YusurService.spec.scope`. Default: `vpc`.
 pub const SCOPE: &str = "iaas.yusur.io/scope";
 
+/// Service annotation: name of an Eip of the Service's namespace, or an IPv4 address. Default: an Eip of the Service's
+/// name, which ycloud-controller makes. An address that no Eip of the namespace holds or asks for: likewise, with it.
+pub const EIP: &str = "iaas.yusur.io/eip";
+
+/// Service annotation: name of the EipGateway of an Eip that is made for the Service. Default: the Vpc's.
+pub const EIP_GATEWAY: &str = "iaas.yusur.io/eip-gateway";
+
+/// `spec.loadBalancerClass` of the Services that take an EIP; with `spec.type` LoadBalancer.
+pub const LOAD_BALANCER_CLASS: &str = "iaas.yusur.io/eip";
+
 /// Service annotation, written by ycloud-controller: digest of the ports and endpoints that every living
 /// hypervisor has in its flow tables. Equal to the digest of the Service and EndpointSlices as they are now
 /// exactly when the data plane has caught up. Format: 16 lower-case hexadecimal digits.
@@ -25,7 +35,7 @@ pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Value of [`SERVICE_PROXY_NAME`] for Services that ycloud serves.
 pub const PROXY: &str = "ycloud";
 
-/// Finalizer on a Vpc or Subnet: taken away once nothing uses the object any more.
+/// Finalizer on a Vpc, Subnet, EipGateway or Eip: taken away once nothing uses the object any more.
 pub const IN_USE_FINALIZER: &str = "iaas.yusur.io/in-use";
 
 /// The default Vpc. Exists from the start; its Pods are reached by every node.

@@ -6,6 +6,8 @@
 pub mod address;
 pub mod backend;
 pub mod condition;
+pub mod eip;
+pub mod eip_gateway;
 pub mod key;
 pub mod probe;
 pub mod schema;
@@ -15,6 +17,8 @@ pub mod subnet;
 pub mod vnic;
 pub mod vpc;
 
+pub use eip::{Eip, EipSpec, EipStatus};
+pub use eip_gateway::{EipGateway, EipGatewaySpec, EipGatewayStatus};
 pub use service::{YusurService, YusurServiceSpec, YusurServiceStatus};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus};
 pub use vnic::{VNic, VNicSpec, VNicStatus};

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::{Subnet, VNic, Vpc, YusurService};
+use crate::{Eip, EipGateway, Subnet, VNic, Vpc, YusurService};
 
 /// The definitions of every kind, in the order of their names.
 ///
@@ -14,7 +14,14 @@ use crate::{Subnet, VNic, Vpc, YusurService};
 /// that the rules' `has()` says all there is to say. And lines of a description that belong together are one line, as
 /// `kubectl explain` breaks them itself.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut definitions = vec![Subnet::crd(), VNic::crd(), Vpc::crd(), YusurService::crd()];
+    let mut definitions = vec![
+        EipGateway::crd(),
+        Eip::crd(),
+        Subnet::crd(),
+        VNic::crd(),
+        Vpc::crd(),
+        YusurService::crd(),
+    ];
     for definition in &mut definitions {
         for version in &mut definition.spec.versions {
             let schema = version.schema.as_mut();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
     status = "VpcStatus", derive = "PartialEq", derive = "Default",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; OVN and labels carry it"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"EIP-Gateway","type":"string","jsonPath":".status.eipGateway"}"#,
     printcolumn = r#"{"name":"Subnets","type":"string","jsonPath":".status.subnets"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -21,6 +22,11 @@ pub struct VpcSpec {
     /// Whose Pods, VNics and YusurServices may use this Vpc. Default: those of every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
+    /// Name of the EipGateway by which this Vpc reaches the outside and is reached at EIPs, 1 to 63 characters. Default:
+    /// the default EipGateway; none while there is no such one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub eip_gateway: Option<String>,
 }
 
 /// Namespaces by name or by label; a namespace is allowed if either matches.
@@ -43,6 +49,9 @@ pub struct VpcStatus {
     /// Name of its `Logical_Router`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<String>,
+    /// The EipGateway that it is attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eip_gateway: Option<String>,
     /// Names of its accepted Subnets, sorted.
     #[serde(default)]
     pub subnets: Vec<String>,

@@ -38,6 +38,7 @@ impl Rejection {
 /// A [`Rejection`] if the object is invalid. Unless it says `keep`, the owner must have no rows.
 pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection> {
     match owner {
+        Owner::EipGateway(_) | Owner::Eip(_) => Ok(Vec::new()),
         Owner::Vpc(name) => match snapshot.vpc(name) {
             Some(_) => Ok(desired::vpc::rows(snapshot, name)),
             None => Ok(Vec::new()),

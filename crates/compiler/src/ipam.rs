@@ -299,7 +299,11 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             held.map(|(ip, vnic)| format!("VNic {vnic} ({ip})"))
                 .collect()
         }
-        Owner::VNic(_) | Owner::Node(_) | Owner::Service(_) => Vec::new(),
+        Owner::EipGateway(_)
+        | Owner::Eip(_)
+        | Owner::VNic(_)
+        | Owner::Node(_)
+        | Owner::Service(_) => Vec::new(),
     }
 }
 

@@ -24,4 +24,6 @@ pub use ipam::{Allocation, allocate, node_vnic, pod_vnic, usage, users, wanted_v
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;
 pub use row::{Parent, Row};
-pub use snapshot::{Event, NodeFacts, Object, ObjectRef, PodFacts, Settings, Snapshot};
+pub use snapshot::{
+    Chassis, Claim, Event, NodeFacts, Object, ObjectRef, PodFacts, Settings, Snapshot,
+};

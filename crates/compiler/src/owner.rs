@@ -45,6 +45,8 @@ impl fmt::Display for ObjectKey {
 /// The order is that of dependence: rows of a later kind are members of rows of earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
+    /// An `EipGateway`.
+    EipGateway(String),
     /// A `Vpc`.
     Vpc(String),
     /// A `Subnet`.
@@ -53,6 +55,8 @@ pub enum Owner {
     Node(String),
     /// A `VNic`.
     VNic(ObjectKey),
+    /// An `Eip`.
+    Eip(ObjectKey),
     /// A `Service`.
     Service(ObjectKey),
 }
@@ -61,10 +65,12 @@ impl Owner {
     /// The kind's name.
     pub fn kind(&self) -> &'static str {
         match self {
+            Owner::EipGateway(_) => "EipGateway",
             Owner::Vpc(_) => "Vpc",
             Owner::Subnet(_) => "Subnet",
             Owner::Node(_) => "Node",
             Owner::VNic(_) => "VNic",
+            Owner::Eip(_) => "Eip",
             Owner::Service(_) => "Service",
         }
     }
@@ -78,10 +84,15 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Owner::Vpc(name) | Owner::Subnet(name) | Owner::Node(name) => {
+            Owner::EipGateway(name)
+            | Owner::Vpc(name)
+            | Owner::Subnet(name)
+            | Owner::Node(name) => {
                 write!(f, "{}//{name}", self.kind())
             }
-            Owner::VNic(key) | Owner::Service(key) => write!(f, "{}/{key}", self.kind()),
+            Owner::VNic(key) | Owner::Eip(key) | Owner::Service(key) => {
+                write!(f, "{}/{key}", self.kind())
+            }
         }
     }
 }
@@ -110,10 +121,12 @@ impl FromStr for Owner {
             return Err(error());
         }
         match (kind, namespace.is_empty()) {
+            ("EipGateway", true) => Ok(Owner::EipGateway(name.into())),
             ("Vpc", true) => Ok(Owner::Vpc(name.into())),
             ("Subnet", true) => Ok(Owner::Subnet(name.into())),
             ("Node", true) => Ok(Owner::Node(name.into())),
             ("VNic", false) => Ok(Owner::VNic(ObjectKey::new(namespace, name))),
+            ("Eip", false) => Ok(Owner::Eip(ObjectKey::new(namespace, name))),
             ("Service", false) => Ok(Owner::Service(ObjectKey::new(namespace, name))),
             _ => Err(error()),
         }
@@ -131,10 +144,12 @@ mod tests {
 
     pub fn owner() -> impl Strategy<Value = Owner> {
         prop_oneof![
+            name().prop_map(Owner::EipGateway),
             name().prop_map(Owner::Vpc),
             name().prop_map(Owner::Subnet),
             name().prop_map(Owner::Node),
             (name(), name()).prop_map(|(ns, n)| Owner::VNic(ObjectKey::new(ns, n))),
+            (name(), name()).prop_map(|(ns, n)| Owner::Eip(ObjectKey::new(ns, n))),
             (name(), name()).prop_map(|(ns, n)| Owner::Service(ObjectKey::new(ns, n))),
         ]
     }

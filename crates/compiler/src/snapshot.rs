@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use ycloud_api::{Subnet, VNic, Vpc, key};
+use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc, key};
 
 use crate::compile::Rejection;
 use crate::owner::{ObjectKey, Owner};
@@ -20,10 +20,12 @@ use crate::validate::subnet::Network;
 
 mod apply;
 mod attach;
+mod eip;
 mod facts;
 mod pool;
 
 pub(crate) use facts::{Endpoint, Slice};
+pub use eip::{Chassis, Claim};
 pub use facts::{NodeFacts, PodFacts};
 pub(crate) use pool::{Held, Pool};
 
@@ -82,6 +84,10 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     ServiceCidr(Arc<ServiceCIDR>),
 }
+    EipGateway(Arc<EipGateway>),
+    Eip(Arc<Eip>),
+    Claim(Claim),
+    Chassis(Chassis),
 
 /// Which object is gone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +103,11 @@ pub enum ObjectRef {
     EndpointSlice(ObjectKey),
     ServiceCidr(String),
 }
+    EipGateway(String),
+    Eip(ObjectKey),
+    /// By the name of the group.
+    Claim(String),
+    Chassis(String),
 
 /// Why a VNic that nobody made by hand must exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +130,12 @@ pub struct Snapshot {
     services: BTreeMap<ObjectKey, Arc<Service>>,
     service_cidrs: BTreeMap<String, Vec<Ipv4Net>>,
     /// Slices by Service, then by name.
+    eip_gateways: BTreeMap<String, Arc<EipGateway>>,
+    eips: BTreeMap<ObjectKey, Arc<Eip>>,
+    /// The chassis that holds its ports, by `HA_Chassis_Group`.
+    active_chassis: BTreeMap<String, String>,
+    /// Physical networks by chassis.
+    chassis: BTreeMap<String, BTreeSet<String>>,
     slices: BTreeMap<ObjectKey, BTreeMap<String, Slice>>,
     /// The Service that a slice belongs to.
     slice_service: BTreeMap<ObjectKey, ObjectKey>,
@@ -183,11 +200,13 @@ impl Snapshot {
         owners.extend(self.vpcs.keys().cloned().map(Owner::Vpc));
         owners.extend(self.subnets.keys().cloned().map(Owner::Subnet));
         owners.extend(self.nodes.keys().cloned().map(Owner::Node));
+        owners.extend(self.eip_gateways.keys().cloned().map(Owner::EipGateway));
         owners.extend(self.vnics.keys().cloned().map(Owner::VNic));
         owners.extend(self.wanted.keys().cloned().map(Owner::VNic));
         owners.extend(self.services.keys().cloned().map(Owner::Service));
         owners
     }
+        owners.extend(self.eips.keys().cloned().map(Owner::Eip));
 
     /// The owners whose rows may be members of `owner`'s rows, and so wait for them to exist.
     pub fn dependents(&self, owner: &Owner) -> BTreeSet<Owner> {
@@ -210,7 +229,7 @@ impl Snapshot {
                 let vnics = self.vnics_of_chassis.get(node).into_iter().flatten();
                 owners.extend(vnics.cloned().map(Owner::VNic));
             }
-            Owner::VNic(_) | Owner::Service(_) => {}
+            Owner::EipGateway(_) | Owner::VNic(_) | Owner::Eip(_) | Owner::Service(_) => {}
         }
         owners
     }

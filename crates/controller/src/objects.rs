@@ -50,7 +50,7 @@ impl State {
             Owner::Subnet(name) => self.subnet_write(name, owner, now),
             Owner::VNic(key) => self.vnic_write(key, owner, now),
             Owner::Service(key) => self.service_write(key, owner, now),
-            Owner::Node(_) => None,
+            Owner::Node(_) | Owner::EipGateway(_) | Owner::Eip(_) => None,
         }
     }
 
@@ -74,7 +74,10 @@ impl State {
             return None;
         }
         let subnets = self.snapshot.accepted_subnets(name);
-        let status = status::vpc::status(&vpc, state, subnets, &users, now);
+        let gateway = self.snapshot.eip_gateway_of(name);
+        let gateway = gateway.filter(|name| self.snapshot.eip_gateway(name).is_some());
+        let gateway = gateway.map(str::to_owned);
+        let status = status::vpc::status(&vpc, state, gateway, subnets, &users, now);
         let former = vpc.status.clone().unwrap_or_default();
         let report = refusal(&*vpc, "Programming", &former.conditions, &status.conditions);
         status_patch(

@@ -142,9 +142,11 @@ impl State {
             return;
         }
         let reference = match owner.clone() {
+            Owner::EipGateway(name) => ObjectRef::EipGateway(name),
             Owner::Vpc(name) => ObjectRef::Vpc(name),
             Owner::Subnet(name) => ObjectRef::Subnet(name),
             Owner::VNic(key) => ObjectRef::VNic(key),
+            Owner::Eip(key) => ObjectRef::Eip(key),
             Owner::Service(key) => ObjectRef::Service(key),
             Owner::Node(name) => ObjectRef::Node(name),
         };
@@ -175,6 +177,8 @@ impl State {
     /// An answer that is under way must not bring back what has ended.
     fn note_deletion(&mut self, reference: &ObjectRef) {
         let owner = match reference.clone() {
+            ObjectRef::EipGateway(name) => Owner::EipGateway(name),
+            ObjectRef::Eip(key) => Owner::Eip(key),
             ObjectRef::Vpc(name) => Owner::Vpc(name),
             ObjectRef::Subnet(name) => Owner::Subnet(name),
             ObjectRef::VNic(key) => {
@@ -198,6 +202,8 @@ impl State {
 
     fn metadata(&self, owner: &Owner) -> Option<&ObjectMeta> {
         match owner {
+            Owner::EipGateway(name) => Some(&self.snapshot.eip_gateway(name)?.metadata),
+            Owner::Eip(key) => Some(&self.snapshot.eip(key)?.metadata),
             Owner::Vpc(name) => Some(&self.snapshot.vpc(name)?.metadata),
             Owner::Subnet(name) => Some(&self.snapshot.subnet(name)?.metadata),
             Owner::VNic(key) => Some(&self.snapshot.vnic(key)?.metadata),
@@ -365,6 +371,8 @@ impl State {
     /// Whether `owner` is an object that exists.
     pub(crate) fn exists(&self, owner: &Owner) -> bool {
         match owner {
+            Owner::EipGateway(name) => self.snapshot.eip_gateway(name).is_some(),
+            Owner::Eip(key) => self.snapshot.eip(key).is_some(),
             Owner::Vpc(name) => self.snapshot.vpc(name).is_some(),
             Owner::Subnet(name) => self.snapshot.subnet(name).is_some(),
             Owner::Node(name) => self.snapshot.node(name).is_some(),
@@ -388,6 +396,8 @@ impl State {
 /// The owner and the metadata of an object of a kind that this controller writes.
 fn written(object: &Object) -> Option<(Owner, &ObjectMeta)> {
     let metadata = match object {
+        Object::EipGateway(gateway) => &gateway.metadata,
+        Object::Eip(eip) => &eip.metadata,
         Object::Vpc(vpc) => &vpc.metadata,
         Object::Subnet(subnet) => &subnet.metadata,
         Object::VNic(vnic) => &vnic.metadata,
@@ -397,6 +407,8 @@ fn written(object: &Object) -> Option<(Owner, &ObjectMeta)> {
     let name = metadata.name.clone()?;
     let key = || ObjectKey::new(metadata.namespace.clone().unwrap_or_default(), name.clone());
     let owner = match object {
+        Object::EipGateway(_) => Owner::EipGateway(name),
+        Object::Eip(_) => Owner::Eip(key()),
         Object::Vpc(_) => Owner::Vpc(name),
         Object::Subnet(_) => Owner::Subnet(name),
         Object::VNic(_) => Owner::VNic(key()),

@@ -161,6 +161,14 @@ impl Writer {
         let client = self.client.clone();
         let patch = Patch::Merge(patch);
         match owner {
+            Owner::EipGateway(name) => {
+                let api = Api::all(client);
+                change(&api, name, patch, subresource, Object::EipGateway).await
+            }
+            Owner::Eip(key) => {
+                let api = Api::namespaced(client, &key.namespace);
+                change(&api, &key.name, patch, subresource, Object::Eip).await
+            }
             Owner::Vpc(name) => {
                 change(&Api::all(client), name, patch, subresource, Object::Vpc).await
             }

@@ -57,6 +57,24 @@ impl Snapshot {
                 None => Owners::new(),
             },
             Object::EndpointSlice(slice) => self.apply_slice(&slice),
+            Object::EipGateway(mut gateway) => match gateway.metadata.name.clone() {
+                Some(name) => {
+                    slim(&mut gateway, |gateway| &mut gateway.metadata);
+                    self.set_eip_gateway(name, Some(gateway))
+                }
+                None => Owners::new(),
+            },
+            Object::Eip(mut eip) => match key_of(&eip.metadata) {
+                Some(key) => {
+                    slim(&mut eip, |eip| &mut eip.metadata);
+                    self.set_eip(key, Some(eip))
+                }
+                None => Owners::new(),
+            },
+            Object::Claim(claim) => self.set_claim(claim.group, Some(claim.chassis)),
+            Object::Chassis(chassis) => {
+                self.set_chassis(chassis.name, Some(chassis.physical_networks))
+            }
             Object::ServiceCidr(cidr) => self.apply_service_cidr(&cidr),
         }
     }
@@ -71,6 +89,10 @@ impl Snapshot {
             ObjectRef::Pod(key) => self.set_pod(key, None),
             ObjectRef::Service(key) => self.set_service(key, None),
             ObjectRef::EndpointSlice(key) => self.set_slice(key, None),
+            ObjectRef::EipGateway(name) => self.set_eip_gateway(name, None),
+            ObjectRef::Eip(key) => self.set_eip(key, None),
+            ObjectRef::Claim(group) => self.set_claim(group, None),
+            ObjectRef::Chassis(name) => self.set_chassis(name, None),
             ObjectRef::ServiceCidr(name) => self.set_service_cidr(name, Vec::new()),
         }
     }

@@ -111,6 +111,21 @@ pub fn service(
     }))
 }
 
+/// A Service of the default Vpc with `spec.externalIPs`.
+pub fn service_external(
+    namespace: &str,
+    name: &str,
+    ip: &str,
+    external: &[&str],
+    ports: &[(&str, i32)],
+) -> Arc<Service> {
+    let mut service = service(namespace, name, None, ip, ports);
+    if let Some(spec) = &mut Arc::make_mut(&mut service).spec {
+        spec.external_ips = Some(external.iter().map(|&ip| ip.to_owned()).collect());
+    }
+    service
+}
+
 pub fn port_name(protocol: &str, port: i32) -> String {
     format!("{}-{port}", protocol.to_lowercase())
 }
@@ -168,6 +183,10 @@ pub fn reference(object: &Object) -> ObjectRef {
         Object::Pod(o) => ObjectRef::Pod(key(&o.metadata)),
         Object::Service(o) => ObjectRef::Service(key(&o.metadata)),
         Object::EndpointSlice(o) => ObjectRef::EndpointSlice(key(&o.metadata)),
+        Object::EipGateway(o) => ObjectRef::EipGateway(cluster(&o.metadata)),
+        Object::Eip(o) => ObjectRef::Eip(key(&o.metadata)),
+        Object::Claim(o) => ObjectRef::Claim(o.group.clone()),
+        Object::Chassis(o) => ObjectRef::Chassis(o.name.clone()),
         Object::ServiceCidr(o) => ObjectRef::ServiceCidr(cluster(&o.metadata)),
     }
 }

@@ -20,6 +20,8 @@ const CIDRS: &[&str] = &[
     "100.64.0.0/16",
     "bad",
 ];
+const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9"];
+const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1"];
 const PORTS: &[(&str, i32)] = &[("TCP", 80), ("TCP", 443), ("UDP", 80), ("SCTP", 9)];
 
 pub fn object() -> impl Strategy<Value = Object> {
@@ -37,7 +39,7 @@ pub fn object() -> impl Strategy<Value = Object> {
                 Object::VNic(set_up.map_or_else(|| vnic.clone(), |set_up| objects::vnic_set_up(&vnic, set_up)))
             }),
         2 => (select(NODES), 1u8..4).prop_map(|(node, n)| Object::VNic(objects::node_vnic(node, &format!("100.64.0.{n}")))),
-        2 => (select(NODES), select(&["172.31.0.1", "10.0.2.9"][..])).prop_map(|(node, ip)| Object::Node(objects::node(node, ip))),
+        2 => (select(NODES), select(NODE_ADDRESSES)).prop_map(|(node, ip)| Object::Node(objects::node(node, ip))),
         1 => (select(NAMESPACES), select(&["a", "b"][..]))
             .prop_map(|(name, team)| Object::Namespace(objects::namespace(name, &[("team", team)]))),
         2 => (select(NAMESPACES), select(&["p", "q"][..]), proptest::option::of(select(NODES)), proptest::option::of(select(SUBNETS)))
@@ -47,6 +49,8 @@ pub fn object() -> impl Strategy<Value = Object> {
             }),
         3 => (select(NAMESPACES), select(&["a", "b"][..]), proptest::option::of(select(VPCS)), select(&["10.96.0.1", "10.96.0.2", "None"][..]), ports())
             .prop_map(|(ns, name, vpc, ip, ports)| Object::Service(objects::service(ns, name, vpc, ip, &ports))),
+        1 => (select(NAMESPACES), select(&["a", "b"][..]), ports(), subsequence(EXTERNAL, 0..=2))
+            .prop_map(|(ns, name, ports, external)| Object::Service(objects::service_external(ns, name, "10.96.0.1", &external, &ports))),
         3 => (select(NAMESPACES), select(&["s", "t"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..4))
             .prop_map(|(ns, name, service, ports, endpoints)| Object::EndpointSlice(objects::slice(ns, name, service, &ports, &endpoints))),
         1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16"][..]))
@@ -82,7 +86,10 @@ fn ports() -> impl Strategy<Value = Vec<(&'static str, i32)>> {
 
 fn endpoint() -> impl Strategy<Value = (String, &'static str)> {
     (
-        (1u8..9).prop_map(|n| format!("10.0.1.{n}")),
+        prop_oneof![
+            3 => (1u8..9).prop_map(|n| format!("10.0.1.{n}")),
+            1 => select(NODE_ADDRESSES).prop_map(str::to_owned),
+        ],
         select(&["ready", "ready", "unready", "draining"][..]),
     )
 }
@@ -126,6 +133,10 @@ pub fn line(event: &Event) -> String {
         Object::Pod(o) => serde_json::to_string(&**o),
         Object::Service(o) => serde_json::to_string(&**o),
         Object::EndpointSlice(o) => serde_json::to_string(&**o),
+        Object::EipGateway(o) => serde_json::to_string(&**o),
+        Object::Eip(o) => serde_json::to_string(&**o),
+        Object::Claim(o) => return format!("apply {o:?}"),
+        Object::Chassis(o) => return format!("apply {o:?}"),
         Object::ServiceCidr(o) => serde_json::to_string(&**o),
     };
     format!("apply {}", json.expect("objects are JSON"))

@@ -10,6 +10,7 @@ use super::RowState;
 pub fn status(
     vpc: &Vpc,
     state: &RowState,
+    eip_gateway: Option<String>,
     subnets: Vec<String>,
     users: &[String],
     now: &Time,
@@ -29,6 +30,10 @@ pub fn status(
             RowState::Refused(_) => None,
             _ => vpc.metadata.name.clone(),
         },
+        eip_gateway: match state {
+            RowState::Refused(_) => None,
+            _ => eip_gateway,
+        },
         subnets,
         conditions,
     }
@@ -46,18 +51,25 @@ mod tests {
         let early = Time(Timestamp::from_second(1).unwrap());
         let late = Time(Timestamp::from_second(2).unwrap());
         let subnets = vec!["s1".to_owned()];
-        let first = status(&vpc, &RowState::Settled, subnets.clone(), &[], &early);
+        let first = status(&vpc, &RowState::Settled, None, subnets.clone(), &[], &early);
         assert_eq!(first.router.as_deref(), Some("vpc1"));
         assert!(condition::is_true(&first.conditions, READY));
         vpc.status = Some(first.clone());
-        let again = status(&vpc, &RowState::Settled, subnets.clone(), &[], &late);
+        let again = status(&vpc, &RowState::Settled, None, subnets.clone(), &[], &late);
         assert_eq!(again, first);
         vpc.metadata.deletion_timestamp = Some(late.clone());
         let users = ["Subnet s1".to_owned()];
-        let deleting = status(&vpc, &RowState::Settled, subnets.clone(), &users, &late);
+        let deleting = status(
+            &vpc,
+            &RowState::Settled,
+            None,
+            subnets.clone(),
+            &users,
+            &late,
+        );
         assert!(condition::is_true(&deleting.conditions, IN_USE));
         vpc.status = Some(deleting);
-        let free = status(&vpc, &RowState::Settled, subnets, &[], &late);
+        let free = status(&vpc, &RowState::Settled, None, subnets, &[], &late);
         assert!(!free.conditions.iter().any(|c| c.type_ == IN_USE));
     }
 }
