@@ -24,8 +24,8 @@ mod eip;
 mod facts;
 mod pool;
 
-pub(crate) use facts::{Endpoint, Slice};
 pub use eip::{Chassis, Claim};
+pub(crate) use facts::{Endpoint, Slice};
 pub use facts::{NodeFacts, PodFacts};
 pub(crate) use pool::{Held, Pool};
 
@@ -83,11 +83,11 @@ pub enum Object {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     ServiceCidr(Arc<ServiceCIDR>),
-}
     EipGateway(Arc<EipGateway>),
     Eip(Arc<Eip>),
     Claim(Claim),
     Chassis(Chassis),
+}
 
 /// Which object is gone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,12 +102,12 @@ pub enum ObjectRef {
     Service(ObjectKey),
     EndpointSlice(ObjectKey),
     ServiceCidr(String),
-}
     EipGateway(String),
     Eip(ObjectKey),
     /// By the name of the group.
     Claim(String),
     Chassis(String),
+}
 
 /// Why a VNic that nobody made by hand must exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,13 +129,13 @@ pub struct Snapshot {
     pods: BTreeMap<ObjectKey, PodFacts>,
     services: BTreeMap<ObjectKey, Arc<Service>>,
     service_cidrs: BTreeMap<String, Vec<Ipv4Net>>,
-    /// Slices by Service, then by name.
     eip_gateways: BTreeMap<String, Arc<EipGateway>>,
     eips: BTreeMap<ObjectKey, Arc<Eip>>,
     /// The chassis that holds its ports, by `HA_Chassis_Group`.
     active_chassis: BTreeMap<String, String>,
     /// Physical networks by chassis.
     chassis: BTreeMap<String, BTreeSet<String>>,
+    /// Slices by Service, then by name.
     slices: BTreeMap<ObjectKey, BTreeMap<String, Slice>>,
     /// The Service that a slice belongs to.
     slice_service: BTreeMap<ObjectKey, ObjectKey>,
@@ -197,16 +197,16 @@ impl Snapshot {
     /// The owners of all objects, and of the VNics that Pods and Nodes must have.
     pub fn owners(&self) -> BTreeSet<Owner> {
         let mut owners: BTreeSet<Owner> = BTreeSet::new();
+        owners.extend(self.eip_gateways.keys().cloned().map(Owner::EipGateway));
         owners.extend(self.vpcs.keys().cloned().map(Owner::Vpc));
         owners.extend(self.subnets.keys().cloned().map(Owner::Subnet));
         owners.extend(self.nodes.keys().cloned().map(Owner::Node));
-        owners.extend(self.eip_gateways.keys().cloned().map(Owner::EipGateway));
         owners.extend(self.vnics.keys().cloned().map(Owner::VNic));
         owners.extend(self.wanted.keys().cloned().map(Owner::VNic));
+        owners.extend(self.eips.keys().cloned().map(Owner::Eip));
         owners.extend(self.services.keys().cloned().map(Owner::Service));
         owners
     }
-        owners.extend(self.eips.keys().cloned().map(Owner::Eip));
 
     /// The owners whose rows may be members of `owner`'s rows, and so wait for them to exist.
     pub fn dependents(&self, owner: &Owner) -> BTreeSet<Owner> {

@@ -57,6 +57,7 @@ impl Snapshot {
                 None => Owners::new(),
             },
             Object::EndpointSlice(slice) => self.apply_slice(&slice),
+            Object::ServiceCidr(cidr) => self.apply_service_cidr(&cidr),
             Object::EipGateway(mut gateway) => match gateway.metadata.name.clone() {
                 Some(name) => {
                     slim(&mut gateway, |gateway| &mut gateway.metadata);
@@ -75,7 +76,6 @@ impl Snapshot {
             Object::Chassis(chassis) => {
                 self.set_chassis(chassis.name, Some(chassis.physical_networks))
             }
-            Object::ServiceCidr(cidr) => self.apply_service_cidr(&cidr),
         }
     }
 
@@ -89,11 +89,11 @@ impl Snapshot {
             ObjectRef::Pod(key) => self.set_pod(key, None),
             ObjectRef::Service(key) => self.set_service(key, None),
             ObjectRef::EndpointSlice(key) => self.set_slice(key, None),
+            ObjectRef::ServiceCidr(name) => self.set_service_cidr(name, Vec::new()),
             ObjectRef::EipGateway(name) => self.set_eip_gateway(name, None),
             ObjectRef::Eip(key) => self.set_eip(key, None),
             ObjectRef::Claim(group) => self.set_claim(group, None),
             ObjectRef::Chassis(name) => self.set_chassis(name, None),
-            ObjectRef::ServiceCidr(name) => self.set_service_cidr(name, Vec::new()),
         }
     }
 
