@@ -64,12 +64,7 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
         Owner::Service(key) => match snapshot.service(key) {
             Some(service) => {
                 let vpc = validate::service::check(snapshot, key, service)?;
-                Ok(desired::service::rows(
-                    key,
-                    service,
-                    vpc,
-                    snapshot.slices(key),
-                ))
+                Ok(desired::service::rows(snapshot, key, service, vpc))
             }
             None => Ok(Vec::new()),
         },

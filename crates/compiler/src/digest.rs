@@ -7,19 +7,16 @@ use sha2::{Digest, Sha256};
 use crate::desired;
 use crate::snapshot::Slice;
 
-/// Digest of a Service's Vpc, affinity, and every VIP with its backends, exactly as the rows carry them: the value of
-/// [`ycloud_api::key::PROGRAMMED`], 16 lower-case hexadecimal digits. How the endpoints are spread over slices, and
-/// their order, do not matter. `slices` are those of this Service; others must not be among them.
+/// Digest of a Service's Vpc, affinity, and every VIP with its backends, as the EndpointSlices give them (the rows have a
+/// node's join address in the place of its own): the value of [`ycloud_api::key::PROGRAMMED`], 16 lower-case hexadecimal
+/// digits. How the endpoints are spread over slices, and their order, do not matter. `slices` are those of this Service; others must not be among them.
 pub fn digest(service: &Service, slices: &[&EndpointSlice]) -> String {
     let slices: Vec<Slice> = slices.iter().filter_map(|s| Slice::of(s)).collect();
     of_slices(service, slices.iter())
 }
 
 /// As [`digest`], of slices in the form in which a [`crate::Snapshot`] keeps them.
-pub(crate) fn of_slices<'a>(
-    service: &Service,
-    slices: impl Iterator<Item = &'a Slice> + Clone,
-) -> String {
+pub(crate) fn of_slices<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> String {
     let mut hash = Sha256::new();
     let mut field = |text: &str| {
         hash.update((text.len() as u64).to_be_bytes());
@@ -31,7 +28,7 @@ pub(crate) fn of_slices<'a>(
     } else {
         "None"
     });
-    for (protocol, vips) in desired::service::load_balancers(service, slices) {
+    for (protocol, vips) in desired::service::load_balancers(service, slices, |ip| ip) {
         field(protocol);
         for (vip, backends) in vips {
             field(&vip);

@@ -23,6 +23,7 @@ mod attach;
 mod eip;
 mod facts;
 mod pool;
+mod slices;
 
 pub use eip::{Chassis, Claim};
 pub(crate) use facts::{Endpoint, Slice};
@@ -139,6 +140,8 @@ pub struct Snapshot {
     slices: BTreeMap<ObjectKey, BTreeMap<String, Slice>>,
     /// The Service that a slice belongs to.
     slice_service: BTreeMap<ObjectKey, ObjectKey>,
+    /// Slices by the addresses of their endpoints.
+    slices_of_address: slices::SlicesOfAddress,
 
     /// Each Subnet's spec, read; or what is wrong with it.
     networks: BTreeMap<String, Result<Network, Rejection>>,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::objects::{self, from};
 use ycloud_api::condition::reason;
 use ycloud_compiler::{
-    Event, Object, ObjectKey, Owner, Rejection, Row, Settings, Snapshot, compile, digest,
+    Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Row, Settings, Snapshot, compile, digest,
 };
 use ycloud_ovsdb::Datum;
 
@@ -110,6 +110,81 @@ fn endpoints_of_another_vpc_do_not_count() {
     ])
     .unwrap();
     assert_eq!(vips(&rows[0])["10.96.0.1:80"], "10.0.0.1:8080");
+}
+
+/// A Service of the default Vpc whose only endpoint is on node n1's own network, and one that has none there.
+fn on_a_node() -> Snapshot {
+    let mut snapshot = Snapshot::new(Settings::default());
+    let at = |ip: &str| vec![(ip.to_owned(), "ready")];
+    for object in [
+        Object::Vpc(objects::vpc("ovn-cluster", &[])),
+        Object::Service(objects::service("ns1", "a", None, "10.96.0.1", &PORTS[..1])),
+        Object::EndpointSlice(objects::slice(
+            "ns1",
+            "s",
+            "a",
+            &PORTS[..1],
+            &at("172.31.0.1"),
+        )),
+        Object::Service(objects::service("ns1", "b", None, "10.96.0.2", &PORTS[..1])),
+        Object::EndpointSlice(objects::slice(
+            "ns1",
+            "t",
+            "b",
+            &PORTS[..1],
+            &at("10.16.0.5"),
+        )),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    snapshot
+}
+
+#[test]
+fn an_endpoint_on_a_node_is_reached_at_the_join_address() {
+    let mut snapshot = on_a_node();
+    let backends = |snapshot: &Snapshot| {
+        let rows = compile(snapshot, &Owner::Service(key())).unwrap();
+        vips(&rows[0])["10.96.0.1:80"].clone()
+    };
+    let node = |ip: &str| Event::Apply(Object::Node(objects::node("n1", ip)));
+    let vnic = |ip: &str| Event::Apply(Object::VNic(objects::node_vnic("n1", ip)));
+    let gone = Event::Delete(ObjectRef::VNic(ObjectKey::new("ycloud-system", "n1")));
+    let steps = [
+        (node("172.31.0.1"), "172.31.0.1:1080"),
+        (vnic("100.64.0.2"), "100.64.0.2:1080"),
+        (node("172.31.0.9"), "172.31.0.1:1080"),
+        (node("172.31.0.1"), "100.64.0.2:1080"),
+        (vnic("100.64.0.3"), "100.64.0.3:1080"),
+        (gone, "172.31.0.1:1080"),
+    ];
+    let mut before = backends(&snapshot);
+    for (event, expected) in steps {
+        let named = snapshot.apply(event.clone());
+        assert_eq!(backends(&snapshot), expected, "{event:?}");
+        let other = Owner::Service(ObjectKey::new("ns1", "b"));
+        assert!(
+            !named.contains(&other),
+            "{event:?} concerns only who is on the node"
+        );
+        assert!(
+            before == expected || named.contains(&Owner::Service(key())),
+            "{event:?} names the Service"
+        );
+        before = expected.to_owned();
+    }
+}
+
+#[test]
+fn two_slices_may_have_the_same_node_and_one_may_go() {
+    let mut snapshot = on_a_node();
+    let second = [("172.31.0.1".to_owned(), "ready")];
+    let second = objects::slice("ns1", "s2", "a", PORTS, &second);
+    snapshot.apply(Event::Apply(Object::EndpointSlice(second)));
+    let gone = ObjectRef::EndpointSlice(ObjectKey::new("ns1", "s2"));
+    snapshot.apply(Event::Delete(gone));
+    let node = Event::Apply(Object::Node(objects::node("n1", "172.31.0.1")));
+    assert!(snapshot.apply(node).contains(&Owner::Service(key())));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::{EGRESS_PRIORITY, policy, row};
-use crate::owner::{ObjectKey, Owner, UUID_NAMESPACE};
+use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
 
@@ -21,9 +21,7 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         Columns::new().with("name", group.as_str()),
         [],
     )];
-    let vnic = snapshot.vnic(&ObjectKey::new(key::SYSTEM_NAMESPACE, name));
-    let join_address = vnic.and_then(|vnic| vnic.status.as_ref()?.ip.clone());
-    if let Some(join_address) = join_address {
+    if let Some(join_address) = snapshot.join_address(name) {
         // northd makes the address set <group>_ip4 of a port group's addresses: ovn-nb(5), Port_Group name.
         let matches = format!("ip4.src == ${group}_ip4");
         rows.push(policy(
@@ -33,7 +31,7 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
             EGRESS_PRIORITY,
             matches,
             "reroute",
-            Some(join_address),
+            Some(join_address.to_string()),
         ));
     }
     rows

@@ -1,17 +1,19 @@
 //! `Service`: one load balancer a protocol.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+mod backends;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::Service;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::{row, vpc};
 use crate::owner::{ObjectKey, Owner};
 use crate::row::{Parent, Row};
-use crate::snapshot::Slice;
+use crate::snapshot::{Slice, Snapshot};
+use backends::Backends;
 
 /// Protocol, as `Load_Balancer:protocol` has it → VIP (`address:port`) → backends (`address:port,…`, sorted).
 pub(crate) type LoadBalancers = BTreeMap<&'static str, BTreeMap<String, String>>;
@@ -37,12 +39,7 @@ pub fn by_client_address(service: &Service) -> bool {
 }
 
 /// The rows of a Service of a Vpc that permits it.
-pub(crate) fn rows<'a>(
-    key: &ObjectKey,
-    service: &Service,
-    vpc: &str,
-    slices: impl Iterator<Item = &'a Slice> + Clone,
-) -> Vec<Row> {
+pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc: &str) -> Vec<Row> {
     let owner = Owner::Service(key.clone());
     let group = Parent {
         table: "Load_Balancer_Group",
@@ -61,8 +58,14 @@ pub(crate) fn rows<'a>(
     // The hash of the source address alone picks the backend. affinity_timeout is no choice: with it the first
     // connection of every client dies (seen on OVN 23.03 and 25.03).
     let fields = by_client_address(service).then_some("ip_src");
-    let balancers = load_balancers(service, slices).into_iter();
+    // What listens on a node is reached at the node's join address, which only the default Vpc has.
+    let join_address = |ip| match vpc {
+        key::DEFAULT_VPC => snapshot.join_address_of(ip).unwrap_or(ip),
+        _ => ip,
+    };
+    let balancers = load_balancers(service, snapshot.slices(key), join_address);
     balancers
+        .into_iter()
         .map(|(protocol, vips)| {
             let columns = Columns::new()
                 .with("name", format!("{key}:{protocol}"))
@@ -75,10 +78,12 @@ pub(crate) fn rows<'a>(
         .collect()
 }
 
-/// What the load balancers of a Service must hold. None for Services that ycloud does not serve.
+/// What the load balancers of a Service must hold, each endpoint at the address by which it is reached. None for
+/// Services that ycloud does not serve.
 pub(crate) fn load_balancers<'a>(
     service: &Service,
-    slices: impl Iterator<Item = &'a Slice> + Clone,
+    slices: impl Iterator<Item = &'a Slice>,
+    reached_at: impl Fn(Ipv4Addr) -> Ipv4Addr,
 ) -> LoadBalancers {
     let mut balancers = LoadBalancers::new();
     if !served(service) {
@@ -90,7 +95,7 @@ pub(crate) fn load_balancers<'a>(
         .spec
         .iter()
         .flat_map(|spec| spec.ports.iter().flatten());
-    let by_port = Backends::gather(slices);
+    let by_port = Backends::gather(slices, reached_at);
     for port in ports {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let Some(lower) = lower(protocol) else {
@@ -98,7 +103,7 @@ pub(crate) fn load_balancers<'a>(
         };
         let backends = by_port.text(port, protocol);
         let vips = balancers.entry(lower).or_default();
-        for address in addresses(service) {
+        for address in addresses(service).chain(external_addresses(service)) {
             vips.insert(format!("{address}:{}", port.port), backends.clone());
         }
     }
@@ -130,54 +135,13 @@ fn addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
     all.iter().chain(one).filter_map(|ip| ip.parse().ok())
 }
 
-/// Endpoints by port name and protocol.
-#[derive(Default)]
-struct Backends<'a>(BTreeMap<(&'a str, &'a str), Candidates>);
-
-#[derive(Default)]
-struct Candidates {
-    ready: BTreeSet<(Ipv4Addr, u16)>,
-    draining: BTreeSet<(Ipv4Addr, u16)>,
-}
-
-impl<'a> Backends<'a> {
-    fn gather(slices: impl Iterator<Item = &'a Slice>) -> Self {
-        let mut backends = Self::default();
-        for slice in slices {
-            for port in &slice.ports {
-                let key = (port.name.as_str(), port.protocol.as_str());
-                let candidates = backends.0.entry(key).or_default();
-                for endpoint in &slice.endpoints {
-                    let of = if endpoint.ready {
-                        &mut candidates.ready
-                    } else {
-                        &mut candidates.draining
-                    };
-                    of.insert((endpoint.ip, port.port));
-                }
-            }
-        }
-        backends
-    }
-
-    /// `Load_Balancer:vips` value: the ready endpoints; if there are none, those that terminate and still serve, so
-    /// that the last Pods of a roll-out keep answering (KEP-1669).
-    fn text(&self, port: &ServicePort, protocol: &str) -> String {
-        let name = port.name.as_deref().unwrap_or_default();
-        let Some(candidates) = self.0.get(&(name, protocol)) else {
-            return String::new();
-        };
-        let chosen = if candidates.ready.is_empty() {
-            &candidates.draining
-        } else {
-            &candidates.ready
-        };
-        let mut text = String::with_capacity(chosen.len() * 22);
-        for (ip, port) in chosen {
-            let separator = if text.is_empty() { "" } else { "," };
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{separator}{ip}:{port}");
-        }
-        text
-    }
+/// `spec.externalIPs`, those of IPv4: addresses that somebody else brings to the cluster's nodes.
+fn external_addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
+    let all = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.external_ips.as_deref());
+    all.unwrap_or_default()
+        .iter()
+        .filter_map(|ip| ip.parse().ok())
 }

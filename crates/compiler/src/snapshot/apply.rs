@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::{Subnet, Vpc, key};
 
-use super::{Endpoint, NodeFacts, Object, ObjectRef, PodFacts, Slice, Snapshot, age};
+use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age};
 use crate::desired;
 use crate::owner::{ObjectKey, Owner};
 use crate::validate::subnet::{Network, overlaps};
@@ -276,47 +275,6 @@ impl Snapshot {
         owners
     }
 
-    fn apply_slice(&mut self, slice: &EndpointSlice) -> Owners {
-        match key_of(&slice.metadata) {
-            Some(key) => self.set_slice(key, Slice::of(slice)),
-            None => Owners::new(),
-        }
-    }
-
-    fn set_slice(&mut self, key: ObjectKey, slice: Option<Slice>) -> Owners {
-        let before = self.slice_service.get(&key).cloned();
-        let old = before
-            .as_ref()
-            .and_then(|service| self.slices.get(service)?.get(&key.name));
-        if old == slice.as_ref() {
-            return Owners::new();
-        }
-        if let Some(service) = &before {
-            self.slice_service.remove(&key);
-            if let Some(slices) = self.slices.get_mut(service) {
-                slices.remove(&key.name);
-                if slices.is_empty() {
-                    self.slices.remove(service);
-                }
-            }
-        }
-        let after = slice.as_ref().map(|slice| slice.service.clone());
-        if let Some(mut slice) = slice {
-            slice
-                .endpoints
-                .sort_unstable_by_key(|Endpoint { ip, ready }| (*ip, *ready));
-            self.slice_service
-                .insert(key.clone(), slice.service.clone());
-            let slices = self.slices.entry(slice.service.clone()).or_default();
-            slices.insert(key.name, slice);
-        }
-        before
-            .into_iter()
-            .chain(after)
-            .map(Owner::Service)
-            .collect()
-    }
-
     fn apply_service_cidr(&mut self, cidr: &ServiceCIDR) -> Owners {
         let ranges = cidr
             .spec
@@ -343,7 +301,7 @@ impl Snapshot {
     }
 }
 
-fn key_of(meta: &ObjectMeta) -> Option<ObjectKey> {
+pub(super) fn key_of(meta: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey::new(
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone()?,

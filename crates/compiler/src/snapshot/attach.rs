@@ -76,6 +76,9 @@ impl Snapshot {
         }
         if key.namespace == key::SYSTEM_NAMESPACE {
             owners.insert(Owner::Node(key.name.clone()));
+            let node = self.nodes.get(&key.name).into_iter();
+            let addresses = node.flat_map(|node| node.addresses.iter().copied());
+            owners.extend(self.services_at(addresses));
         }
         for (subnet, before) in subnets.iter().zip(used_before) {
             let changed = &before ^ &used(self, subnet);
@@ -226,6 +229,7 @@ impl Snapshot {
         }
         if before != after {
             owners.extend(self.recheck(key::DEFAULT_VPC));
+            owners.extend(self.services_at(&before ^ &after));
         }
         owners
     }
