@@ -276,7 +276,7 @@ spec:
     /// Asks `http://address:port/hostname` from a Pod, `times` times, each with a connection of its own.
     pub fn ask(&self, client: &str, address: &str, port: u16, times: u32) -> Answers {
         let script = format!(
-            "for i in $(seq {times}); do curl -s -m 3 http://{address}:{port}/hostname || printf FAILED-$?; echo; done | sort | uniq -c"
+            "for i in $(seq {times}); do curl -s -m 5 http://{address}:{port}/hostname || printf FAILED-$?; echo; done | sort | uniq -c"
         );
         tally(&in_pod(&self.name, client, &script).must())
     }
