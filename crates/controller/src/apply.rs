@@ -25,10 +25,20 @@ const MAX_COMMITS: u32 = 3;
 /// How long an owner waits that commits do not settle.
 const UNSETTLED_WAIT: Duration = Duration::from_secs(30);
 
+/// What `NB_Global:options` must say; a value that somebody else has set stays. Source: ovn-nb(5), NB_Global.
+/// A dead gateway is noticed after three times 100 milliseconds instead of three seconds; and the DNAT and the SNAT of a
+/// router share a conntrack zone, which spares packets a pass each.
+const GLOBAL_OPTIONS: &[(&str, &str)] = &[
+    ("bfd-min-rx", "100"),
+    ("bfd-min-tx", "100"),
+    ("bfd-mult", "3"),
+    ("use_common_zone", "true"),
+];
+
 /// What is to be sent, and for whom.
 #[derive(Debug, Clone)]
 pub struct Transaction {
-    /// Those whose rows it changes, in their order.
+    /// Those whose rows it changes, in their order; none if only `NB_Global` changes.
     pub owners: Vec<Owner>,
     /// The operations; not empty.
     pub operations: Vec<Operation>,
@@ -45,7 +55,7 @@ pub enum Next {
 
 impl State {
     /// Compares the next owners with the replica, and returns the transaction that is needed; `None`: none of them
-    /// needs one. Call it again while [`crate::queue::Queue::has_ready`].
+    /// needs one. Call it again while [`Self::has_work`].
     pub fn plan(&mut self) -> Option<Transaction> {
         let begun = Instant::now();
         let observed = self.observed.clone();
@@ -73,6 +83,7 @@ impl State {
             }
         }
         let mut operations = batch.into_operations();
+        operations.extend(global_options(&observed));
         self.index = index;
         self.rows.put_back(taken);
         // Once for all that was settled, as it looks at every chassis.
@@ -92,9 +103,12 @@ impl State {
 
     /// The rows that `owner` must have; `None`: they are to be left as they are.
     fn desired(&mut self, owner: &Owner) -> Option<Vec<Row>> {
-        if let Owner::VNic(key) = owner
-            && self.unconfirmed.contains_key(key)
-        {
+        let unconfirmed = match owner {
+            Owner::VNic(key) => self.unconfirmed.contains(key),
+            Owner::Eip(key) => self.unconfirmed_eips.contains(key),
+            _ => false,
+        };
+        if unconfirmed {
             return None;
         }
         match compile(&self.snapshot, owner) {
@@ -141,6 +155,11 @@ impl State {
         }
     }
 
+    /// Whether [`Self::plan`] has something to do.
+    pub fn has_work(&self) -> bool {
+        self.rows.has_ready() || global_options(&self.observed).is_some()
+    }
+
     /// Takes in the outcome of a transaction; `Err`: it was not sent, in words.
     pub fn finished(
         &mut self,
@@ -148,6 +167,11 @@ impl State {
         outcome: Result<Outcome, String>,
         now: Instant,
     ) -> Next {
+        // Nothing waits for the options of NB_Global, and they are tried again with every transaction.
+        let refused = match owners.is_empty() {
+            true => Next::BackOff,
+            false => Next::GoOn,
+        };
         let (word, next) = match outcome {
             Ok(Outcome::Committed(_) | Outcome::Unchanged(_)) => {
                 self.committed(owners, now);
@@ -155,11 +179,11 @@ impl State {
             }
             Ok(Outcome::Constraint(failure)) => {
                 self.refused(&owners, &failure.to_string(), now);
-                ("constraint", Next::GoOn)
+                ("constraint", refused)
             }
             Ok(Outcome::Failed(failure)) => {
                 self.refused(&owners, &failure.to_string(), now);
-                ("failed", Next::GoOn)
+                ("failed", refused)
             }
             Ok(Outcome::Conflict { .. }) => {
                 self.again(owners);
@@ -179,7 +203,7 @@ impl State {
             }
             Ok(other) => {
                 self.refused(&owners, &format!("{other:?}"), now);
-                ("failed", Next::GoOn)
+                ("failed", refused)
             }
             Err(why) => {
                 tracing::warn!(why, "failed to send a transaction; trying again");
@@ -212,6 +236,13 @@ impl State {
 
     /// The server refused the transaction: find the owner at fault.
     fn refused(&mut self, owners: &[Owner], why: &str, now: Instant) {
+        if owners.is_empty() {
+            tracing::error!(
+                why,
+                "the Northbound database refuses the options of NB_Global"
+            );
+            return;
+        }
         let Some(owner) = self.rows.refuse(owners, now) else {
             tracing::warn!(
                 owners = owners.len(),
@@ -223,6 +254,19 @@ impl State {
         tracing::error!(%owner, why, "the Northbound database refuses the rows of one object");
         self.set_row_state(&owner, RowState::Failing(why.to_owned()));
     }
+}
+
+/// Adds the [`GLOBAL_OPTIONS`] that are absent; `None`: none is, or there is no `NB_Global` yet.
+fn global_options(observed: &ycloud_ovsdb::Snapshot) -> Option<Operation> {
+    let global = nb::NbGlobal::all(observed).next()?;
+    let absent = |(name, _): &&(&str, &str)| global.options().get(name).is_none();
+    let absent: Vec<(&str, &str)> = GLOBAL_OPTIONS.iter().filter(absent).copied().collect();
+    let options = nb::NbGlobal::new().options(absent.iter().copied());
+    let options = options.into_columns().remove(nb::NbGlobal::OPTIONS)?;
+    // An option that appeared meanwhile keeps its value: RFC 7047 §5.1, "insert" of a map.
+    let insert = Mutation::insert(nb::NbGlobal::OPTIONS, options);
+    let insert = Operation::mutate(nb::NbGlobal::TABLE, Where::all(), vec![insert]);
+    (!absent.is_empty()).then_some(insert)
 }
 
 /// `NB_Global:nb_cfg`; 0 if the database is empty.

@@ -10,7 +10,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use ycloud_api::{Subnet, VNic, Vpc, key};
+use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc, key};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
 
 use crate::watch::{Change, Closed, Key, watch};
@@ -25,7 +25,7 @@ pub enum Input {
 }
 
 /// How many [`Input::Listed`] there will be.
-pub const KINDS: usize = 9;
+pub const KINDS: usize = 11;
 
 /// Changes that wait in the channel before the watches are held up.
 const CAPACITY: usize = 1024;
@@ -51,6 +51,18 @@ pub fn start(client: &Client, stop: &CancellationToken) -> mpsc::Receiver<Input>
         |_| {},
         Object::VNic,
         |k| ObjectRef::VNic(namespaced(k)),
+    );
+    start.watch::<EipGateway>(
+        all(),
+        |_| {},
+        Object::EipGateway,
+        |k| ObjectRef::EipGateway(k.name),
+    );
+    start.watch::<Eip>(
+        all(),
+        |_| {},
+        Object::Eip,
+        |k| ObjectRef::Eip(namespaced(k)),
     );
     start.watch::<Node>(all(), reduce_node, Object::Node, |k| {
         ObjectRef::Node(k.name)

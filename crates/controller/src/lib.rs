@@ -6,19 +6,23 @@
 
 pub mod apply;
 pub mod chores;
+pub mod failover;
 pub mod health;
 pub mod intake;
 pub mod lease;
 pub mod mergepatch;
 pub mod metrics;
 pub mod objects;
+mod observe;
 pub mod ovn;
 pub mod programmed;
 pub mod queue;
 pub mod reconcile;
 pub mod runtime;
+pub mod southbound;
 pub mod state;
 pub mod status;
+mod unconfirmed;
 mod vnic;
 pub mod watch;
 pub mod write;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use ycloud_compiler::row::MONITORED;
-use ycloud_ovsdb::{Client, Config, Remote, Tls, nb, sb};
+use ycloud_ovsdb::{Client, Condition, Config, Remote, Tls, nb, sb};
+
+use crate::southbound::CHASSIS_REDIRECT;
 
 /// Where the databases are.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,14 +54,42 @@ pub fn connect(remotes: &Remotes) -> Result<(Client, Client)> {
         .fold(northbound, |config, (table, columns)| {
             config.monitor(table, columns)
         });
-    let northbound = northbound.monitor(nb::NbGlobal::TABLE, &[nb::NbGlobal::NB_CFG]);
-    let southbound = config(remotes, "--ovn-sb", &remotes.southbound, "OVN_Southbound")?;
-    // A follower may be a little behind, which only makes a Service programmed a little later.
-    let southbound = southbound.any_member().monitor(
-        sb::ChassisPrivate::TABLE,
-        &[sb::ChassisPrivate::NAME, sb::ChassisPrivate::NB_CFG],
+    let northbound = northbound.monitor(
+        nb::NbGlobal::TABLE,
+        &[nb::NbGlobal::NB_CFG, nb::NbGlobal::OPTIONS],
     );
-    Ok((Client::spawn(northbound), Client::spawn(southbound)))
+    let southbound = config(remotes, "--ovn-sb", &remotes.southbound, "OVN_Southbound")?;
+    Ok((
+        Client::spawn(northbound),
+        Client::spawn(monitor_southbound(southbound)),
+    ))
+}
+
+/// Adds what is read of the Southbound database: how far the chassis are, their physical networks, and who holds the
+/// ports of gateways. Of the ports, which are as many as Pods, only those.
+fn monitor_southbound(config: Config) -> Config {
+    let redirect = Condition::equal(sb::PortBinding::TYPE, CHASSIS_REDIRECT);
+    // A follower may be a little behind, which only makes a Service programmed a little later.
+    config
+        .any_member()
+        .monitor(
+            sb::ChassisPrivate::TABLE,
+            &[sb::ChassisPrivate::NAME, sb::ChassisPrivate::NB_CFG],
+        )
+        .monitor(
+            sb::Chassis::TABLE,
+            &[sb::Chassis::NAME, sb::Chassis::OTHER_CONFIG],
+        )
+        .monitor(sb::HaChassisGroup::TABLE, &[sb::HaChassisGroup::NAME])
+        .monitor(
+            sb::PortBinding::TABLE,
+            &[
+                sb::PortBinding::TYPE,
+                sb::PortBinding::CHASSIS,
+                sb::PortBinding::HA_CHASSIS_GROUP,
+            ],
+        )
+        .only(sb::PortBinding::TABLE, redirect)
 }
 
 fn config(remotes: &Remotes, argument: &str, list: &str, database: &str) -> Result<Config> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              bounded channel                                at most one under way
-//!   9 watches ─────────────────┐                         ┌──► transaction ──► Northbound
+//!  11 watches ─────────────────┐                         ┌──► transaction ──► Northbound
 //!   Northbound replica ────────┤                         │        │ outcome
 //!   Southbound replica ────────┼──► turn: take all in, ──┤◄───────┘
 //!   leadership, timers, stop ──┘    plan, start writes   │   at most MAX_WRITES under way
@@ -13,8 +13,6 @@
 //!
 //! A standby takes everything in and writes nothing, so that it can go on at once when it leads.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,28 +22,25 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use ycloud_compiler::{Owner, Settings};
-use ycloud_ovsdb::{Connection, Failure, Outcome, Subscription, TransactError};
+use ycloud_ovsdb::{Connection, Subscription};
 
-use crate::apply::Next;
+use crate::failover;
 use crate::intake::{self, Input, KINDS};
 use crate::metrics::Metrics;
 use crate::objects::default_owners;
 use crate::ovn::{self, Remotes};
 use crate::runtime::Runtime;
 use crate::state::State;
-use crate::write::{Writer, Written};
+use crate::write::Writer;
 
-/// Writes to the API server that are under way at once.
-const MAX_WRITES: usize = 32;
+mod transaction;
+mod writes;
+
+use transaction::{BACKOFF, InFlight, in_flight};
+use writes::Finished;
 
 /// Changes that are taken in before a turn goes on.
 const MAX_INPUTS: usize = 4_096;
-
-/// Shortest and longest wait after a transaction that the database could not take.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// After this long without an answer the fate of a transaction counts as unknown.
-const TRANSACTION_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a failed attempt to make a default object rests.
 const FOUND_AGAIN: Duration = Duration::from_secs(1);
@@ -69,16 +64,6 @@ pub struct Options {
     pub settings: Settings,
 }
 
-type InFlight = Pin<Box<dyn Future<Output = (Vec<Owner>, Result<Outcome, String>)> + Send>>;
-
-struct Finished {
-    owner: Owner,
-    /// UID of the object that was to be written.
-    uid: Option<String>,
-    rest: Option<Duration>,
-    written: Written,
-}
-
 /// Runs until `runtime.stop` is cancelled.
 ///
 /// # Errors
@@ -88,6 +73,11 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
         runtime.readiness.expect(part);
     }
     let (northbound, southbound) = ovn::connect(&options.remotes)?;
+    tokio::spawn(failover::run(
+        northbound.clone(),
+        southbound.clone(),
+        runtime.stop.clone(),
+    ));
     let mut reconciler = Reconciler {
         inputs: intake::start(&runtime.client, &runtime.stop),
         listed: 0,
@@ -207,8 +197,11 @@ impl Reconciler {
 
     fn on_southbound(&mut self, event: ycloud_ovsdb::Event) {
         match event {
-            ycloud_ovsdb::Event::Delta(changes) => self.state.observe_chassis(&changes),
-            ycloud_ovsdb::Event::Resync(observed) => self.state.observe_all_chassis(&observed),
+            ycloud_ovsdb::Event::Delta(changes) => {
+                let observed = self.southbound.snapshot();
+                self.state.observe_southbound(&changes, &observed);
+            }
+            ycloud_ovsdb::Event::Resync(observed) => self.state.observe_all_southbound(&observed),
         }
     }
 
@@ -223,10 +216,10 @@ impl Reconciler {
         let held = self.no_transaction_before.is_some_and(|until| until > now);
         let connected = self.connection.borrow().state == ycloud_ovsdb::State::Synced;
         let idle = self.transaction.is_none() && !held && connected;
-        if idle && self.state.rows.has_ready() {
+        if idle && self.state.has_work() {
             match self.state.plan() {
                 Some(transaction) => self.send(transaction),
-                None => more = self.state.rows.has_ready(),
+                None => more = self.state.has_work(),
             }
         }
         self.start_writes(now);
@@ -249,7 +242,8 @@ impl Reconciler {
             self.started = Instant::now();
             tracing::info!("everything is known; reconciling");
             self.state.observe_all(self.northbound.snapshot());
-            self.state.observe_all_chassis(&self.southbound.snapshot());
+            self.state
+                .observe_all_southbound(&self.southbound.snapshot());
         }
         true
     }
@@ -269,116 +263,6 @@ impl Reconciler {
             }
         }
         missing.is_empty()
-    }
-
-    fn send(&mut self, transaction: crate::apply::Transaction) {
-        tracing::debug!(
-            owners = transaction.owners.len(),
-            operations = transaction.operations.len(),
-            "transaction"
-        );
-        let client = self.northbound.clone();
-        self.transaction_begun = Instant::now();
-        self.transaction = Some(Box::pin(async move {
-            let sent = client.transact(transaction.operations);
-            let outcome = match tokio::time::timeout(TRANSACTION_LIMIT, sent).await {
-                Ok(Ok(outcome)) => Ok(outcome),
-                Ok(Err(error)) => not_sent(error),
-                Err(_) => Ok(Outcome::Indeterminate {
-                    reason: format!("no answer within {TRANSACTION_LIMIT:?}"),
-                }),
-            };
-            (transaction.owners, outcome)
-        }));
-    }
-
-    fn on_transaction(&mut self, owners: Vec<Owner>, outcome: Result<Outcome, String>) {
-        self.transaction = None;
-        let taken = self.transaction_begun.elapsed();
-        self.metrics.transaction.observe(taken.as_secs_f64());
-        let now = Instant::now();
-        match self.state.finished(owners, outcome, now) {
-            Next::GoOn => {
-                self.backoff = BACKOFF.0;
-                self.no_transaction_before = None;
-            }
-            Next::BackOff => {
-                self.no_transaction_before = Some(now + self.backoff);
-                self.backoff = (self.backoff * 2).min(BACKOFF.1);
-            }
-        }
-    }
-
-    fn start_writes(&mut self, now: Instant) {
-        let time = Time(Timestamp::now());
-        while self.writes.len() < MAX_WRITES {
-            let Some(owner) = self.state.objects.take(now) else {
-                return;
-            };
-            self.start_write(&owner, &time);
-        }
-    }
-
-    /// Starts the write that the object needs next, if any.
-    fn start_write(&mut self, owner: &Owner, time: &Time) {
-        let Some(need) = self.state.next_write(owner, time) else {
-            self.state.objects.idle(owner);
-            return;
-        };
-        tracing::debug!(%owner, action = ?need.action, "write");
-        self.state.objects.begin(owner);
-        let (owner, writer) = (owner.clone(), self.writer.clone());
-        let uid = self.state.uid(&owner);
-        self.writes.spawn(async move {
-            let written = writer.write(&owner, need.action).await;
-            if let (Written::Done(_), Some(report)) = (&written, need.report) {
-                tokio::spawn(async move { writer.report(report).await });
-            }
-            Finished {
-                owner,
-                uid,
-                rest: need.rest,
-                written,
-            }
-        });
-    }
-
-    fn on_written(&mut self, finished: Finished) {
-        let Finished {
-            owner,
-            uid,
-            rest,
-            written,
-        } = finished;
-        self.metrics.write_ended(owner.kind(), written.word());
-        let now = Instant::now();
-        match written {
-            Written::Done(event) => {
-                self.state.take_answer(&owner, event);
-                self.state.objects.succeeded(&owner, rest, now);
-            }
-            Written::Stale(event) => {
-                self.state.take_answer(&owner, event);
-                self.state.objects.succeeded(&owner, None, now);
-            }
-            Written::Gone => {
-                self.state.take_absence(&owner, uid);
-                self.state.objects.idle(&owner);
-            }
-            Written::TooSoon => self.state.objects.failed(&owner, now),
-            Written::Failed(why) => {
-                tracing::warn!(%owner, why, "failed to write to the API server; trying again");
-                self.state.objects.failed(&owner, now);
-            }
-        }
-        self.state.answered(&owner);
-    }
-
-    fn publish_notes(&mut self) {
-        for note in self.state.take_notes() {
-            let writer = self.writer.clone();
-            tokio::spawn(async move { writer.report(note).await });
-        }
     }
 
     fn note_first_pass(&mut self) {
@@ -442,7 +326,7 @@ impl Reconciler {
 
     fn next_due(&self) -> Option<Instant> {
         let transaction = match self.transaction {
-            None if self.state.rows.has_ready() => self.no_transaction_before,
+            None if self.state.has_work() => self.no_transaction_before,
             _ => None,
         };
         let dues = [
@@ -472,28 +356,6 @@ impl Reconciler {
         if tokio::time::timeout(STOP_WAIT, rest).await.is_err() {
             tracing::warn!("stopped with writes under way");
         }
-    }
-}
-
-/// A transaction that the schema of the server does not allow is refused, as one that the server refuses itself; any
-/// other that was not sent is tried again.
-fn not_sent(error: ycloud_ovsdb::Error) -> Result<Outcome, String> {
-    match error {
-        ycloud_ovsdb::Error::Transact(TransactError::Refused(refusal)) => {
-            Ok(Outcome::Failed(Failure {
-                operation: None,
-                error: "not allowed by the server's schema".to_owned(),
-                details: refusal.to_string(),
-            }))
-        }
-        other => Err(other.to_string()),
-    }
-}
-
-async fn in_flight(transaction: &mut Option<InFlight>) -> (Vec<Owner>, Result<Outcome, String>) {
-    match transaction {
-        Some(transaction) => transaction.await,
-        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   watches ── Event ────► take_in ──► Snapshot ─┐            ┌─► rows: Queue<Owner> ──── plan (apply.rs)
 //!                                                ├─ owners ───┤
-//!   replica ── Changes ──► observe ──► OwnerIndex┘            └─► objects: Chores<Owner> ─ next_write (objects.rs)
+//!   replicas ─ Changes ──► observe.rs ► OwnerIndex┘            └─► objects: Chores<Owner> ─ next_write (objects.rs)
 //! ```
 //!
 //! Both queues carry owners only; whoever takes one from them reads everything again.
@@ -13,16 +13,17 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::vnic::AttachmentKind;
-use ycloud_api::{VNic, VNicStatus};
-use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner, OwnerIndex, Settings, Snapshot};
-use ycloud_ovsdb::{Change, nb, sb};
+use ycloud_api::{Eip, VNic};
+use ycloud_compiler::{
+    Chassis, Claim, Event, Object, ObjectKey, ObjectRef, Owner, OwnerIndex, Settings, Snapshot,
+};
 
 use crate::chores::Chores;
-use crate::metrics::{Metrics, count};
-use crate::objects::default_owners;
+use crate::metrics::Metrics;
 use crate::programmed::Tracker;
 use crate::queue::Queue;
 use crate::status::RowState;
+use crate::unconfirmed::Unconfirmed;
 use crate::write::Report;
 
 /// See the module.
@@ -40,8 +41,14 @@ pub struct State {
     pub(crate) states: HashMap<Owner, RowState>,
     /// Which Services the hypervisors have.
     pub tracker: Tracker<Owner>,
-    /// Addresses that were given out and that the API server has not confirmed.
-    pub(crate) unconfirmed: BTreeMap<ObjectKey, Unconfirmed>,
+    /// The chassis of the Southbound database, as the snapshot was told of them.
+    pub(crate) chassis: BTreeMap<String, Chassis>,
+    /// Who holds each `HA_Chassis_Group`, as the snapshot was told of it.
+    pub(crate) claims: BTreeMap<String, Claim>,
+    /// Addresses of VNics that were given out and that the API server has not confirmed.
+    pub(crate) unconfirmed: Unconfirmed<VNic>,
+    /// Likewise, of Eips.
+    pub(crate) unconfirmed_eips: Unconfirmed<Eip>,
     /// UIDs of objects that ended while a write on an object of their name was under way.
     ended: HashMap<Owner, BTreeSet<Option<String>>>,
     /// What was last reported of Pods that cannot have a VNic.
@@ -55,17 +62,6 @@ pub struct State {
     pub(crate) metrics: Metrics,
 }
 
-/// An address that was given out and that the API server has not confirmed.
-#[derive(Debug, Clone)]
-pub(crate) struct Unconfirmed {
-    /// UID of the VNic.
-    pub uid: Option<String>,
-    /// The status to be written.
-    pub status: VNicStatus,
-    /// Whose rows follow from the address: compared once it is confirmed.
-    pub owners: BTreeSet<Owner>,
-}
-
 impl State {
     /// Knows nothing yet.
     pub fn new(settings: Settings, metrics: Metrics) -> Self {
@@ -76,7 +72,10 @@ impl State {
             objects: Chores::default(),
             states: HashMap::new(),
             tracker: Tracker::default(),
-            unconfirmed: BTreeMap::new(),
+            chassis: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            unconfirmed: Unconfirmed::default(),
+            unconfirmed_eips: Unconfirmed::default(),
             ended: HashMap::new(),
             reported: HashMap::new(),
             notes: Vec::new(),
@@ -160,6 +159,7 @@ impl State {
 
     /// The object as it is to be taken in; `None` if a newer version of it is held already.
     fn newest(&mut self, object: Object) -> Option<Object> {
+        let mut key = None;
         if let Some((owner, metadata)) = written(&object) {
             let held = self
                 .metadata(&owner)
@@ -167,22 +167,37 @@ impl State {
             if held.is_some_and(|held| version(held) > version(metadata)) {
                 return None;
             }
+            if let Owner::VNic(name) | Owner::Eip(name) = owner {
+                key = Some(name);
+            }
         }
-        Some(match object {
-            Object::VNic(vnic) => Object::VNic(self.with_unconfirmed_address(vnic)),
-            other => other,
-        })
+        let (object, owners) = match (object, key) {
+            (Object::VNic(vnic), Some(key)) => {
+                let (vnic, owners) = self.unconfirmed.restore(&key, vnic);
+                (Object::VNic(vnic), owners)
+            }
+            (Object::Eip(eip), Some(key)) => {
+                let (eip, owners) = self.unconfirmed_eips.restore(&key, eip);
+                (Object::Eip(eip), owners)
+            }
+            (other, _) => (other, BTreeSet::new()),
+        };
+        owners.into_iter().for_each(|owner| self.rows.push(owner));
+        Some(object)
     }
 
     /// An answer that is under way must not bring back what has ended.
     fn note_deletion(&mut self, reference: &ObjectRef) {
         let owner = match reference.clone() {
             ObjectRef::EipGateway(name) => Owner::EipGateway(name),
-            ObjectRef::Eip(key) => Owner::Eip(key),
+            ObjectRef::Eip(key) => {
+                self.unconfirmed_eips.forget(&key);
+                Owner::Eip(key)
+            }
             ObjectRef::Vpc(name) => Owner::Vpc(name),
             ObjectRef::Subnet(name) => Owner::Subnet(name),
             ObjectRef::VNic(key) => {
-                self.unconfirmed.remove(&key);
+                self.unconfirmed.forget(&key);
                 Owner::VNic(key)
             }
             ObjectRef::Service(key) => Owner::Service(key),
@@ -210,105 +225,6 @@ impl State {
             Owner::Service(key) => Some(&self.snapshot.service(key)?.metadata),
             Owner::Node(_) => None,
         }
-    }
-
-    /// An address that was given out stays in the snapshot until the API server has confirmed it, whatever older
-    /// version of its VNic comes by.
-    fn with_unconfirmed_address(&mut self, vnic: Arc<VNic>) -> Arc<VNic> {
-        let Some(key) = key_of(&vnic) else {
-            return vnic;
-        };
-        let Some(unconfirmed) = self.unconfirmed.remove(&key) else {
-            return vnic;
-        };
-        let status = vnic.status.as_ref();
-        let addressed = status.is_some_and(|status| status.ip.is_some());
-        if addressed || unconfirmed.uid != vnic.metadata.uid {
-            for owner in unconfirmed.owners {
-                self.rows.push(owner);
-            }
-            return vnic;
-        }
-        let mut vnic = Arc::unwrap_or_clone(vnic);
-        vnic.status = Some(unconfirmed.status.clone());
-        self.unconfirmed.insert(key, unconfirmed);
-        Arc::new(vnic)
-    }
-
-    /// Rows of the Northbound replica changed, which reads `observed` now.
-    pub fn observe(&mut self, changes: &[Change], observed: Arc<ycloud_ovsdb::Snapshot>) {
-        self.observed = observed;
-        let owners = self.index.apply(changes, &self.snapshot);
-        for owner in owners {
-            self.rows.push(owner);
-        }
-        for change in changes {
-            let up = &*change.table == nb::LogicalSwitchPort::TABLE;
-            if up && let Some(owner) = self.index.owner_of(change.uuid) {
-                self.objects.push(owner.clone());
-            }
-        }
-        self.metrics.owned_rows.set(count(self.index.len()));
-    }
-
-    /// The Northbound replica is to be looked at as a whole: at the start, and after changes were missed.
-    pub fn observe_all(&mut self, observed: Arc<ycloud_ovsdb::Snapshot>) {
-        let former: Vec<Owner> = self.index.owners().cloned().collect();
-        self.index = OwnerIndex::build(&observed);
-        self.observed = observed;
-        former.into_iter().for_each(|owner| self.rows.push(owner));
-        self.everything();
-    }
-
-    /// Every object, and every owner that has rows, is to be looked at.
-    pub fn everything(&mut self) {
-        let mut owners = self.snapshot.owners();
-        owners.extend(self.index.owners().cloned());
-        owners.extend(default_owners());
-        for owner in owners {
-            self.rows.push(owner.clone());
-            self.objects.push(owner);
-        }
-        self.metrics.owned_rows.set(count(self.index.len()));
-    }
-
-    /// Rows of the Southbound replica changed.
-    pub fn observe_chassis(&mut self, changes: &[Change]) {
-        for change in changes {
-            if &*change.table != sb::ChassisPrivate::TABLE {
-                continue;
-            }
-            if let Some(old) = &change.old {
-                self.tracker
-                    .chassis(sb::ChassisPrivate::of(old).name(), None);
-            }
-            if let Some(new) = &change.new {
-                let row = sb::ChassisPrivate::of(new);
-                self.tracker.chassis(row.name(), Some(row.nb_cfg()));
-            }
-        }
-        self.advance();
-    }
-
-    /// The Southbound replica is to be looked at as a whole.
-    pub fn observe_all_chassis(&mut self, observed: &ycloud_ovsdb::Snapshot) {
-        self.tracker.forget_chassis();
-        for row in observed.table(sb::ChassisPrivate::TABLE) {
-            let row = sb::ChassisPrivate::of(row);
-            self.tracker.chassis(row.name(), Some(row.nb_cfg()));
-        }
-        self.advance();
-    }
-
-    /// Services that the hypervisors have now get their annotation.
-    pub(crate) fn advance(&mut self) {
-        for owner in self.tracker.advance() {
-            self.objects.push(owner);
-        }
-        self.metrics
-            .reached
-            .set(self.tracker.reached().unwrap_or(-1));
-        self.metrics.unprogrammed.set(count(self.tracker.waiting()));
     }
 
     /// What is known of the rows of `owner`.
@@ -356,16 +272,6 @@ impl State {
             RowState::Failing(_) => self.metrics.failing.inc_by(by),
             RowState::Settled | RowState::Pending => 0,
         };
-    }
-
-    /// Whether OVN has bound the logical port of `owner`.
-    pub(crate) fn is_up(&self, owner: &Owner) -> bool {
-        let mut rows = self.index.rows_of(owner);
-        rows.any(|(table, uuid)| {
-            let row = self.observed.row(table, uuid);
-            let port = row.filter(|_| table == nb::LogicalSwitchPort::TABLE);
-            port.is_some_and(|row| nb::LogicalSwitchPort::of(row).up() == Some(true))
-        })
     }
 
     /// Whether `owner` is an object that exists.
@@ -421,13 +327,6 @@ fn written(object: &Object) -> Option<(Owner, &ObjectMeta)> {
 fn version(metadata: &ObjectMeta) -> u64 {
     let version = metadata.resource_version.as_deref();
     version.and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-/// The key of a VNic; `None` without a name.
-pub(crate) fn key_of(vnic: &VNic) -> Option<ObjectKey> {
-    let name = vnic.metadata.name.clone()?;
-    let namespace = vnic.metadata.namespace.clone().unwrap_or_default();
-    Some(ObjectKey::new(namespace, name))
 }
 
 /// Whether a VNic was made for a Pod or a Node by this controller, and not by somebody else.

@@ -1,23 +1,22 @@
-//! VNics: made and deleted for Pods and Nodes, given addresses, and told how far they are.
-//!
-//! An address is decided here and stands in the snapshot from then on, so that the next decision sees it. It counts
-//! for others (rows, the node agent) only once the API server has it: until then its VNic has no rows.
+//! VNics: made and deleted for Pods and Nodes, given addresses (see [`crate::unconfirmed`]), and told how far they are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use ycloud_api::VNic;
+use serde_json::json;
 use ycloud_api::condition::READY;
 use ycloud_api::vnic::AttachmentKind;
+use ycloud_api::{VNic, key};
 use ycloud_compiler::{
     Event, Object, ObjectKey, Owner, PodFacts, Rejection, allocate, wanted_vnic,
 };
 
 use crate::objects::{Need, status_patch};
-use crate::state::{State, Unconfirmed, is_made_here};
+use crate::state::{State, is_made_here};
 use crate::status;
+use crate::unconfirmed::Addressed;
 use crate::write::{Action, Report};
 
 /// How long a VNic rests after its status was written: time for its port to be bound, so that most VNics go from an
@@ -37,26 +36,27 @@ impl State {
             return self.missing_vnic(key, wanted);
         };
         self.reported.remove(key);
-        if vnic.metadata.deletion_timestamp.is_some() {
-            return None;
-        }
-        let addressed = vnic
-            .status
-            .as_ref()
-            .is_some_and(|status| status.ip.is_some());
-        if is_made_here(&vnic) {
-            match wanted {
-                Ok(None) => return Some(deletion(&vnic).into()),
+        let addressed = vnic.has_address();
+        let unwanted = is_made_here(&vnic)
+            && match wanted {
+                Ok(None) => true,
                 // It was made before the Pod's Subnet changed, and nobody can have used it.
-                Ok(Some(wanted)) if !addressed && wanted.spec != vnic.spec => {
-                    return Some(deletion(&vnic).into());
-                }
-                _ => {}
+                Ok(Some(wanted)) => !addressed && wanted.spec != vnic.spec,
+                Err(_) => false,
+            };
+        let deleting = vnic.metadata.deletion_timestamp.is_some();
+        match (deleting, is_held(&vnic)) {
+            (true, true) if unwanted || !is_made_here(&vnic) => {
+                return Some(release(&vnic).into());
             }
+            (true, false) => return None,
+            (false, _) if unwanted => return Some(deletion(&vnic).into()),
+            (false, false) if is_of_pod(&vnic) => return Some(hold(&vnic).into()),
+            _ => {}
         }
-        if let Some(unconfirmed) = self.unconfirmed.get(key) {
+        if let Some(status) = self.unconfirmed.status(key) {
             // Not confirmed yet: compared with a VNic without status, everything is written again.
-            return status_patch(&vnic.metadata, None, &unconfirmed.status, VNIC_REST, None);
+            return status_patch(&vnic.metadata, None, status, VNIC_REST, None);
         }
         if !addressed {
             return self.give_address(key, vnic, now);
@@ -78,7 +78,12 @@ impl State {
         wanted: Result<Option<VNic>, Rejection>,
     ) -> Option<Need> {
         match wanted {
-            Ok(Some(vnic)) => Some(Action::CreateVNic(Box::new(vnic)).into()),
+            Ok(Some(mut vnic)) => {
+                if is_of_pod(&vnic) {
+                    vnic.metadata.finalizers = Some(vec![key::IN_USE_FINALIZER.to_owned()]);
+                }
+                Some(Action::CreateVNic(Box::new(vnic)).into())
+            }
             Ok(None) => {
                 self.reported.remove(key);
                 None
@@ -106,20 +111,14 @@ impl State {
                     VNIC_REST,
                     None,
                 );
-                let uid = vnic.metadata.uid.clone();
-                let mut held = Arc::unwrap_or_clone(vnic);
+                let mut held = Arc::unwrap_or_clone(vnic.clone());
                 held.status = Some(status.clone());
                 let held = Event::Apply(Object::VNic(Arc::new(held)));
                 let owners = self.snapshot.apply(held);
                 for owner in &owners {
                     self.objects.push(owner.clone());
                 }
-                let unconfirmed = Unconfirmed {
-                    uid,
-                    status,
-                    owners,
-                };
-                self.unconfirmed.insert(key.clone(), unconfirmed);
+                self.unconfirmed.give(key.clone(), &vnic, status, owners);
                 need
             }
             Err(rejection) => {
@@ -151,18 +150,57 @@ fn not_ready(conditions: &[Condition]) -> Option<(String, String)> {
     ready.map(|c| (c.reason.clone(), c.message.clone()))
 }
 
+/// Whether it was made for a Pod. Such a VNic has a finalizer while the Pod runs, so that neither the deletion of its
+/// Namespace nor one by hand takes the port from under the Pod.
+fn is_of_pod(vnic: &VNic) -> bool {
+    vnic.spec.attachment.kind == AttachmentKind::Pod && is_made_here(vnic)
+}
+
+fn is_held(vnic: &VNic) -> bool {
+    let finalizers = vnic.metadata.finalizers.iter().flatten();
+    finalizers
+        .into_iter()
+        .any(|name| name == key::IN_USE_FINALIZER)
+}
+
+/// Adds the finalizer.
+fn hold(vnic: &VNic) -> Action {
+    let mut finalizers = vnic.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.push(key::IN_USE_FINALIZER.to_owned());
+    Action::Patch {
+        patch: json!({"metadata": {"finalizers": finalizers}}),
+        subresource: None,
+        version: vnic.metadata.resource_version.clone(),
+    }
+}
+
+/// Takes the finalizer away.
+fn release(vnic: &VNic) -> Action {
+    let mut finalizers = vnic.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|name| name != key::IN_USE_FINALIZER);
+    Action::ReleaseVNic {
+        finalizers,
+        version: vnic.metadata.resource_version.clone(),
+        pod: pod_of(vnic),
+    }
+}
+
 fn deletion(vnic: &VNic) -> Action {
+    Action::DeleteVNic {
+        uid: vnic.metadata.uid.clone(),
+        pod: pod_of(vnic),
+    }
+}
+
+/// Key and UID of the Pod that a VNic was made for.
+fn pod_of(vnic: &VNic) -> Option<(ObjectKey, String)> {
     let attachment = &vnic.spec.attachment;
-    let pod = match (attachment.kind, &attachment.name, &attachment.uid) {
+    match (attachment.kind, &attachment.name, &attachment.uid) {
         (AttachmentKind::Pod, Some(name), Some(uid)) => {
             let namespace = vnic.metadata.namespace.clone().unwrap_or_default();
             Some((ObjectKey::new(namespace, name.clone()), uid.clone()))
         }
         _ => None,
-    };
-    Action::DeleteVNic {
-        uid: vnic.metadata.uid.clone(),
-        pod,
     }
 }
 

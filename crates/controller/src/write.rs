@@ -53,6 +53,15 @@ pub enum Action {
         /// The Pod it was made for; if that exists (with this UID) and is not finished, nothing is deleted.
         pod: Option<(ObjectKey, String)>,
     },
+    /// Lets the owner's VNic, which is being deleted, go.
+    ReleaseVNic {
+        /// The finalizers that stay.
+        finalizers: Vec<String>,
+        /// The version that they were computed from.
+        version: Option<String>,
+        /// As in [`Action::DeleteVNic`].
+        pod: Option<(ObjectKey, String)>,
+    },
 }
 
 /// What an Event says, and on which object.
@@ -145,6 +154,17 @@ impl Writer {
                 Owner::VNic(key) => self.delete_vnic(key, uid, pod).await,
                 _ => Written::Gone,
             },
+            Action::ReleaseVNic {
+                finalizers,
+                version,
+                pod,
+            } => {
+                if let Some(reason) = self.still_runs(pod).await {
+                    return reason;
+                }
+                let patch = json!({"metadata": {"finalizers": finalizers}});
+                self.patch(owner, patch, None, version).await
+            }
         }
     }
 
@@ -202,24 +222,28 @@ impl Writer {
         answer(&api, &key.name, limited(request).await, Object::Service).await
     }
 
+    /// Why nothing must be taken from this Pod (key and UID); `None`: it is gone or finished.
+    async fn still_runs(&self, pod: Option<(ObjectKey, String)>) -> Option<Written> {
+        let (pod, uid) = pod?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        match limited(pods.get_opt(&pod.name)).await {
+            Err(error) => Some(failed(error)),
+            Ok(Some(found)) if found.metadata.uid.as_deref() == Some(&uid) && !finished(&found) => {
+                // The watch of Pods is behind that of VNics.
+                Some(Written::TooSoon)
+            }
+            Ok(_) => None,
+        }
+    }
+
     async fn delete_vnic(
         &self,
         key: &ObjectKey,
         uid: Option<String>,
         pod: Option<(ObjectKey, String)>,
     ) -> Written {
-        if let Some((pod, uid)) = pod {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-            match limited(pods.get_opt(&pod.name)).await {
-                Err(error) => return failed(error),
-                Ok(Some(found))
-                    if found.metadata.uid.as_deref() == Some(&uid) && !finished(&found) =>
-                {
-                    // The watch of Pods is behind that of VNics.
-                    return Written::TooSoon;
-                }
-                Ok(_) => {}
-            }
+        if let Some(reason) = self.still_runs(pod).await {
+            return reason;
         }
         let api: Api<VNic> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = DeleteParams {

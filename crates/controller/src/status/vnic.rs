@@ -1,7 +1,7 @@
 //! The status of a `VNic`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use ycloud_api::condition::{self, READY, Verdict, reason};
+use ycloud_api::condition::{self, IN_USE, READY, Verdict, reason};
 use ycloud_api::vnic::{AttachmentKind, Phase};
 use ycloud_api::{VNic, VNicStatus};
 use ycloud_compiler::{Allocation, Rejection};
@@ -70,7 +70,23 @@ pub fn status(vnic: &VNic, state: &RowState, up: bool, now: &Time) -> VNicStatus
         Phase::Bound | Phase::Pending => None,
     };
     set_ready(vnic, &mut status, &verdict, now);
+    set_in_use(vnic, &mut status, now);
     status
+}
+
+/// A VNic that is deleted while its Pod runs says that it waits for it.
+fn set_in_use(vnic: &VNic, status: &mut VNicStatus, now: &Time) {
+    let deleting = vnic.metadata.deletion_timestamp.is_some();
+    let namespace = vnic.metadata.namespace.as_deref().unwrap_or_default();
+    let name = vnic.spec.attachment.name.as_deref().unwrap_or_default();
+    let user = format!("Pod {namespace}/{name}");
+    match super::in_use(deleting, &[user]) {
+        Some(verdict) => {
+            let generation = vnic.metadata.generation;
+            condition::set(&mut status.conditions, IN_USE, &verdict, generation, now);
+        }
+        None => status.conditions.retain(|c| c.type_ != IN_USE),
+    }
 }
 
 fn set_ready(vnic: &VNic, status: &mut VNicStatus, verdict: &Verdict, now: &Time) {

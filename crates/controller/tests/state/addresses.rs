@@ -281,3 +281,81 @@ async fn an_answer_does_not_bring_back_what_has_ended() {
         .take_absence(&owner("p"), Some("later".into()));
     assert!(controller.state.snapshot.vnic(&key(&vnic)).is_none());
 }
+
+/// The VNic as the API server has it after a deletion that a finalizer holds up.
+fn deleted(vnic: &VNic, version: u64) -> Arc<VNic> {
+    let mut vnic = vnic.clone();
+    vnic.metadata.deletion_timestamp = Some(now());
+    vnic.metadata.resource_version = Some(version.to_string());
+    Arc::new(vnic)
+}
+
+#[tokio::test]
+async fn a_vnic_that_is_deleted_keeps_its_port_while_its_pod_runs() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    controller.state.take_in(Event::Apply(pod("p")));
+    let vnic = stored(create(&mut controller, "p"), 10);
+    assert_eq!(
+        vnic.metadata.finalizers,
+        Some(vec![ycloud_api::key::IN_USE_FINALIZER.to_owned()])
+    );
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+    let vnic = address(&mut controller, "p", &vnic, 20);
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+    controller.settle().await;
+    // Its Namespace is being deleted, or somebody deletes it by hand.
+    let vnic = deleted(&vnic, 30);
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+    controller.settle().await;
+    let name = ycloud_api::vnic::logical_port("ns", vnic.metadata.name.as_deref().unwrap());
+    controller.named(nb::LogicalSwitchPort::TABLE, &name);
+    let need = controller.state.next_write(&owner("p"), &now()).unwrap();
+    let Action::Patch { patch, .. } = need.action else {
+        panic!("{need:?}")
+    };
+    let conditions = patch["status"]["conditions"].as_array().unwrap();
+    let in_use = conditions.iter().find(|c| c["type"] == "InUse").unwrap();
+    let message = in_use["message"].as_str().unwrap();
+    assert!(message.contains("1 user: Pod ns/p"), "{message}");
+    // The Pod ends.
+    controller
+        .state
+        .take_in(Event::Delete(ObjectRef::Pod(ObjectKey::new("ns", "p"))));
+    let need = controller.state.next_write(&owner("p"), &now()).unwrap();
+    let Action::ReleaseVNic {
+        finalizers,
+        pod: Some(pod),
+        ..
+    } = need.action
+    else {
+        panic!("{need:?}")
+    };
+    assert_eq!((finalizers.len(), pod.1.as_str()), (0, "uid-p"));
+}
+
+#[tokio::test]
+async fn a_vnic_of_an_earlier_release_gets_its_finalizer() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    controller.state.take_in(Event::Apply(pod("p")));
+    let mut vnic = create(&mut controller, "p");
+    vnic.metadata.finalizers = Some(vec!["example.com/other".to_owned()]);
+    let vnic = stored(vnic, 10);
+    controller.state.take_in(Event::Apply(Object::VNic(vnic)));
+    let need = controller.state.next_write(&owner("p"), &now()).unwrap();
+    let Action::Patch { patch, version, .. } = need.action else {
+        panic!("{need:?}")
+    };
+    assert_eq!(
+        patch["metadata"]["finalizers"],
+        serde_json::json!(["example.com/other", ycloud_api::key::IN_USE_FINALIZER])
+    );
+    assert_eq!(version.as_deref(), Some("10"));
+}

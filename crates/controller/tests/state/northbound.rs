@@ -8,7 +8,7 @@ use ycloud_api::{Subnet, VNic, Vpc, key};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner};
 use ycloud_controller::status::RowState;
 use ycloud_controller::write::Action;
-use ycloud_ovsdb::{Columns, Mutation, Operation, nb};
+use ycloud_ovsdb::{Columns, Mutation, Operation, Where, nb};
 
 fn vpc(name: &str) -> Object {
     Object::Vpc(Arc::new(Vpc::new(name, Default::default())))
@@ -234,4 +234,29 @@ async fn a_service_is_programmed_once_the_living_chassis_have_its_rows() {
         assert_eq!(patch["metadata"]["annotations"][key::PROGRAMMED], digest);
         assert_eq!(version.as_deref(), Some("5"));
     }
+}
+
+#[tokio::test]
+async fn the_options_of_nb_global_are_set_where_they_are_absent() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &[]).await;
+    let chosen = Mutation::insert(nb::NbGlobal::OPTIONS, [("bfd-mult", "5"), ("mine", "1")]);
+    let by_hand = Operation::mutate(nb::NbGlobal::TABLE, Where::all(), vec![chosen]);
+    controller.by_hand(&server, vec![by_hand]).await;
+    controller.settle_after_change().await;
+    let option = |controller: &Controller, name: &str| {
+        let rows = controller.rows(nb::NbGlobal::TABLE);
+        let options = nb::NbGlobal::of(&rows[0]).options();
+        options.get(name).map(str::to_owned)
+    };
+    for (name, value) in [
+        ("bfd-mult", "5"),
+        ("mine", "1"),
+        ("bfd-min-rx", "100"),
+        ("bfd-min-tx", "100"),
+        ("use_common_zone", "true"),
+    ] {
+        assert_eq!(option(&controller, name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(controller.transactions, 1);
 }

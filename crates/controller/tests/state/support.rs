@@ -63,7 +63,10 @@ impl Server {
             Config::new(remotes, "OVN_Northbound"),
             |config, (table, columns)| config.monitor(table, columns),
         );
-        Client::spawn(config.monitor(nb::NbGlobal::TABLE, &[nb::NbGlobal::NB_CFG]))
+        Client::spawn(config.monitor(
+            nb::NbGlobal::TABLE,
+            &[nb::NbGlobal::NB_CFG, nb::NbGlobal::OPTIONS],
+        ))
     }
 }
 
@@ -118,7 +121,7 @@ impl Controller {
         for _ in 0..1000 {
             self.observe();
             self.state.rows.promote(now);
-            if !self.state.rows.has_ready() {
+            if !self.state.has_work() {
                 return;
             }
             let Some(transaction) = self.state.plan() else {

@@ -1,0 +1,167 @@
+//! What the Southbound database says of chassis, and of who carries gateways: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ycloud_compiler::snapshot::{Chassis, Claim};
+use ycloud_ovsdb::{Change, Snapshot, sb};
+
+/// `Port_Binding:type` of the ports by which distributed routers reach a gateway. Source: ovn-sb(5).
+pub const CHASSIS_REDIRECT: &str = "chassisredirect";
+
+/// Key of `Chassis:other_config`: the physical networks of a chassis and their bridges. Source: ovn-controller(8).
+const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
+
+/// Whether one of the changes may change [`claims`].
+pub fn concerns_claims(changes: &[Change]) -> bool {
+    let tables = [
+        sb::PortBinding::TABLE,
+        sb::HaChassisGroup::TABLE,
+        sb::Chassis::TABLE,
+    ];
+    changes
+        .iter()
+        .any(|change| tables.contains(&&*change.table))
+}
+
+/// Every chassis with its physical networks, by name.
+pub fn chassis(observed: &Snapshot) -> BTreeMap<String, Chassis> {
+    let all = sb::Chassis::all(observed).map(|row| {
+        let mappings = row.other_config().get(BRIDGE_MAPPINGS);
+        let chassis = Chassis {
+            name: row.name().to_owned(),
+            physical_networks: physical_networks(mappings.unwrap_or_default()),
+        };
+        (chassis.name.clone(), chassis)
+    });
+    all.collect()
+}
+
+/// The networks of `<network>:<bridge>,…`.
+fn physical_networks(mappings: &str) -> BTreeSet<String> {
+    let pairs = mappings.split(',').filter_map(|pair| pair.split_once(':'));
+    pairs
+        .map(|(network, _)| network.trim().to_owned())
+        .filter(|network| !network.is_empty())
+        .collect()
+}
+
+/// Who holds the ports of each `HA_Chassis_Group`, by the group's name. Of several chassis, as in the midst of a
+/// take-over, the one that holds most ports, and of equals the first by name. A group whose ports nobody holds has
+/// none.
+pub fn claims(observed: &Snapshot) -> BTreeMap<String, Claim> {
+    let mut ports: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for port in sb::PortBinding::all(observed) {
+        let (Some(group), Some(chassis)) = (port.ha_chassis_group(), port.chassis()) else {
+            continue;
+        };
+        let group = sb::HaChassisGroup::find(observed, group);
+        let chassis = sb::Chassis::find(observed, chassis);
+        if let (Some(group), Some(chassis), CHASSIS_REDIRECT) = (group, chassis, port.type_()) {
+            let holders = ports.entry(group.name().to_owned()).or_default();
+            *holders.entry(chassis.name().to_owned()).or_default() += 1;
+        }
+    }
+    let claim = |(group, holders): (String, BTreeMap<String, usize>)| {
+        // The last one of the highest is taken: in reverse order, the first by name.
+        let most = holders.into_iter().rev().max_by_key(|(_, count)| *count);
+        let chassis = most?.0;
+        Some((group.clone(), Claim { group, chassis }))
+    };
+    ports.into_iter().filter_map(claim).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use uuid::Uuid;
+    use ycloud_ovsdb::{Columns, Schema};
+
+    const SCHEMA: &str = include_str!("../../ovsdb/schemas/ovn-sb.ovsschema");
+
+    type Rows = Vec<(&'static str, Uuid, Columns)>;
+
+    /// Chassis a (1), b (2), c (3), of which c has no physical network; groups g (11) and h (12).
+    fn base() -> Rows {
+        let mapped = [(BRIDGE_MAPPINGS, "ext:br-ext, lan:br-lan")];
+        let chassis = |id, name: &str, config: &[(&str, &str)]| {
+            let row = sb::Chassis::new().name(name);
+            let row = row.other_config(config.iter().copied());
+            (sb::Chassis::TABLE, Uuid::from_u128(id), row.into_columns())
+        };
+        let group = |id, name: &str| {
+            let row = sb::HaChassisGroup::new().name(name).into_columns();
+            (sb::HaChassisGroup::TABLE, Uuid::from_u128(id), row)
+        };
+        vec![
+            chassis(1, "a", &mapped),
+            chassis(2, "b", &mapped),
+            chassis(3, "c", &[]),
+            group(11, "g"),
+            group(12, "h"),
+        ]
+    }
+
+    fn port(
+        id: u128,
+        kind: &str,
+        group: u128,
+        chassis: Option<u128>,
+    ) -> (&'static str, Uuid, Columns) {
+        let row = sb::PortBinding::new()
+            .type_(kind)
+            .ha_chassis_group(Some(Uuid::from_u128(group)))
+            .chassis(chassis.map(Uuid::from_u128));
+        (
+            sb::PortBinding::TABLE,
+            Uuid::from_u128(id),
+            row.into_columns(),
+        )
+    }
+
+    /// The database with these ports besides.
+    pub(crate) fn database(
+        ports: impl IntoIterator<Item = (&'static str, u128, Option<u128>)>,
+    ) -> Snapshot {
+        let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
+        let mut rows = base();
+        for (n, (kind, group, chassis)) in ports.into_iter().enumerate() {
+            rows.push(port(100 + n as u128, kind, group, chassis));
+        }
+        Snapshot::of(&schema, rows).unwrap()
+    }
+
+    fn held(ports: &[(&'static str, u128, Option<u128>)]) -> Vec<(String, String)> {
+        let claims = claims(&database(ports.iter().copied())).into_values();
+        claims.map(|c| (c.group, c.chassis)).collect()
+    }
+
+    #[test]
+    fn a_claim_is_who_holds_the_chassisredirect_ports() {
+        let of = |group: &str, chassis: &str| (group.to_owned(), chassis.to_owned());
+        let cr = CHASSIS_REDIRECT;
+        assert_eq!(held(&[(cr, 11, None), ("patch", 11, Some(1))]), []);
+        assert_eq!(
+            held(&[(cr, 11, Some(2)), (cr, 12, Some(1)), (cr, 11, None)]),
+            [of("g", "b"), of("h", "a")]
+        );
+        let moving = [(cr, 11, Some(1)), (cr, 11, Some(2)), (cr, 11, Some(2))];
+        assert_eq!(held(&moving), [of("g", "b")]);
+        assert_eq!(held(&moving[..2]), [of("g", "a")]);
+        assert_eq!(
+            held(&[(cr, 11, Some(77))]),
+            [],
+            "a chassis that is not there"
+        );
+    }
+
+    #[test]
+    fn a_chassis_has_the_physical_networks_of_its_mappings() {
+        let all = chassis(&database([]));
+        let networks =
+            |name: &str| -> Vec<String> { all[name].physical_networks.iter().cloned().collect() };
+        assert_eq!(networks("a"), ["ext", "lan"]);
+        assert!(networks("c").is_empty());
+        assert!(physical_networks("ext,:br,").is_empty());
+    }
+}
