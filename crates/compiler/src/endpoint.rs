@@ -8,7 +8,9 @@
 //! Pure, like everything in this crate. yusurservice-controller gathers the input and carries out what comes back.
 
 mod backend;
+mod permission;
 mod refusal;
+mod scope;
 mod service;
 mod slices;
 #[cfg(test)]
@@ -20,10 +22,12 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use ycloud_api::condition::{Verdict, reason};
-use ycloud_api::service::BackendCounts;
-use ycloud_api::{VNic, Vpc, YusurService};
+use ycloud_api::service::{BackendCounts, ExternalTrafficPolicy};
+use ycloud_api::{Eip, VNic, Vpc, YusurService};
 
 pub use backend::selects;
+pub use scope::{namespaces, vpcs};
+pub use service::ANNOTATIONS;
 pub use slices::{MANAGED_BY, MAX_ENDPOINTS, SERVICE_NAME};
 
 /// How many ports `status.ports` names before it counts the rest.
@@ -45,11 +49,13 @@ pub struct PodBackend<'a> {
 /// What is known of the world around one YusurService.
 #[derive(Debug, Clone)]
 pub struct TranslateInput<'a> {
-    /// The Vpc that the spec names, if it exists.
-    pub vpc: Option<&'a Vpc>,
+    /// By name, those that exist of the [`vpcs`] of the spec and of those that its EndpointSlices name.
+    pub vpcs: &'a BTreeMap<&'a str, &'a Vpc>,
+    /// The Eip of its namespace that `spec.eip` names, if it exists.
+    pub eip: Option<&'a Eip>,
     /// Labels of the YusurService's namespace.
     pub namespace_labels: &'a BTreeMap<String, String>,
-    /// The Pods of its namespace, in any order; at least those that it [`selects`] and those that are endpoints already.
+    /// Pods of any namespace, in any order; at least those that it [`selects`] and those that are endpoints already.
     pub pods: &'a [PodBackend<'a>],
     /// The Service of its name, whosever it is.
     pub service: Option<&'a Service>,
@@ -142,14 +148,15 @@ impl Objects {
 /// * The same input gives the same output, whatever the order of Pods and slices.
 /// * An endpoint stays in the slice that it is in, so that one Pod's change rewrites one slice.
 /// * A refusal names field, value and cure. What was made for an earlier, accepted spec goes on to serve: with the ports
-///   and Pods of that spec, of which those that go or become unready are taken out.
+///   and Pods of that spec, of which those that go, become unready or are no longer permitted are taken out.
 pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
     let found = backend::find(ysvc, input.pods);
     let refusal = refusal::check(ysvc, input);
     let withholds = refusal.as_ref().is_some_and(|refusal| refusal.withholds);
     let foreign = input.service.is_some_and(|service| !belongs(service, ysvc));
     let owner = ysvc.metadata.uid.clone().unwrap_or_default();
-    let refreshed = || slices::refresh(ysvc, input.pods, input.slices);
+    let permitted = |namespace: &str, vpc: &str| permission::permits(ysvc, input, namespace, vpc);
+    let refreshed = || slices::refresh(ysvc, input.pods, input.slices, permitted);
     let objects = if withholds {
         Objects {
             service: None,
@@ -169,12 +176,10 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
             owner,
         }
     };
-    let mut accepted = Verdict::yes(reason::ACCEPTED, "the spec is valid and permitted");
+    let mut accepted = Verdict::yes(reason::ACCEPTED, accepted_text(ysvc));
     if let Some(refusal) = refusal {
         accepted = refusal.verdict;
-        // Where the Vpc is the reason, ycloud-controller takes the Service from the network, too.
-        let by_vpc = [reason::NOT_FOUND, reason::NOT_PERMITTED].contains(&accepted.reason);
-        if withholds && input.service.is_some() && !foreign && !by_vpc {
+        if withholds && input.service.is_some() && !foreign && !refusal.cuts {
             accepted.message.push_str(STILL_SERVES);
         }
     }
@@ -184,6 +189,15 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
         counts: found.counts(),
         ports: ports_text(ysvc),
         objects: Some(objects).filter(|_| !foreign),
+    }
+}
+
+fn accepted_text(ysvc: &YusurService) -> &'static str {
+    match ysvc.spec.external_traffic_policy {
+        ExternalTrafficPolicy::Cluster => "the spec is valid and permitted",
+        ExternalTrafficPolicy::Local => {
+            "the spec is valid and permitted; externalTrafficPolicy Local changes nothing: backends always see the client's own address"
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use ycloud_api::backend::Backend;
+use ycloud_api::backend::BackendPort;
 use ycloud_api::condition::{Verdict, reason};
-use ycloud_api::service::{BackendCounts, ServicePort};
-use ycloud_api::{YusurService, selector};
+use ycloud_api::service::{BackendCounts, Scope, ServicePort};
+use ycloud_api::{YusurService, key};
 
 use super::PodBackend;
+use super::scope::{namespaces, own_namespace, own_vpc, sets, takes_host_network};
 
 /// How many Pods a message names before it counts the rest.
 const NAMED: usize = 5;
@@ -27,19 +28,28 @@ pub struct TargetPort {
     pub port: i32,
 }
 
-/// Endpoints by the ports that they listen on.
-pub type Groups = BTreeMap<Vec<TargetPort>, Vec<Endpoint>>;
+/// What the endpoints of one slice have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shape {
+    /// The Vpc of their addresses.
+    pub vpc: String,
+    /// The ports that they listen on, sorted.
+    pub ports: Vec<TargetPort>,
+}
+
+/// Endpoints by what a slice of them has in common.
+pub type Groups = BTreeMap<Shape, Vec<Endpoint>>;
 
 /// The backends of one YusurService.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Pods that the selectors match, without those that ended.
     matched: usize,
-    /// Of those, Pods in another Vpc or in none, as "name (where)".
+    /// Of those, Pods in another Vpc than they must be, or in none, as "name (where)".
     elsewhere: Vec<String>,
-    /// Of those in the Vpc, Pods without an address yet.
+    /// Of the others, Pods without an address yet.
     waiting: usize,
-    endpoints: Vec<(Vec<TargetPort>, Endpoint)>,
+    endpoints: Vec<(Shape, Endpoint)>,
     /// Named target ports as they stand in the spec, and whether a Pod has one.
     named: BTreeMap<(String, &'static str), bool>,
 }
@@ -48,66 +58,58 @@ pub struct Found {
 pub fn find(ysvc: &YusurService, pods: &[PodBackend]) -> Found {
     let mut found = Found::default();
     let mut sorted: Vec<&PodBackend> = pods.iter().collect();
-    sorted.sort_by(|a, b| a.pod.metadata.name.cmp(&b.pod.metadata.name));
+    let place = |candidate: &PodBackend| {
+        let meta = &candidate.pod.metadata;
+        (meta.namespace.clone(), meta.name.clone())
+    };
+    sorted.sort_by_cached_key(|candidate| place(candidate));
     for candidate in sorted {
-        if finished(candidate.pod) {
-            continue;
-        }
-        if let Some(overrides) = selected(ysvc, candidate.pod) {
+        if !finished(candidate.pod) && selects(ysvc, candidate.pod) {
             found.matched += 1;
-            found.add(ysvc, candidate, overrides);
+            found.add(ysvc, candidate);
         }
     }
     found
 }
 
-/// Whether `ysvc` means `pod`, by its labels or name. Both must be of one namespace.
+/// Whether `ysvc` means `pod`, by its namespace and its labels or name.
 pub fn selects(ysvc: &YusurService, pod: &Pod) -> bool {
-    selected(ysvc, pod).is_some()
-}
-
-/// Whether the Pod is a backend; if so, the entry of `spec.backends` that says so, unless `spec.selector` does.
-fn selected<'a>(ysvc: &'a YusurService, pod: &Pod) -> Option<Option<&'a Backend>> {
-    let none = BTreeMap::new();
-    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
-    let spec = &ysvc.spec;
-    let held = |(key, value): (&String, &String)| labels.get(key) == Some(value);
-    if !spec.selector.is_empty() && spec.selector.iter().all(held) {
-        return Some(None);
-    }
-    let meant = |backend: &&Backend| {
-        let by_label = |s| selector::matches(s, labels);
-        backend.selector.as_ref().is_some_and(by_label)
-            || (backend.name.is_some() && backend.name == pod.metadata.name)
-    };
-    spec.backends.iter().find(meant).map(Some)
+    sets(ysvc, pod).next().is_some()
 }
 
 impl Found {
-    fn add(&mut self, ysvc: &YusurService, candidate: &PodBackend, overrides: Option<&Backend>) {
+    fn add(&mut self, ysvc: &YusurService, candidate: &PodBackend) {
         let pod = candidate.pod;
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let ports = self.resolve(&ysvc.spec.ports, pod, overrides);
-        let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network);
-        if host_network == Some(true) {
+        let vpc = vpc(ysvc, candidate);
+        if host_network(pod) && vpc.is_none() {
             self.elsewhere
-                .push(format!("{name} (on the node's network)"));
+                .push(format!("{} (on the node's network)", name(ysvc, pod)));
             return;
         }
-        let status = candidate.vnic.and_then(|vnic| vnic.status.as_ref());
-        let vpc = status.and_then(|status| status.vpc.as_ref());
-        if let Some(vpc) = vpc.filter(|vpc| Some(*vpc) != ysvc.spec.vpc.as_ref()) {
-            self.elsewhere.push(format!("{name} (in {vpc})"));
+        let mut sets = sets(ysvc, pod);
+        let set = match vpc {
+            Some(vpc) => sets.find(|set| set.vpc == Some(vpc)),
+            None => sets.next(),
+        };
+        let Some(set) = set else {
+            let vpc = vpc.unwrap_or_default();
+            self.elsewhere
+                .push(format!("{} (in {vpc})", name(ysvc, pod)));
             return;
-        }
-        let (Some(address), Some(_)) = (address(candidate), vpc) else {
+        };
+        let ports = self.resolve(&ysvc.spec.ports, pod, set.ports);
+        let (Some(address), Some(vpc)) = (address(candidate), vpc) else {
             self.waiting += 1;
             return;
         };
         if !ports.is_empty() {
             let publish = ysvc.spec.publish_not_ready_addresses;
+            let shape = Shape {
+                vpc: vpc.to_owned(),
+                ports,
+            };
             self.endpoints
-                .push((ports, endpoint(pod, address, publish)));
+                .push((shape, endpoint(pod, address, publish)));
         }
     }
 
@@ -116,14 +118,12 @@ impl Found {
         &mut self,
         ports: &[ServicePort],
         pod: &Pod,
-        overrides: Option<&Backend>,
+        overrides: &[BackendPort],
     ) -> Vec<TargetPort> {
         let mut resolved = Vec::with_capacity(ports.len());
         for port in ports {
-            let own = overrides.and_then(|backend| {
-                let mut ports = backend.ports.iter();
-                ports.find(|p| Some(&p.name) == port.name.as_ref())
-            });
+            let mut own = overrides.iter();
+            let own = own.find(|own| Some(&own.name) == port.name.as_ref());
             let target = own.map(|own| &own.target_port);
             let protocol = port.protocol.as_str();
             let number = match target.or(port.target_port.as_ref()) {
@@ -146,11 +146,11 @@ impl Found {
         resolved
     }
 
-    /// Endpoints by ports.
+    /// Endpoints by what a slice of them has in common.
     pub fn groups(&self) -> Groups {
         let mut groups = Groups::new();
-        for (ports, endpoint) in &self.endpoints {
-            let group = groups.entry(ports.clone()).or_default();
+        for (shape, endpoint) in &self.endpoints {
+            let group = groups.entry(shape.clone()).or_default();
             group.push(endpoint.clone());
         }
         groups
@@ -177,13 +177,18 @@ impl Found {
     /// Condition `BackendsResolved`.
     pub fn verdict(&self, ysvc: &YusurService) -> Verdict {
         let spec = &ysvc.spec;
-        let elsewhere = self.elsewhere_text(spec.vpc.as_deref().unwrap_or_default());
+        let elsewhere = self.elsewhere_text(ysvc);
         if spec.selector.is_empty() && spec.backends.is_empty() {
             let text = "spec.selector and spec.backends are empty: nothing is selected; name labels of Pods of this namespace";
             return Verdict::no(reason::NO_BACKENDS, text);
         }
         if self.matched == 0 {
-            let text = "no Pod of this namespace has the labels of spec.selector, or is named by spec.backends";
+            let only_own = namespaces(ysvc).len() == 1;
+            let text = if only_own {
+                "no Pod of this namespace has the labels of spec.selector, or is named by spec.backends"
+            } else {
+                "no Pod has the labels of spec.selector, or is named by spec.backends, in the namespace that it must be of"
+            };
             return Verdict::no(reason::NO_BACKENDS, text);
         }
         if self.matched == self.elsewhere.len() {
@@ -213,7 +218,7 @@ impl Found {
         Verdict::yes(reason::RESOLVED, text)
     }
 
-    fn elsewhere_text(&self, vpc: &str) -> String {
+    fn elsewhere_text(&self, ysvc: &YusurService) -> String {
         if self.elsewhere.is_empty() {
             return String::new();
         }
@@ -223,15 +228,47 @@ impl Found {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!(
-            " {} selected but not in Vpc {vpc}: {named}{rest}",
-            self.elsewhere.len()
-        )
+        let wanted = match ysvc.spec.scope {
+            Scope::MultiVpc => "the Vpc that the spec names for them".to_owned(),
+            Scope::Vpc | Scope::Cluster => {
+                format!("Vpc {}", own_vpc(ysvc).unwrap_or_default())
+            }
+        };
+        let count = self.elsewhere.len();
+        format!(" {count} selected but not in {wanted}: {named}{rest}")
     }
 }
 
-/// The address of a Pod's VNic, once it has one.
+/// A Pod's name for messages, with its namespace if that is another than the YusurService's.
+fn name(ysvc: &YusurService, pod: &Pod) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    match pod.metadata.namespace.as_deref() {
+        Some(namespace) if namespace != own_namespace(ysvc) => format!("{namespace}/{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// Whether the Pod uses its node's own network.
+fn host_network(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    spec.and_then(|spec| spec.host_network) == Some(true)
+}
+
+/// The Vpc that a Pod is reached in: that of its VNic, if it has one. One on the node's network is reached in the default
+/// Vpc, where the scope takes such Pods.
+fn vpc<'a>(ysvc: &YusurService, backend: &PodBackend<'a>) -> Option<&'a str> {
+    if host_network(backend.pod) {
+        return takes_host_network(ysvc).then_some(key::DEFAULT_VPC);
+    }
+    backend.vnic?.status.as_ref()?.vpc.as_deref()
+}
+
+/// The address of a Pod's VNic, once it has one; that of its node, if it uses the node's network.
 pub fn address(backend: &PodBackend) -> Option<Ipv4Addr> {
+    if host_network(backend.pod) {
+        let status = backend.pod.status.as_ref()?;
+        return status.pod_ip.as_ref()?.parse().ok();
+    }
     let status = backend.vnic?.status.as_ref()?;
     status.ip.as_ref()?.parse().ok()
 }

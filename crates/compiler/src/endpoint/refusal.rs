@@ -1,11 +1,13 @@
 //! Why a YusurService is not done as its spec asks.
 
-use ycloud_api::YusurService;
+use std::net::Ipv4Addr;
+
 use ycloud_api::backend::{Backend, BackendKind};
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::service::{ExternalTrafficPolicy, Scope, ServiceType};
+use ycloud_api::{YusurService, key};
 
-use super::{TranslateInput, belongs};
+use super::{TranslateInput, belongs, permission, scope};
 
 /// The timeout that built-in Services have by default, in seconds.
 const DEFAULT_AFFINITY_TIMEOUT: i32 = 10_800;
@@ -17,66 +19,55 @@ pub struct Refusal {
     pub verdict: Verdict,
     /// Whether nothing is done. False: all is done but for the one field that cannot be.
     pub withholds: bool,
+    /// Whether what exists is taken from the network, too: the Vpc is the reason.
+    pub cuts: bool,
 }
 
 /// The first reason to refuse `ysvc`, if there is one.
 pub fn check(ysvc: &YusurService, input: &TranslateInput) -> Option<Refusal> {
-    let withholds = |verdict| Refusal {
-        verdict,
-        withholds: true,
+    let withholds = |cuts| {
+        move |verdict| Refusal {
+            verdict,
+            withholds: true,
+            cuts,
+        }
     };
     unsupported(ysvc)
         .or_else(|| invalid(ysvc))
-        .or_else(|| forbidden(ysvc, input))
-        .or_else(|| conflict(ysvc, input))
-        .map(withholds)
+        .map(withholds(false))
+        .or_else(|| permission::check(ysvc, input).map(withholds(true)))
+        .or_else(|| unknown_eip(ysvc, input).map(withholds(false)))
+        .or_else(|| conflict(ysvc, input).map(withholds(false)))
         .or_else(|| changed_address(ysvc, input))
 }
 
-/// Fields whose scenario this release cannot do. All are named at once.
+/// Fields that this release cannot do. All are named at once.
 fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
     let spec = &ysvc.spec;
     let mut all = Vec::new();
-    let mut say = |text: String| all.push(text);
-    if spec.type_ == ServiceType::LoadBalancer {
-        say("spec.type LoadBalancer: use ClusterIP".into());
-    }
-    if spec.scope != Scope::Vpc {
-        say(format!(
-            "spec.scope {}: make a new YusurService with scope vpc",
-            spec.scope.as_str()
-        ));
-    }
-    if let Some(eip) = &spec.eip {
-        say(format!("spec.eip {eip}: remove it"));
-    }
-    if let Some(gateway) = &spec.eip_gateway {
-        say(format!("spec.eipGateway {gateway}: remove it"));
-    }
-    if let Some(first) = spec.load_balancer_source_ranges.first() {
-        say(format!(
-            "spec.loadBalancerSourceRanges [{first}, …]: remove it"
-        ));
-    }
-    if spec.external_traffic_policy == ExternalTrafficPolicy::Local {
-        say("spec.externalTrafficPolicy Local: use Cluster".into());
-    }
     if spec.health_check.is_some() {
-        say(
+        all.push(
             "spec.healthCheck: remove it; a Pod's own readiness decides whether it is healthy"
-                .into(),
+                .to_owned(),
         );
     }
     let config = spec.session_affinity_config.as_ref();
     let timeout = config.and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
     if let Some(seconds) = timeout.filter(|seconds| *seconds != DEFAULT_AFFINITY_TIMEOUT) {
-        say(format!(
+        all.push(format!(
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds {seconds}: remove it; a client stays with its backend, without a timeout, as long as the set of backends stays"
         ));
     }
-    let namespace = ysvc.metadata.namespace.as_deref().unwrap_or_default();
     for (index, backend) in spec.backends.iter().enumerate() {
-        all.extend(unsupported_backend(index, backend, namespace));
+        let kind = match backend.kind {
+            BackendKind::Pod => continue,
+            BackendKind::VM => "VM",
+            BackendKind::BM => "BM",
+            BackendKind::VNicIP => "VNicIP",
+        };
+        all.push(format!(
+            "spec.backends[{index}].kind {kind}: only Pod; remove this backend"
+        ));
     }
     (!all.is_empty()).then(|| {
         let text = format!("not supported by this release: {}", all.join("; "));
@@ -84,67 +75,103 @@ fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
     })
 }
 
-fn unsupported_backend(index: usize, backend: &Backend, namespace: &str) -> Option<String> {
-    let kind = match backend.kind {
-        BackendKind::Pod => {
-            let other = backend.namespace.as_deref().filter(|ns| *ns != namespace)?;
-            return Some(format!(
-                "spec.backends[{index}].namespace {other}: only Pods of the own namespace; remove it"
-            ));
+/// What admission lets pass because it looks at one field at a time.
+fn invalid(ysvc: &YusurService) -> Option<Verdict> {
+    let text = invalid_scope(ysvc)
+        .or_else(|| invalid_outside(ysvc))
+        .or_else(|| {
+            let mut backends = ysvc.spec.backends.iter().enumerate();
+            backends.find_map(|(index, backend)| invalid_backend(ysvc, index, backend))
+        })?;
+    Some(Verdict::no(reason::INVALID, text))
+}
+
+/// Fields that do not go with the scope.
+fn invalid_scope(ysvc: &YusurService) -> Option<String> {
+    let spec = &ysvc.spec;
+    match (spec.scope, &spec.vpc) {
+        (Scope::Vpc, None) => Some(
+            "spec.vpc: required with scope vpc; name the Vpc of the clients and backends".into(),
+        ),
+        (Scope::Cluster, Some(vpc)) if vpc != key::DEFAULT_VPC => Some(format!(
+            "spec.vpc {vpc}: scope cluster is for the default Vpc {}; make a new YusurService without spec.vpc, or one with scope vpc",
+            key::DEFAULT_VPC
+        )),
+        (Scope::MultiVpc, _) if spec.type_ != ServiceType::LoadBalancer => {
+            Some("spec.type ClusterIP: scope multiVpc needs type LoadBalancer".into())
         }
-        BackendKind::VM => "VM",
-        BackendKind::BM => "BM",
-        BackendKind::VNicIP => "VNicIP",
-    };
+        (Scope::MultiVpc, None) if !spec.selector.is_empty() => Some(
+            "spec.selector: with scope multiVpc it needs spec.vpc, the Vpc of the Pods that it selects; or select them in spec.backends[], each with its vpc".into(),
+        ),
+        (Scope::MultiVpc, _) if spec.external_traffic_policy == ExternalTrafficPolicy::Local => {
+            Some("spec.externalTrafficPolicy Local: with scope multiVpc backends see a service gateway's address, not the client's; use Cluster".into())
+        }
+        _ => None,
+    }
+}
+
+/// Fields about clients outside.
+fn invalid_outside(ysvc: &YusurService) -> Option<String> {
+    let spec = &ysvc.spec;
+    let ranges = &spec.load_balancer_source_ranges;
+    if spec.type_ == ServiceType::ClusterIP {
+        let local = spec.external_traffic_policy == ExternalTrafficPolicy::Local;
+        let given = [
+            (spec.eip.is_some(), "spec.eip"),
+            (spec.eip_gateway.is_some(), "spec.eipGateway"),
+            (!ranges.is_empty(), "spec.loadBalancerSourceRanges"),
+            (local, "spec.externalTrafficPolicy Local"),
+        ];
+        let (_, field) = given.into_iter().find(|(given, _)| *given)?;
+        return Some(format!(
+            "{field}: only with type LoadBalancer; remove it, or set spec.type LoadBalancer"
+        ));
+    }
+    let other = ranges.iter().position(|range| range.contains(':'))?;
     Some(format!(
-        "spec.backends[{index}].kind {kind}: only Pod; remove this backend"
+        "spec.loadBalancerSourceRanges[{other}] {}: EIPs are IPv4; remove it",
+        ranges[other]
     ))
 }
 
-/// What admission lets pass because it looks at one field at a time.
-fn invalid(ysvc: &YusurService) -> Option<Verdict> {
+fn invalid_backend(ysvc: &YusurService, index: usize, backend: &Backend) -> Option<String> {
     let spec = &ysvc.spec;
-    let no = |text: String| Some(Verdict::no(reason::INVALID, text));
-    let Some(vpc) = &spec.vpc else {
-        return no(
-            "spec.vpc: required with scope vpc; name the Vpc of the clients and backends".into(),
-        );
-    };
-    for (index, backend) in spec.backends.iter().enumerate() {
-        if let Some(other) = backend.vpc.as_ref().filter(|other| *other != vpc) {
-            return no(format!(
+    match (spec.scope, &backend.vpc, scope::vpc_of(ysvc, backend)) {
+        (Scope::MultiVpc, _, None) => {
+            return Some(format!(
+                "spec.backends[{index}].vpc: required with scope multiVpc, as there is no spec.vpc; name the Vpc of these backends"
+            ));
+        }
+        (Scope::Vpc | Scope::Cluster, Some(other), Some(vpc)) if other != vpc => {
+            return Some(format!(
                 "spec.backends[{index}].vpc {other}: only with scope multiVpc; remove it, backends are in {vpc}"
             ));
         }
-        for (at, port) in backend.ports.iter().enumerate() {
-            let known = |p: &ycloud_api::service::ServicePort| p.name.as_ref() == Some(&port.name);
-            if !spec.ports.iter().any(known) {
-                return no(format!(
-                    "spec.backends[{index}].ports[{at}].name {}: no port of spec.ports has this name",
-                    port.name
-                ));
-            }
-        }
+        _ => {}
     }
-    None
+    let known = |name: &String| {
+        spec.ports
+            .iter()
+            .any(|port| port.name.as_ref() == Some(name))
+    };
+    let at = backend.ports.iter().position(|port| !known(&port.name))?;
+    Some(format!(
+        "spec.backends[{index}].ports[{at}].name {}: no port of spec.ports has this name",
+        backend.ports[at].name
+    ))
 }
 
-fn forbidden(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
-    let name = ysvc.spec.vpc.as_deref().unwrap_or_default();
-    let Some(vpc) = input.vpc else {
-        let text = format!(
-            "spec.vpc {name}: there is no such Vpc; make it, or make a new YusurService that names another one"
-        );
-        return Some(Verdict::no(reason::NOT_FOUND, text));
-    };
-    let namespace = ysvc.metadata.namespace.as_deref().unwrap_or_default();
-    if vpc.spec.permits(namespace, input.namespace_labels) {
+/// An Eip that is named must be there. One that is given as an address, or not at all, is made.
+fn unknown_eip(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
+    let name = ysvc.spec.eip.as_deref()?;
+    if input.eip.is_some() || name.parse::<Ipv4Addr>().is_ok() {
         return None;
     }
+    let namespace = scope::own_namespace(ysvc);
     let text = format!(
-        "spec.vpc {name}: Vpc {name} does not permit namespace {namespace}; have it added to the Vpc's spec.allowedNamespaces"
+        "spec.eip {name}: there is no Eip {name} in namespace {namespace}, and those of other namespaces cannot be used; make it, or remove spec.eip to have one made"
     );
-    Some(Verdict::no(reason::NOT_PERMITTED, text))
+    Some(Verdict::no(reason::NOT_FOUND, text))
 }
 
 fn conflict(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
@@ -177,5 +204,6 @@ fn changed_address(ysvc: &YusurService, input: &TranslateInput) -> Option<Refusa
     Some(Refusal {
         verdict: Verdict::no(reason::REFUSED, text),
         withholds: false,
+        cuts: false,
     })
 }

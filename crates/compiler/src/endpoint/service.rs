@@ -1,15 +1,18 @@
 //! The Service of a YusurService.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use ycloud_api::YusurService;
 use ycloud_api::key;
-use ycloud_api::service::SessionAffinity;
+use ycloud_api::service::{Scope, ServiceType, SessionAffinity};
 
-use super::{holds, owner_reference, owner_uid};
+use super::{holds, owner_reference, owner_uid, scope};
+
+/// The annotations that only ycloud sets: one that is not wanted is taken away.
+pub const ANNOTATIONS: [&str; 4] = [key::VPC, key::SCOPE, key::EIP, key::EIP_GATEWAY];
 
 /// The Service that `ysvc` must have. `keep_address`: do not ask for `spec.clusterIP`, because the Service has another.
 /// One that somebody deleted (there is no `present` one) is made anew under the address that clients know.
@@ -19,7 +22,8 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
     let former = || status.and_then(|status| status.cluster_ip.clone());
     let address = spec.cluster_ip.clone().or_else(former);
     let text = |value: &str| Some(value.to_owned());
-    let vpc = spec.vpc.clone().unwrap_or_default();
+    let outside = spec.type_ == ServiceType::LoadBalancer;
+    let ranges = &spec.load_balancer_source_ranges;
     Service {
         metadata: ObjectMeta {
             name: ysvc.metadata.name.clone(),
@@ -28,15 +32,18 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
                 key::SERVICE_PROXY_NAME.into(),
                 key::PROXY.into(),
             )])),
-            annotations: Some(BTreeMap::from([
-                (key::VPC.into(), vpc),
-                (key::SCOPE.into(), spec.scope.as_str().into()),
-            ])),
+            annotations: Some(annotations(ysvc)),
             owner_references: Some(vec![owner_reference(ysvc)]),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
-            type_: text("ClusterIP"),
+            type_: text(if outside { LOAD_BALANCER } else { "ClusterIP" }),
+            load_balancer_class: text(key::LOAD_BALANCER_CLASS).filter(|_| outside),
+            // Node ports are the way in for load balancers that only know nodes.
+            allocate_load_balancer_node_ports: outside.then_some(false),
+            load_balancer_source_ranges: Some(ranges.clone()).filter(|_| outside),
+            // The policy Local is kept by nature: no node stands between client and backend.
+            external_traffic_policy: text("Cluster").filter(|_| outside),
             cluster_ip: address.filter(|_| !keep_address),
             ip_families: Some(vec!["IPv4".into()]),
             ip_family_policy: text("SingleStack"),
@@ -50,6 +57,28 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
         }),
         status: None,
     }
+}
+
+/// `Service.spec.type` of Services that are reached from outside.
+const LOAD_BALANCER: &str = "LoadBalancer";
+
+/// The Vpc is left out where backends are of several: each EndpointSlice names its own.
+fn annotations(ysvc: &YusurService) -> BTreeMap<String, String> {
+    let spec = &ysvc.spec;
+    let one = spec.scope != Scope::MultiVpc;
+    let outside = spec.type_ == ServiceType::LoadBalancer;
+    let vpc = scope::own_vpc(ysvc).filter(|_| one);
+    let eip = spec.eip.as_deref().filter(|_| outside);
+    let gateway = spec.eip_gateway.as_deref().filter(|_| outside);
+    [
+        (key::VPC, vpc),
+        (key::SCOPE, Some(spec.scope.as_str())),
+        (key::EIP, eip),
+        (key::EIP_GATEWAY, gateway),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+    .collect()
 }
 
 fn port(port: &ycloud_api::service::ServicePort) -> ServicePort {
@@ -76,10 +105,15 @@ pub fn same(present: &Service, wanted: &Service) -> bool {
         ports.map(entry).collect()
     };
     let meta = (&present.metadata, &wanted.metadata);
+    let annotation = |service: &Service, name: &str| {
+        let annotations = service.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(name)).cloned()
+    };
+    let annotated = |name: &&str| annotation(present, name) == annotation(wanted, name);
     holds(&meta.0.labels, &meta.1.labels)
-        && holds(&meta.0.annotations, &meta.1.annotations)
+        && ANNOTATIONS.iter().all(annotated)
         && owner_uid(&meta.0.owner_references) == owner_uid(&meta.1.owner_references)
-        && a.type_ == b.type_
+        && same_outside(a, b)
         && (b.cluster_ip.is_none() || a.cluster_ip == b.cluster_ip)
         && a.ip_families == b.ip_families
         && a.ip_family_policy == b.ip_family_policy
@@ -89,4 +123,18 @@ pub fn same(present: &Service, wanted: &Service) -> bool {
         && a.external_ips.as_ref().is_none_or(Vec::is_empty)
         && a.publish_not_ready_addresses.unwrap_or(false)
             == b.publish_not_ready_addresses.unwrap_or(false)
+}
+
+/// Whether what makes a Service reachable from outside is the same. The order of the ranges means
+/// nothing, and the API server leaves out an empty list.
+fn same_outside(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+    let ranges = |spec: &ServiceSpec| -> BTreeSet<String> {
+        let ranges = spec.load_balancer_source_ranges.iter().flatten();
+        ranges.cloned().collect()
+    };
+    a.type_ == b.type_
+        && a.load_balancer_class == b.load_balancer_class
+        && a.allocate_load_balancer_node_ports == b.allocate_load_balancer_node_ports
+        && a.external_traffic_policy == b.external_traffic_policy
+        && ranges(a) == ranges(b)
 }

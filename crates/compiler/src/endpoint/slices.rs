@@ -9,7 +9,7 @@ use uuid::Uuid;
 use ycloud_api::YusurService;
 use ycloud_api::key;
 
-use super::backend::{Groups, TargetPort, address, endpoint, finished};
+use super::backend::{Groups, Shape, TargetPort, address, endpoint, finished};
 use super::{PodBackend, holds, owner_reference, owner_uid};
 
 /// How many endpoints a slice holds at most, as in Kubernetes' own slices.
@@ -40,7 +40,7 @@ pub fn own<'a>(slices: &[&'a EndpointSlice], uid: &str) -> Vec<&'a EndpointSlice
 /// A slice in the making.
 struct Draft {
     name: String,
-    ports: Vec<TargetPort>,
+    shape: Shape,
     endpoints: Vec<Endpoint>,
 }
 
@@ -52,43 +52,51 @@ pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> 
     let mut names: BTreeSet<String> = own.iter().filter_map(|s| s.metadata.name.clone()).collect();
     let mut drafts = Vec::new();
     let mut homes = homes(&groups, &own);
-    for (ports, endpoints) in groups {
-        let mine = homes.remove(&ports).unwrap_or_default();
-        let mut group = keep(&ports, endpoints, &mine);
+    for (shape, endpoints) in groups {
+        let mine = homes.remove(&shape).unwrap_or_default();
+        let mut group = keep(&shape, endpoints, &mine);
         let mut full = group.drafts;
         for endpoint in group.new.drain(..) {
             match full.iter_mut().find(|d| d.endpoints.len() < MAX_ENDPOINTS) {
                 Some(draft) => draft.endpoints.push(endpoint),
                 None => full.push(Draft {
                     name: new_name(ysvc, uid, &mut names),
-                    ports: ports.clone(),
+                    shape: shape.clone(),
                     endpoints: vec![endpoint],
                 }),
             }
         }
         drafts.extend(full.into_iter().filter(|draft| !draft.endpoints.is_empty()));
     }
-    let name = |e: &Endpoint| e.target_ref.as_ref().and_then(|t| t.name.clone());
+    let name = |e: &Endpoint| {
+        let target = e.target_ref.as_ref();
+        target.map(|target| (target.namespace.clone(), target.name.clone()))
+    };
     for draft in &mut drafts {
-        draft.endpoints.sort_by_key(name);
+        draft.endpoints.sort_by_cached_key(name);
     }
     drafts.sort_by(|a, b| a.name.cmp(&b.name));
     drafts.into_iter().map(|draft| slice(ysvc, draft)).collect()
 }
 
 /// The present slices of `ysvc` with the present state of their Pods: Pods that are gone, ended or at another address are
-/// taken out, none is added, and ports stay.
+/// taken out, and so are those that `permitted` (namespace, Vpc) says no to. None is added, and ports stay.
 pub fn refresh(
     ysvc: &YusurService,
     pods: &[PodBackend],
     present: &[&EndpointSlice],
+    permitted: impl Fn(&str, &str) -> bool,
 ) -> Vec<EndpointSlice> {
     let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
     let alive = pods.iter().filter(|candidate| !finished(candidate.pod));
     let by_uid: BTreeMap<String, &PodBackend> = alive.map(|c| (uid(c.pod), c)).collect();
     let publish = ysvc.spec.publish_not_ready_addresses;
-    let now = |former: &Endpoint| {
+    let now = |former: &Endpoint, vpc: &str| {
         let candidate = by_uid.get(&identity(former))?;
+        let namespace = candidate.pod.metadata.namespace.as_deref();
+        if !permitted(namespace.unwrap_or_default(), vpc) {
+            return None;
+        }
         let new = endpoint(candidate.pod, address(candidate)?, publish);
         (new.addresses == former.addresses).then_some(new)
     };
@@ -104,39 +112,43 @@ pub fn refresh(
                 owner_references: slice.metadata.owner_references.clone(),
                 ..ObjectMeta::default()
             },
-            endpoints: slice.endpoints.iter().filter_map(now).collect(),
+            endpoints: {
+                let endpoints = slice.endpoints.iter();
+                let vpc = vpc_of(slice);
+                endpoints.filter_map(|former| now(former, vpc)).collect()
+            },
             ..slice.clone()
         })
         .collect()
 }
 
-/// Which present slices serve which group: those with the group's ports; and of the others (the spec's ports changed)
-/// each goes to the group that most of its endpoints are in now, so that it is rewritten in one step.
+/// Which present slices serve which group: those of the group's Vpc and ports; and of the others (the spec's ports
+/// changed) each goes to the group that most of its endpoints are in now, so that it is rewritten in one step.
 fn homes<'a>(
     groups: &Groups,
     own: &[&'a EndpointSlice],
-) -> BTreeMap<Vec<TargetPort>, Vec<&'a EndpointSlice>> {
-    let mut group_of: BTreeMap<String, &Vec<TargetPort>> = BTreeMap::new();
-    for (ports, endpoints) in groups {
+) -> BTreeMap<Shape, Vec<&'a EndpointSlice>> {
+    let mut group_of: BTreeMap<String, &Shape> = BTreeMap::new();
+    for (shape, endpoints) in groups {
         for endpoint in endpoints {
-            group_of.insert(identity(endpoint), ports);
+            group_of.insert(identity(endpoint), shape);
         }
     }
-    let mut homes: BTreeMap<Vec<TargetPort>, Vec<&EndpointSlice>> = BTreeMap::new();
+    let mut homes: BTreeMap<Shape, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in own {
-        let ports = ports_of(slice);
-        if groups.contains_key(&ports) {
-            homes.entry(ports).or_default().push(slice);
+        let shape = shape_of(slice);
+        if groups.contains_key(&shape) {
+            homes.entry(shape).or_default().push(slice);
             continue;
         }
-        let mut votes: BTreeMap<&Vec<TargetPort>, usize> = BTreeMap::new();
+        let mut votes: BTreeMap<&Shape, usize> = BTreeMap::new();
         for endpoint in &slice.endpoints {
-            if let Some(ports) = group_of.get(&identity(endpoint)) {
-                *votes.entry(ports).or_default() += 1;
+            if let Some(shape) = group_of.get(&identity(endpoint)) {
+                *votes.entry(shape).or_default() += 1;
             }
         }
-        if let Some((ports, _)) = votes.into_iter().max_by_key(|(_, votes)| *votes) {
-            homes.entry(ports.clone()).or_default().push(slice);
+        if let Some((shape, _)) = votes.into_iter().max_by_key(|(_, votes)| *votes) {
+            homes.entry(shape.clone()).or_default().push(slice);
         }
     }
     homes
@@ -148,12 +160,12 @@ struct Kept {
 }
 
 /// Puts each endpoint into the slice that it is in already; the others are new.
-fn keep(ports: &[TargetPort], endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> Kept {
+fn keep(shape: &Shape, endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> Kept {
     let mut drafts: Vec<Draft> = slices
         .iter()
         .map(|slice| Draft {
             name: slice.metadata.name.clone().unwrap_or_default(),
-            ports: ports.to_vec(),
+            shape: shape.clone(),
             endpoints: Vec::new(),
         })
         .collect();
@@ -197,6 +209,19 @@ fn new_name(ysvc: &YusurService, uid: &str, names: &mut BTreeSet<String>) -> Str
     }
 }
 
+fn shape_of(slice: &EndpointSlice) -> Shape {
+    Shape {
+        vpc: vpc_of(slice).to_owned(),
+        ports: ports_of(slice),
+    }
+}
+
+fn vpc_of(slice: &EndpointSlice) -> &str {
+    let labels = slice.metadata.labels.as_ref();
+    let vpc = labels.and_then(|labels| labels.get(key::VPC));
+    vpc.map_or("", String::as_str)
+}
+
 fn ports_of(slice: &EndpointSlice) -> Vec<TargetPort> {
     let mut ports: Vec<TargetPort> = slice
         .ports
@@ -217,7 +242,7 @@ fn ports_of(slice: &EndpointSlice) -> Vec<TargetPort> {
 }
 
 fn slice(ysvc: &YusurService, draft: Draft) -> EndpointSlice {
-    let vpc = ysvc.spec.vpc.clone().unwrap_or_default();
+    let Shape { vpc, ports } = draft.shape;
     let service = ysvc.metadata.name.clone().unwrap_or_default();
     let port = |port: TargetPort| EndpointPort {
         name: Some(port.name),
@@ -240,7 +265,7 @@ fn slice(ysvc: &YusurService, draft: Draft) -> EndpointSlice {
         },
         address_type: "IPv4".into(),
         endpoints: draft.endpoints,
-        ports: Some(draft.ports.into_iter().map(port).collect()),
+        ports: Some(ports.into_iter().map(port).collect()),
     }
 }
 

@@ -5,9 +5,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use ycloud_api::condition::{Verdict, reason};
-use ycloud_api::{VNic, Vpc, YusurService};
+use ycloud_api::{Eip, VNic, Vpc, YusurService};
 
 use super::*;
+
+mod outside;
+mod refusals;
+mod scopes;
 
 fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -16,7 +20,8 @@ fn yaml<T: DeserializeOwned>(text: &str) -> T {
 /// The world around one YusurService; a Pod and its VNic together.
 #[derive(Clone)]
 struct World {
-    vpc: Option<Vpc>,
+    vpcs: Vec<Vpc>,
+    eip: Option<Eip>,
     namespace: BTreeMap<String, String>,
     pods: Vec<(Pod, Option<VNic>)>,
     service: Option<Service>,
@@ -26,7 +31,8 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            vpc: Some(yaml("{metadata: {name: vpc1}, spec: {}}")),
+            vpcs: vec![vpc("vpc1", "{}")],
+            eip: None,
             namespace: BTreeMap::new(),
             pods: Vec::new(),
             service: None,
@@ -37,6 +43,12 @@ impl World {
     /// A Pod at 10.0.x.y of vpc1, labelled app=web, whose container port `web` is 8080.
     fn pod(mut self, number: u16, ready: bool) -> Self {
         self.pods.push(pod(number, ready));
+        self
+    }
+
+    /// Another Pod: `place` is "namespace/name vpc address", with the Vpc `node` for one on its node's network.
+    fn other_pod(mut self, place: &str, app: &str) -> Self {
+        self.pods.push(other_pod(place, app));
         self
     }
 
@@ -52,13 +64,22 @@ impl World {
         translate(
             ysvc,
             &TranslateInput {
-                vpc: self.vpc.as_ref(),
+                vpcs: &self.vpcs().collect(),
+                eip: self.eip.as_ref(),
                 namespace_labels: &self.namespace,
                 pods: &pods,
                 service: self.service.as_ref(),
                 slices: &self.slices.iter().collect::<Vec<_>>(),
             },
         )
+    }
+
+    fn vpcs(&self) -> impl Iterator<Item = (&str, &Vpc)> {
+        let named = |vpc| {
+            let vpc: &Vpc = vpc;
+            (vpc.metadata.name.as_deref().unwrap_or_default(), vpc)
+        };
+        self.vpcs.iter().map(named)
     }
 
     /// Carries the translation out, as an API server would; how many slices were written or deleted.
@@ -99,6 +120,27 @@ fn pod(number: u16, ready: bool) -> (Pod, Option<VNic>) {
         "{{metadata: {{name: v}}, spec: {{subnet: s}}, status: {{ip: 10.0.{a}.{b}, vpc: vpc1}}}}"
     ));
     (pod, Some(vnic))
+}
+
+fn vpc(name: &str, spec: &str) -> Vpc {
+    yaml(&format!("{{metadata: {{name: {name}}}, spec: {spec}}}"))
+}
+
+fn other_pod(place: &str, app: &str) -> (Pod, Option<VNic>) {
+    let words: Vec<&str> = place.split([' ', '/']).collect();
+    let [namespace, name, vpc, address] = words[..] else {
+        panic!("{place}")
+    };
+    let node = vpc == "node";
+    let pod = yaml(&format!(
+        "{{metadata: {{name: {name}, namespace: {namespace}, uid: uid-{namespace}-{name}, labels: {{app: {app}}}}},
+           spec: {{nodeName: node-1, hostNetwork: {node}, containers: [{{name: c, ports: [{{name: web, containerPort: 8080}}]}}]}},
+           status: {{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: 'True'}}]}}}}"
+    ));
+    let vnic = yaml(&format!(
+        "{{metadata: {{name: v}}, spec: {{subnet: s}}, status: {{ip: {address}, vpc: {vpc}}}}}"
+    ));
+    (pod, Some(vnic).filter(|_| !node))
 }
 
 fn ysvc(spec: &str) -> YusurService {
@@ -297,114 +339,6 @@ fn backends_add_pods_by_label_or_name_with_ports_of_their_own() {
             "http=8080 10.0.0.5 rs"
         ]
     );
-}
-
-#[test]
-fn refusals_name_field_value_and_cure() {
-    let ports = "ports: [{name: http, port: 80}]";
-    let cases: &[(&str, &str, &str)] = &[
-        (
-            "vpc: vpc1, type: LoadBalancer",
-            reason::NOT_SUPPORTED,
-            "spec.type LoadBalancer: use ClusterIP",
-        ),
-        (
-            "scope: cluster",
-            reason::NOT_SUPPORTED,
-            "spec.scope cluster: make a new YusurService with scope vpc",
-        ),
-        (
-            "scope: multiVpc",
-            reason::NOT_SUPPORTED,
-            "spec.scope multiVpc",
-        ),
-        (
-            "vpc: vpc1, eip: web",
-            reason::NOT_SUPPORTED,
-            "spec.eip web: remove it",
-        ),
-        (
-            "vpc: vpc1, eipGateway: gw",
-            reason::NOT_SUPPORTED,
-            "spec.eipGateway gw: remove it",
-        ),
-        (
-            "vpc: vpc1, loadBalancerSourceRanges: [10.0.0.0/8]",
-            reason::NOT_SUPPORTED,
-            "spec.loadBalancerSourceRanges [10.0.0.0/8, …]",
-        ),
-        (
-            "vpc: vpc1, externalTrafficPolicy: Local",
-            reason::NOT_SUPPORTED,
-            "spec.externalTrafficPolicy Local: use Cluster",
-        ),
-        (
-            "vpc: vpc1, healthCheck: {}",
-            reason::NOT_SUPPORTED,
-            "spec.healthCheck: remove it",
-        ),
-        (
-            "vpc: vpc1, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}",
-            reason::NOT_SUPPORTED,
-            "timeoutSeconds 60: remove it",
-        ),
-        (
-            "vpc: vpc1, backends: [{kind: Pod, name: a}, {kind: BM, name: b}]",
-            reason::NOT_SUPPORTED,
-            "spec.backends[1].kind BM: only Pod",
-        ),
-        (
-            "vpc: vpc1, backends: [{kind: Pod, namespace: x, name: a}]",
-            reason::NOT_SUPPORTED,
-            "spec.backends[0].namespace x",
-        ),
-        ("scope: vpc", reason::INVALID, "spec.vpc: required"),
-        (
-            "vpc: vpc1, backends: [{kind: Pod, vpc: vpc2, name: a}]",
-            reason::INVALID,
-            "spec.backends[0].vpc vpc2",
-        ),
-        (
-            "vpc: vpc1, backends: [{kind: Pod, name: a, ports: [{name: x, targetPort: 1}]}]",
-            reason::INVALID,
-            "spec.backends[0].ports[0].name x",
-        ),
-    ];
-    for (spec, reason, words) in cases {
-        let translation = World::new().translate(&ysvc(&format!("{{{spec}, {ports}}}")));
-        said(&translation.accepted, false, reason, words);
-        let objects = translation.objects.expect("nobody else's Service");
-        assert_eq!((objects.service, objects.slices), (None, vec![]), "{spec}");
-    }
-    let default = ysvc(&format!(
-        "{{vpc: vpc1, sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: 10800}}}}, {ports}}}"
-    ));
-    assert_eq!(World::new().translate(&default).accepted.status, Some(true));
-}
-
-#[test]
-fn the_vpc_must_exist_and_permit_the_namespace() {
-    let mut world = World::new();
-    world.vpc = None;
-    let translation = world.translate(&web());
-    said(
-        &translation.accepted,
-        false,
-        reason::NOT_FOUND,
-        "spec.vpc vpc1: there is no such Vpc",
-    );
-    world.vpc = Some(yaml(
-        "{metadata: {name: vpc1}, spec: {allowedNamespaces: {names: [x], selector: {matchLabels: {team: a}}}}}",
-    ));
-    let translation = world.translate(&web());
-    said(
-        &translation.accepted,
-        false,
-        reason::NOT_PERMITTED,
-        "Vpc vpc1 does not permit namespace ns",
-    );
-    world.namespace = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
-    assert_eq!(world.translate(&web()).accepted.status, Some(true));
 }
 
 #[test]

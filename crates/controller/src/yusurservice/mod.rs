@@ -13,6 +13,9 @@
 pub mod execute;
 pub mod metrics;
 pub mod plan;
+pub mod pods;
+mod slices;
+mod store;
 #[cfg(test)]
 mod tests;
 pub mod world;
@@ -260,8 +263,9 @@ fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
     spawn(&mut watches, client, sender, |_| {}, News::YusurService);
     spawn(&mut watches, client, sender, |_| {}, News::Vpc);
     spawn(&mut watches, client, sender, |_| {}, News::VNic);
+    spawn(&mut watches, client, sender, |_| {}, News::Eip);
     spawn(&mut watches, client, sender, |_| {}, News::Namespace);
-    spawn(&mut watches, client, sender, world::reduce_pod, |change| {
+    spawn(&mut watches, client, sender, pods::reduce_pod, |change| {
         News::Pod(Box::new(change))
     });
     spawn(&mut watches, client, sender, |_| {}, News::Service);

@@ -1,5 +1,6 @@
 //! What one YusurService needs now: writes, and the status to tell. Pure, no clock but the given one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use ycloud_api::condition::{self, Verdict, reason};
 use ycloud_api::{YusurService, YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
-use ycloud_compiler::endpoint::{Translation, belongs, translate};
+use ycloud_compiler::endpoint::{ANNOTATIONS, Translation, belongs, translate};
 
 use super::world::World;
 use crate::status::service::ACCEPTED as SERVICE_ACCEPTED;
@@ -34,6 +35,10 @@ pub struct Plan {
     uid: Option<String>,
     translation: Translation,
     cluster_ip: Option<String>,
+    /// The address of a Service that takes an EIP, once it has one.
+    eip: Option<String>,
+    /// What ycloud-controller has against the Service.
+    refused: Option<Verdict>,
     programmed: Verdict,
 }
 
@@ -69,23 +74,59 @@ pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
         if_refused: writes.if_refused.into_iter().cloned().collect(),
         uid: mine.and_then(|service| service.metadata.uid.clone()),
         cluster_ip: spec.and_then(|spec| spec.cluster_ip.clone()),
+        eip: mine.and_then(eip),
+        // Of a Service that is to be changed it was said of what it was.
+        refused: mine.filter(|_| writes.service.is_none()).and_then(refusal),
         programmed,
         translation,
     })
 }
 
+/// The reasons that ycloud-controller refuses Services for, besides [`reason::REFUSED`].
+const REASONS: [&str; 9] = [
+    reason::INVALID,
+    reason::NOT_FOUND,
+    reason::NOT_SUPPORTED,
+    reason::NOT_PERMITTED,
+    reason::ADDRESS_TAKEN,
+    reason::ADDRESS_NOT_IN_SUBNET,
+    reason::EXHAUSTED,
+    reason::CONFLICT,
+    reason::OTHER_GATEWAY,
+];
+
+/// Why ycloud-controller does not serve the Service, if it does not.
+fn refusal(service: &Service) -> Option<Verdict> {
+    let status = service.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    let refused = conditions.find(|c| c.type_ == SERVICE_ACCEPTED && c.status == "False")?;
+    let known = REASONS.into_iter().find(|known| *known == refused.reason);
+    let text = format!("ycloud-controller refuses the Service: {}", refused.message);
+    Some(Verdict::no(known.unwrap_or(reason::REFUSED), text))
+}
+
+/// Whether the Service is to have an EIP.
+fn takes_eip(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    let class = spec.and_then(|spec| spec.load_balancer_class.as_deref());
+    class == Some(key::LOAD_BALANCER_CLASS)
+}
+
+/// The EIP that the Service has.
+fn eip(service: &Service) -> Option<String> {
+    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+    let ingress = balancer.ingress.as_ref()?.first()?;
+    ingress.ip.clone().filter(|_| takes_eip(service))
+}
+
 /// Whether the nodes have what the API server has.
 fn programmed(service: &Service, slices: &[&EndpointSlice]) -> Verdict {
-    let conditions = service
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    let refused = conditions
-        .into_iter()
-        .find(|c| c.type_ == SERVICE_ACCEPTED && c.status == "False");
-    if let Some(refused) = refused {
-        let text = format!("ycloud-controller refuses the Service: {}", refused.message);
-        return Verdict::no(reason::REFUSED, text);
+    if let Some(refusal) = refusal(service) {
+        return refusal;
+    }
+    if takes_eip(service) && eip(service).is_none() {
+        let text = "waiting for ycloud-controller to allocate an EIP";
+        return Verdict::no(reason::PENDING, text);
     }
     let wanted = ycloud_compiler::digest(service, slices);
     if service.annotations().get(key::PROGRAMMED) == Some(&wanted) {
@@ -108,7 +149,10 @@ impl Plan {
     /// put beside it, such as a port or a selector. None if there is nothing to write.
     pub fn service_patch(&self) -> Option<Value> {
         let wanted = self.service.as_ref()?;
-        let mut spec = json!({"selector": null, "externalIPs": null});
+        let mut spec = json!({
+            "selector": null, "externalIPs": null, "loadBalancerClass": null, "loadBalancerSourceRanges": null,
+            "allocateLoadBalancerNodePorts": null, "externalTrafficPolicy": null,
+        });
         // Serializing cannot fail: plain structs with string keys.
         if let Ok(Value::Object(fields)) = serde_json::to_value(&wanted.spec)
             && let Some(spec) = spec.as_object_mut()
@@ -116,9 +160,13 @@ impl Plan {
             spec.extend(fields);
         }
         let meta = &wanted.metadata;
+        let mut annotations = BTreeMap::from(ANNOTATIONS.map(|name| (name, None)));
+        for (name, value) in meta.annotations.iter().flatten() {
+            annotations.insert(name, Some(value));
+        }
         Some(json!({
             // The UID: one that was made anew by somebody else under this name is not patched.
-            "metadata": {"uid": self.uid, "labels": meta.labels, "annotations": meta.annotations},
+            "metadata": {"uid": self.uid, "labels": meta.labels, "annotations": annotations},
             "spec": spec,
         }))
     }
@@ -133,7 +181,10 @@ impl Plan {
     ) -> YusurServiceStatus {
         let generation = self.ysvc.meta().generation;
         let refusal = refused.map(|text| Verdict::no(reason::REFUSED, text));
-        let accepted = refusal.as_ref().unwrap_or(&self.translation.accepted);
+        let mut accepted = refusal.as_ref().unwrap_or(&self.translation.accepted);
+        if let (Some(true), Some(refusal)) = (accepted.status, &self.refused) {
+            accepted = refusal;
+        }
         let programmed = self.programmed_verdict(accepted, refused.is_some());
         let ready = self.ready(accepted, &programmed);
         let mut conditions = base.map(|b| b.conditions.clone()).unwrap_or_default();
@@ -147,7 +198,7 @@ impl Plan {
         }
         YusurServiceStatus {
             cluster_ip: self.cluster_ip.clone(),
-            eip: None,
+            eip: self.eip.clone(),
             ports: Some(self.translation.ports.clone()),
             backends: Some(self.translation.counts.clone()),
             conditions,

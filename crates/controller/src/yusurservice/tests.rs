@@ -10,8 +10,12 @@ use ycloud_api::{YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
 
 use super::plan::{Plan, plan, transitions};
-use super::world::{News, World, reduce_pod};
+use super::pods::reduce_pod;
+use super::world::{News, World};
 use crate::watch::{Change, Key};
+
+mod outside;
+mod selection;
 
 fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -63,6 +67,14 @@ fn vnic(pod: &str, status: &str) -> News {
 
 fn vpc() -> News {
     News::Vpc(Change::Apply(yaml("{metadata: {name: vpc1}, spec: {}}")))
+}
+
+/// The change that says that an object is gone.
+fn gone(namespace: &str, name: &str) -> Key {
+    Key {
+        namespace: Some(namespace.into()),
+        name: name.into(),
+    }
 }
 
 /// Takes what the plan writes into the world, as the watches would after an API server filled in an address.
@@ -258,8 +270,16 @@ fn a_service_that_ycloud_controller_refuses_is_not_programmed() {
     ));
     world.apply(News::Service(Change::Apply(service)));
     let told = plan(&world, &svc()).unwrap().status(None, None, &now(1));
-    assert_eq!(state(&told)[2], "Programmed=False Refused");
-    assert!(told.conditions[2].message.contains("no entry"));
+    let said = state(&told);
+    assert_eq!(said[0], "Accepted=False NotPermitted");
+    assert_eq!(
+        said[2..],
+        ["Programmed=False NotPermitted", "Ready=False NotPermitted"]
+    );
+    assert_eq!(
+        told.conditions[0].message,
+        "ycloud-controller refuses the Service: no entry"
+    );
 }
 
 #[test]
@@ -347,7 +367,7 @@ fn a_former_endpoint_of_a_refused_spec_still_counts() {
     let first = plan(&world, &svc()).unwrap();
     carry_out(&mut world, &first);
     let refused = "{metadata: {name: svc, namespace: ns, uid: uid-svc},
-        spec: {vpc: vpc1, type: LoadBalancer, selector: {app: x}, ports: [{name: http, port: 80}]},
+        spec: {vpc: vpc1, healthCheck: {}, selector: {app: x}, ports: [{name: http, port: 80}]},
         status: {conditions: [{type: Accepted, status: 'False', reason: NotSupported, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
     world.apply(News::YusurService(Change::Apply(yaml(refused))));
     assert!(!plan(&world, &svc()).unwrap().writes());

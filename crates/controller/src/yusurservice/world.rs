@@ -6,13 +6,15 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use ycloud_api::condition;
 use ycloud_api::vnic::{AttachmentKind, pod_vnic_name};
-use ycloud_api::{VNic, Vpc, YusurService};
+use ycloud_api::{Eip, VNic, Vpc, YusurService, condition, key};
 use ycloud_compiler::ObjectKey;
-use ycloud_compiler::endpoint::{PodBackend, SERVICE_NAME, TranslateInput, selects};
+use ycloud_compiler::endpoint::{PodBackend, TranslateInput, namespaces, selects, vpcs};
 
-use crate::watch::{Change, Key};
+use super::pods::Pods;
+use super::slices::{Slices, targets};
+use super::store::{ByNamespace, insert, remove, take};
+use crate::watch::Change;
 
 /// A change of any kind that is watched.
 #[derive(Debug)]
@@ -23,9 +25,11 @@ pub enum News {
     Vpc(Change<Vpc>),
     /// A VNic.
     VNic(Change<VNic>),
+    /// An Eip.
+    Eip(Change<Eip>),
     /// A Namespace.
     Namespace(Change<Namespace>),
-    /// A Pod, reduced by [`reduce_pod`].
+    /// A Pod, reduced by [`super::pods::reduce_pod`].
     Pod(Box<Change<Pod>>),
     /// A Service.
     Service(Change<Service>),
@@ -34,22 +38,21 @@ pub enum News {
 }
 
 /// How many kinds [`News`] has, each of which must have synced.
-const KINDS: usize = 7;
-
-type ByNamespace<T> = BTreeMap<String, BTreeMap<String, Arc<T>>>;
+const KINDS: usize = 8;
 
 /// The objects. One task owns it.
 #[derive(Debug, Default)]
 pub struct World {
     ysvcs: ByNamespace<YusurService>,
+    /// Namespace of Pods → the YusurServices that may select some of them.
+    looking: BTreeMap<String, BTreeSet<ObjectKey>>,
     vpcs: BTreeMap<String, Arc<Vpc>>,
     vnics: ByNamespace<VNic>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    pods: ByNamespace<Pod>,
+    eips: ByNamespace<Eip>,
+    pods: Pods,
     services: ByNamespace<Service>,
-    slices: ByNamespace<EndpointSlice>,
-    /// Names of the slices of each Service.
-    slices_of: BTreeMap<ObjectKey, BTreeSet<String>>,
+    slices: Slices,
     synced: usize,
 }
 
@@ -61,6 +64,7 @@ impl World {
             News::Vpc(Change::Apply(vpc)) => self.apply_vpc(vpc.name_any(), Some(vpc)),
             News::Vpc(Change::Delete(key)) => self.apply_vpc(key.name, None),
             News::VNic(change) => self.apply_vnic(change),
+            News::Eip(change) => self.apply_eip(change),
             News::Namespace(Change::Apply(mut namespace)) => {
                 let labels = std::mem::take(namespace.labels_mut());
                 self.apply_namespace(namespace.name_any(), Some(labels))
@@ -105,12 +109,7 @@ impl World {
 
     /// The EndpointSlices that name a Service, sorted by name.
     pub fn slices(&self, key: &ObjectKey) -> Vec<&EndpointSlice> {
-        let names = self.slices_of.get(key).into_iter().flatten();
-        let all = self.slices.get(&key.namespace);
-        names
-            .filter_map(|name| all?.get(name))
-            .map(Arc::as_ref)
-            .collect()
+        self.slices.of(key)
     }
 
     /// Calls `use_input` with all that the translation of `ysvc` depends on.
@@ -119,26 +118,37 @@ impl World {
         ysvc: &YusurService,
         use_input: impl FnOnce(&TranslateInput) -> T,
     ) -> T {
-        let key = ObjectKey::new(ysvc.namespace().unwrap_or_default(), ysvc.name_any());
+        let own = ObjectKey::new(ysvc.namespace().unwrap_or_default(), ysvc.name_any());
         let none = BTreeMap::new();
-        let slices = self.slices(&key);
-        let targets = slices.iter().flat_map(|slice| slice.endpoints.iter());
-        let targets = targets.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
-        let targets: BTreeSet<&String> = targets.collect();
-        let pods = self.pods.get(&key.namespace).into_iter().flatten();
+        let slices = self.slices(&own);
+        let mut pods = self.pods.selected(ysvc);
+        for (namespace, name) in slices.iter().flat_map(|slice| targets(slice)) {
+            if let Some(pod) = self.pods.get(namespace, name) {
+                pods.insert((namespace, name), pod);
+            }
+        }
         let pods: Vec<PodBackend> = pods
-            .filter(|(name, pod)| selects(ysvc, pod) || targets.contains(name))
-            .map(|(_, pod)| PodBackend {
+            .into_values()
+            .map(|pod| PodBackend {
                 pod,
                 vnic: self.vnic_of(pod),
             })
             .collect();
-        let vpc = ysvc.spec.vpc.as_ref().and_then(|name| self.vpcs.get(name));
+        let served = slices
+            .iter()
+            .filter_map(|slice| slice.labels().get(key::VPC));
+        let names = vpcs(ysvc).into_iter().chain(served.map(String::as_str));
+        let vpc = |name| Some((name, self.vpcs.get(name)?.as_ref()));
+        let eip = || {
+            let name = ysvc.spec.eip.as_ref()?;
+            self.eips.get(&own.namespace)?.get(name)
+        };
         use_input(&TranslateInput {
-            vpc: vpc.map(Arc::as_ref),
-            namespace_labels: self.namespaces.get(&key.namespace).unwrap_or(&none),
+            vpcs: &names.filter_map(vpc).collect(),
+            eip: eip().map(Arc::as_ref),
+            namespace_labels: self.namespaces.get(&own.namespace).unwrap_or(&none),
             pods: &pods,
-            service: self.service(&key),
+            service: self.service(&own),
             slices: &slices,
         })
     }
@@ -158,11 +168,26 @@ impl World {
     }
 
     fn apply_ysvc(&mut self, change: Change<YusurService>) -> BTreeSet<ObjectKey> {
-        match change {
-            Change::Synced => self.sync(),
-            Change::Apply(ysvc) => one(insert(&mut self.ysvcs, ysvc).0),
-            Change::Delete(key) => one(remove(&mut self.ysvcs, key).0),
+        let (key, former) = match change {
+            Change::Synced => return self.sync(),
+            Change::Apply(ysvc) => insert(&mut self.ysvcs, ysvc),
+            Change::Delete(key) => remove(&mut self.ysvcs, key),
+        };
+        let of = |ysvc: &YusurService| -> BTreeSet<String> {
+            namespaces(ysvc).into_iter().map(str::to_owned).collect()
+        };
+        let before = former.as_deref().map(of).unwrap_or_default();
+        let after = self.ysvc(&key).map(|ysvc| of(ysvc)).unwrap_or_default();
+        for namespace in before.difference(&after) {
+            take(&mut self.looking, namespace, &key);
         }
+        for namespace in after {
+            self.looking
+                .entry(namespace)
+                .or_default()
+                .insert(key.clone());
+        }
+        BTreeSet::from([key])
     }
 
     fn apply_vpc(&mut self, name: String, vpc: Option<Vpc>) -> BTreeSet<ObjectKey> {
@@ -172,7 +197,13 @@ impl World {
         {
             return BTreeSet::new();
         }
-        let concerned = self.ysvcs_where(|_, ysvc| ysvc.spec.vpc.as_ref() == Some(&name));
+        let serves = |key: &ObjectKey| {
+            let of = |slice: &&EndpointSlice| slice.labels().get(key::VPC) == Some(&name);
+            self.slices(key).iter().any(of)
+        };
+        let concerned = self.ysvcs_where(|key, ysvc| {
+            vpcs(ysvc).contains(name.as_str()) || (refused(ysvc) && serves(key))
+        });
         match vpc {
             Some(vpc) => self.vpcs.insert(name, Arc::new(vpc)),
             None => self.vpcs.remove(&name),
@@ -188,12 +219,31 @@ impl World {
         if self.namespaces.get(&name) == labels.as_ref() {
             return BTreeSet::new();
         }
-        let concerned = self.ysvcs_where(|namespace, _| namespace == name);
+        let concerned = self.ysvcs_where(|key, _| key.namespace == name);
         match labels {
             Some(labels) => self.namespaces.insert(name, labels),
             None => self.namespaces.remove(&name),
         };
         concerned
+    }
+
+    /// Only whether it exists matters here.
+    fn apply_eip(&mut self, change: Change<Eip>) -> BTreeSet<ObjectKey> {
+        let (eip, former) = match change {
+            Change::Synced => return self.sync(),
+            Change::Apply(eip) => insert(&mut self.eips, eip),
+            Change::Delete(key) => remove(&mut self.eips, key),
+        };
+        let exists = |all: &ByNamespace<Eip>| {
+            let all = all.get(&eip.namespace);
+            all.is_some_and(|all| all.contains_key(&eip.name))
+        };
+        if former.is_some() == exists(&self.eips) {
+            return BTreeSet::new();
+        }
+        self.ysvcs_where(|key, ysvc| {
+            key.namespace == eip.namespace && ysvc.spec.eip.as_ref() == Some(&eip.name)
+        })
     }
 
     fn apply_vnic(&mut self, change: Change<VNic>) -> BTreeSet<ObjectKey> {
@@ -223,33 +273,27 @@ impl World {
                 .cloned()
         };
         let names: BTreeSet<String> = former.iter().chain(new).filter_map(|v| pod(v)).collect();
-        let all = self.pods.get(&key.namespace);
-        let pods: Vec<Arc<Pod>> = names
-            .iter()
-            .filter_map(|name| all?.get(name).cloned())
-            .collect();
-        self.selecting(&key.namespace, &pods)
+        let pod = |name: &String| self.pods.get(&key.namespace, name).cloned();
+        let pods: Vec<Arc<Pod>> = names.iter().filter_map(pod).collect();
+        self.selecting(&pods)
     }
 
     fn apply_pod(&mut self, change: Change<Pod>) -> BTreeSet<ObjectKey> {
-        let (key, pods) = match change {
+        let pods = match change {
             Change::Synced => return self.sync(),
             Change::Apply(mut pod) => {
                 // What is left after reducing may be what it was: most changes of Pods concern nobody here.
                 pod.metadata.resource_version = None;
                 let new = Arc::new(pod.clone());
-                let (key, former) = insert(&mut self.pods, pod);
+                let (_, former) = self.pods.insert(pod);
                 if former.as_ref() == Some(&new) {
                     return BTreeSet::new();
                 }
-                (key, former.into_iter().chain([new]).collect::<Vec<_>>())
+                former.into_iter().chain([new]).collect::<Vec<_>>()
             }
-            Change::Delete(key) => {
-                let (key, former) = remove(&mut self.pods, key);
-                (key, former.into_iter().collect())
-            }
+            Change::Delete(key) => self.pods.remove(key).1.into_iter().collect(),
         };
-        self.selecting(&key.namespace, &pods)
+        self.selecting(&pods)
     }
 
     fn apply_service(&mut self, change: Change<Service>) -> BTreeSet<ObjectKey> {
@@ -262,32 +306,12 @@ impl World {
     }
 
     fn apply_slice(&mut self, change: Change<EndpointSlice>) -> BTreeSet<ObjectKey> {
-        let (key, former, new) = match change {
+        let services = match change {
             Change::Synced => return self.sync(),
-            Change::Apply(slice) => {
-                let service = service_of(&slice);
-                let (key, former) = insert(&mut self.slices, slice);
-                (key, former, service)
-            }
-            Change::Delete(key) => {
-                let (key, former) = remove(&mut self.slices, key);
-                (key, former, None)
-            }
+            Change::Apply(slice) => self.slices.insert(slice),
+            Change::Delete(key) => self.slices.remove(key),
         };
-        let former = former.and_then(|slice| service_of(&slice));
-        if let Some(service) = former.as_ref().filter(|_| former != new)
-            && let Some(names) = self.slices_of.get_mut(service)
-        {
-            names.remove(&key.name);
-            if names.is_empty() {
-                self.slices_of.remove(service);
-            }
-        }
-        if let Some(service) = &new {
-            let names = self.slices_of.entry(service.clone()).or_default();
-            names.insert(key.name);
-        }
-        let concerned = former.into_iter().chain(new);
+        let concerned = services.into_iter();
         concerned.flat_map(|service| self.known(service)).collect()
     }
 
@@ -297,36 +321,32 @@ impl World {
         Some(key).filter(|_| known).into_iter().collect()
     }
 
-    /// The YusurServices of a namespace that select one of `pods`; or, where a refused spec left former endpoints, have
-    /// one as an endpoint.
-    fn selecting(&self, namespace: &str, pods: &[Arc<Pod>]) -> BTreeSet<ObjectKey> {
+    /// The YusurServices that select one of `pods`; or, where a refused spec left former endpoints, have one as an
+    /// endpoint.
+    fn selecting(&self, pods: &[Arc<Pod>]) -> BTreeSet<ObjectKey> {
         let mut keys = BTreeSet::new();
-        for (name, ysvc) in self.ysvcs.get(namespace).into_iter().flatten() {
-            let key = ObjectKey::new(namespace, name.clone());
-            let selected = pods.iter().any(|pod| selects(ysvc, pod));
-            if selected || (refused(ysvc) && self.has_endpoint(&key, pods)) {
-                keys.insert(key);
-            }
+        for pod in pods {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let looking = self.looking.get(namespace).into_iter().flatten();
+            let meant = |key: &&ObjectKey| self.ysvc(key).is_some_and(|ysvc| selects(ysvc, pod));
+            keys.extend(looking.filter(meant).cloned());
+            let key = ObjectKey::new(namespace, pod.name_any());
+            let services = self.slices.serving(&key);
+            keys.extend(services.filter(|key| self.ysvc(key).is_some_and(|ysvc| refused(ysvc))));
         }
         keys
     }
 
-    fn has_endpoint(&self, key: &ObjectKey, pods: &[Arc<Pod>]) -> bool {
-        let slices = self.slices(key);
-        let targets = slices.iter().flat_map(|slice| slice.endpoints.iter());
-        let mut names = targets.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
-        names.any(|name| {
-            pods.iter()
-                .any(|pod| pod.metadata.name.as_ref() == Some(name))
-        })
-    }
-
-    fn ysvcs_where(&self, holds: impl Fn(&str, &YusurService) -> bool) -> BTreeSet<ObjectKey> {
+    fn ysvcs_where(
+        &self,
+        holds: impl Fn(&ObjectKey, &YusurService) -> bool,
+    ) -> BTreeSet<ObjectKey> {
         let mut keys = BTreeSet::new();
         for (namespace, all) in &self.ysvcs {
             for (name, ysvc) in all {
-                if holds(namespace, ysvc) {
-                    keys.insert(ObjectKey::new(namespace.clone(), name.clone()));
+                let key = ObjectKey::new(namespace, name.clone());
+                if holds(&key, ysvc) {
+                    keys.insert(key);
                 }
             }
         }
@@ -343,78 +363,4 @@ fn refused(ysvc: &YusurService) -> bool {
     conditions
         .into_iter()
         .any(|c| c.type_ == condition::ACCEPTED && c.status == "False")
-}
-
-fn one(key: ObjectKey) -> BTreeSet<ObjectKey> {
-    BTreeSet::from([key])
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(ObjectKey::new(
-        slice.metadata.namespace.clone()?,
-        name.clone(),
-    ))
-}
-
-fn insert<T: ResourceExt>(all: &mut ByNamespace<T>, object: T) -> (ObjectKey, Option<Arc<T>>) {
-    let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
-    let namespace = all.entry(key.namespace.clone()).or_default();
-    let former = namespace.insert(key.name.clone(), Arc::new(object));
-    (key, former)
-}
-
-fn remove<T>(all: &mut ByNamespace<T>, key: Key) -> (ObjectKey, Option<Arc<T>>) {
-    let key = ObjectKey::new(key.namespace.unwrap_or_default(), key.name);
-    let mut former = None;
-    if let Some(namespace) = all.get_mut(&key.namespace) {
-        former = namespace.remove(&key.name);
-        if namespace.is_empty() {
-            all.remove(&key.namespace);
-        }
-    }
-    (key, former)
-}
-
-/// Takes away what nobody here reads of a Pod.
-pub fn reduce_pod(pod: &mut Pod) {
-    let meta = std::mem::take(&mut pod.metadata);
-    pod.metadata.name = meta.name;
-    pod.metadata.namespace = meta.namespace;
-    pod.metadata.uid = meta.uid;
-    pod.metadata.resource_version = meta.resource_version;
-    pod.metadata.labels = meta.labels;
-    pod.metadata.deletion_timestamp = meta.deletion_timestamp;
-    if let Some(spec) = pod.spec.take() {
-        let container =
-            |c: k8s_openapi::api::core::v1::Container| k8s_openapi::api::core::v1::Container {
-                name: c.name,
-                ports: c.ports,
-                restart_policy: c.restart_policy,
-                ..Default::default()
-            };
-        let init = spec.init_containers.into_iter().flatten().map(container);
-        pod.spec = Some(k8s_openapi::api::core::v1::PodSpec {
-            node_name: spec.node_name,
-            host_network: spec.host_network,
-            containers: spec.containers.into_iter().map(container).collect(),
-            init_containers: Some(init.filter(|c| c.restart_policy.is_some()).collect()),
-            ..Default::default()
-        });
-    }
-    if let Some(status) = pod.status.take() {
-        let conditions = status.conditions.into_iter().flatten();
-        let ready = conditions.filter(|c| c.type_ == "Ready").map(|c| {
-            k8s_openapi::api::core::v1::PodCondition {
-                type_: c.type_,
-                status: c.status,
-                ..Default::default()
-            }
-        });
-        pod.status = Some(k8s_openapi::api::core::v1::PodStatus {
-            phase: status.phase,
-            conditions: Some(ready.collect()),
-            ..Default::default()
-        });
-    }
 }
