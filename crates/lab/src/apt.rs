@@ -40,6 +40,7 @@ const PACKAGES: &[&str] = &[
     "socat",
     "tcpdump",
     "util-linux",
+    "wget",
 ];
 
 /// Tells package scripts not to start services (deb-systemd-invoke(1p), invoke-rc.d(8)).

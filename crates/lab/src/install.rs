@@ -50,7 +50,11 @@ impl Lab {
                     workload,
                     "--timeout=180s",
                 ];
-                run(&mut self.kubectl(status)?).with_context(|| self.last_words(workload))
+                run(&mut self.kubectl(status)?).with_context(|| {
+                    let component = workload.rsplit('/').next().unwrap_or(workload);
+                    let selector = format!("app.kubernetes.io/component={component}");
+                    self.last_words(NAMESPACE, &selector)
+                })
             })?;
         }
         progress.step("nodes are Ready", |_| {
@@ -61,6 +65,29 @@ impl Lab {
                 "--all",
                 "--timeout=120s",
             ])?)
+        })?;
+        self.dns(&progress)
+    }
+
+    /// The cluster's DNS: an ordinary workload, whose Pods and Service are ycloud's.
+    fn dns(&self, progress: &Progress) -> Result<()> {
+        progress.step("CoreDNS answers", |step| {
+            let manifest = self.layout()?.state().join("coredns.yaml");
+            state::write_aside(&manifest, include_bytes!("coredns.yaml"))?;
+            run(self
+                .kubectl(["apply", "--server-side", "--force-conflicts", "-f"])?
+                .arg(&manifest))?;
+            step.note("waiting for its Pods");
+            let status = [
+                "-n",
+                "kube-system",
+                "rollout",
+                "status",
+                "deployment/coredns",
+                "--timeout=120s",
+            ];
+            run(&mut self.kubectl(status)?)
+                .with_context(|| self.last_words("kube-system", "k8s-app=kube-dns"))
         })?;
         Ok(())
     }
@@ -78,20 +105,16 @@ impl Lab {
         state::write_aside(&marker, build.as_bytes())
     }
 
-    /// What the Pods of a workload printed last, and what the cluster says about them.
-    fn last_words(&self, workload: &str) -> String {
-        let component = workload.rsplit('/').next().unwrap_or(workload);
-        let selector = format!("app.kubernetes.io/component={component}");
+    /// What the selected Pods printed last, and what the cluster says about them.
+    fn last_words(&self, namespace: &str, selector: &str) -> String {
         let asked = [
-            vec![
-                "-n", NAMESPACE, "get", "pods", "-l", &selector, "-o", "wide",
-            ],
+            vec!["-n", namespace, "get", "pods", "-l", selector, "-o", "wide"],
             vec![
                 "-n",
-                NAMESPACE,
+                namespace,
                 "logs",
                 "-l",
-                &selector,
+                selector,
                 "--tail=8",
                 "--prefix",
                 "--all-containers",

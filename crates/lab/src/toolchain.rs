@@ -1,4 +1,4 @@
-//! Kubernetes' and etcd's programs, built from the pinned Go modules in `go/` into the cache.
+//! Programs of Kubernetes, etcd and CoreDNS, built from the pinned Go modules in `go/` into the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,9 +33,19 @@ const ETCD: Module = Module {
     folder: "etcd",
     programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
 };
-const AGNHOST: Module = Module {
+const IMAGES: Module = Module {
     folder: "images",
-    programs: &[("agnhost", "k8s.io/kubernetes/test/images/agnhost")],
+    programs: &[
+        ("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
+        (
+            "regression-issue-74839",
+            "k8s.io/kubernetes/test/images/regression-issue-74839",
+        ),
+    ],
+};
+const COREDNS: Module = Module {
+    folder: "coredns",
+    programs: &[("coredns", ".")],
 };
 
 /// Folders of the built programs.
@@ -43,7 +53,9 @@ const AGNHOST: Module = Module {
 pub(crate) struct Toolchain {
     pub kubernetes: PathBuf,
     pub etcd: PathBuf,
-    pub agnhost: PathBuf,
+    /// Programs of Kubernetes' test images.
+    pub images: PathBuf,
+    pub coredns: PathBuf,
     /// `pause.c` and agnhost's certificate, out of Kubernetes' sources.
     pub sources: PathBuf,
 }
@@ -60,7 +72,8 @@ pub(crate) fn ensure(step: &Step) -> Result<Toolchain> {
     Ok(Toolchain {
         kubernetes: build(&go, &KUBERNETES, step)?,
         etcd: build(&go, &ETCD, step)?,
-        agnhost: build(&go, &AGNHOST, step)?,
+        images: build(&go, &IMAGES, step)?,
+        coredns: build(&go, &COREDNS, step)?,
         sources: sources(&go, step)?,
     })
 }
@@ -93,7 +106,12 @@ fn module_key(folder: &Path, flags: &str) -> Result<String> {
         let path = folder.join(file);
         fs::read(&path).with_context(|| format!("failed to read {}", path.display()))
     };
-    Ok(cache::key([read("go.mod")?, read("go.sum")?, flags.into()]))
+    let mut parts = vec![read("go.mod")?, read("go.sum")?, flags.into()];
+    // A program of our own, made of others' packages.
+    if folder.join("main.go").exists() {
+        parts.push(read("main.go")?);
+    }
+    Ok(cache::key(parts))
 }
 
 fn build(go: &Path, module: &Module, step: &Step) -> Result<PathBuf> {
@@ -181,7 +199,7 @@ mod tests {
         let go = crate_dir().join("go");
         let flags = linker_flags(&go).unwrap();
         assert!(flags.contains("gitVersion=v1."), "{flags}");
-        for module in [KUBERNETES, ETCD, AGNHOST] {
+        for module in [KUBERNETES, ETCD, IMAGES, COREDNS] {
             assert_eq!(
                 module_key(&go.join(module.folder), &flags).unwrap().len(),
                 12

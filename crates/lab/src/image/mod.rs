@@ -23,6 +23,9 @@ use crate::toolchain::Toolchain;
 /// The name under which kubelets and containerd know the sandbox's image.
 pub(crate) const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
 
+/// The image of the cluster's DNS, as `coredns.yaml` names it.
+const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.13.2";
+
 /// Applets of busybox for images that have the real programs of everything else.
 const APPLETS: &[&str] = &[
     "ash",
@@ -82,7 +85,6 @@ const APPLETS: &[&str] = &[
     "uniq",
     "vi",
     "wc",
-    "wget",
     "which",
     "whoami",
     "awk",
@@ -97,6 +99,8 @@ const NETWORK_TOOLS: &[(&str, &str)] = &[
     ("getent", "usr/bin/getent"),
     ("ip", "sbin/ip"),
     ("ss", "usr/bin/ss"),
+    // Kubernetes' tests use options that the applet has not.
+    ("wget", "usr/bin/wget"),
     ("bash", "bin/bash"),
     ("dash", "bin/dash"),
     // Programs that start others: busybox' own would start its applets, such as an nc without UDP.
@@ -108,7 +112,15 @@ const NETWORK_TOOLS: &[(&str, &str)] = &[
 
 /// Makes the images that never change with ycloud, as `<name>.tar` in one folder of the cache.
 pub(crate) fn ensure(toolchain: &Toolchain, step: &Step) -> Result<PathBuf> {
-    let images = [agnhost(toolchain)?, busybox()?, tools()?];
+    let images = [
+        agnhost(toolchain)?,
+        busybox()?,
+        tools()?,
+        coredns(toolchain)?,
+        web_server(toolchain)?,
+        invalid_packets(toolchain)?,
+        iptables()?,
+    ];
     let pause = toolchain.sources.join("pause.c");
     let mut stamps = vec![cache::stamp(&pause)?];
     for (name, rootfs, config) in &images {
@@ -174,7 +186,7 @@ type Image = (&'static str, Rootfs, Config);
 /// The image of Kubernetes' own end-to-end tests, under both names that they use.
 fn agnhost(toolchain: &Toolchain) -> Result<Image> {
     let mut rootfs = with_tools()?;
-    rootfs.program(&toolchain.agnhost.join("agnhost"), "agnhost")?;
+    rootfs.program(&toolchain.images.join("agnhost"), "agnhost")?;
     rootfs.link("agnhost-2", "agnhost");
     rootfs.folder("uploads", 0o755);
     for file in ["localhost.crt", "localhost.key"] {
@@ -199,10 +211,66 @@ fn agnhost(toolchain: &Toolchain) -> Result<Image> {
     ))
 }
 
+fn coredns(toolchain: &Toolchain) -> Result<Image> {
+    let mut rootfs = Rootfs::new();
+    rootfs.program(&toolchain.coredns.join("coredns"), "coredns")?;
+    let config = Config {
+        tags: vec![COREDNS],
+        entrypoint: vec!["/coredns"],
+        command: vec![],
+    };
+    Ok(("coredns", rootfs, config))
+}
+
+/// A web server on port 80 under the name of the nginx that Kubernetes' tests use for Pods that only shall run.
+fn web_server(toolchain: &Toolchain) -> Result<Image> {
+    let mut rootfs = Rootfs::new();
+    rootfs.program(&toolchain.images.join("agnhost"), "agnhost")?;
+    let config = Config {
+        tags: vec![
+            "registry.k8s.io/e2e-test-images/nginx:1.14-4",
+            "registry.k8s.io/e2e-test-images/nginx:1.15-4",
+        ],
+        entrypoint: vec!["/agnhost"],
+        command: vec!["netexec", "--http-port=80"],
+    };
+    Ok(("web-server", rootfs, config))
+}
+
+/// The server that answers with packets outside of any window.
+fn invalid_packets(toolchain: &Toolchain) -> Result<Image> {
+    let mut rootfs = Rootfs::new();
+    rootfs.program(
+        &toolchain.images.join("regression-issue-74839"),
+        "regression-issue-74839",
+    )?;
+    let config = Config {
+        tags: vec!["registry.k8s.io/e2e-test-images/regression-issue-74839:1.4"],
+        entrypoint: vec!["/regression-issue-74839"],
+        command: vec![],
+    };
+    Ok(("regression-issue-74839", rootfs, config))
+}
+
+/// The machine's tools for conntrack and nftables.
+fn iptables() -> Result<Image> {
+    let mut rootfs = with_tools()?;
+    for name in ["conntrack", "nft"] {
+        rootfs.program(&installed(name)?, &format!("usr/sbin/{name}"))?;
+    }
+    let config = Config {
+        tags: vec!["registry.k8s.io/build-image/distroless-iptables:v0.8.9"],
+        entrypoint: vec![],
+        command: vec!["sh"],
+    };
+    Ok(("iptables", rootfs, config))
+}
+
 fn busybox() -> Result<Image> {
     let program = installed("busybox")?;
     let mut rootfs = Rootfs::new();
     rootfs.program(&program, "bin/busybox")?;
+    rootfs.program(&installed("wget")?, "bin/wget")?;
     for applet in run(&mut command(&program, ["--list"]))?.lines() {
         let path = format!("bin/{applet}");
         if !rootfs.contains(&path) {
@@ -237,4 +305,18 @@ fn tools() -> Result<Image> {
         command: vec!["sleep", "infinity"],
     };
     Ok(("tools", rootfs, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::toolchain::crate_dir;
+
+    #[test]
+    fn the_dns_image_is_named_as_it_is_deployed_and_as_it_is_built() {
+        let manifest = include_str!("../coredns.yaml");
+        assert!(manifest.contains(&format!("image: {}\n", super::COREDNS)));
+        let module = std::fs::read_to_string(crate_dir().join("go/coredns/go.mod")).unwrap();
+        let version = super::COREDNS.rsplit(':').next().unwrap();
+        assert!(module.contains(&format!("github.com/coredns/coredns {version}")));
+    }
 }
