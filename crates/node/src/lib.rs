@@ -4,7 +4,7 @@
 //!   container runtime ── stdin, CNI_* ──► ycloud (plugin: thin, synchronous)
 //!                                            │  one request, one answer: unix socket, protocol.rs
 //!                                            ▼
-//!   API server ── VNic, Subnet, ServiceCIDR ► ycloud-cni (agent) ──► Open vSwitch: ports, and in their external_ids
+//!   API server ── VNic, Service, … ────────► ycloud-cni (agent) ──► Open vSwitch: ports, and in their external_ids
 //!                                            │                       all that the agent must remember
 //!                                            └──► kernel: veth pairs, addresses, routes, nftables
 //! ```
@@ -12,5 +12,6 @@
 //! The plugin's half ([`plugin`], [`protocol`]) uses neither tokio nor kube, so that it starts in a millisecond.
 
 pub mod agent;
+pub mod host_port;
 pub mod plugin;
 pub mod protocol;

@@ -9,6 +9,8 @@ use std::net::Ipv4Addr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::host_port::HostPort;
+
 /// Where the agent listens.
 pub const SOCKET: &str = "/run/ycloud/cni.sock";
 
@@ -49,6 +51,9 @@ pub enum Request {
         netns: String,
         /// Whose it is.
         pod: PodRef,
+        /// The node's ports that lead to it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        host_ports: Vec<HostPort>,
     },
     /// Undo an ADD; nothing there is success.
     Del {
@@ -214,6 +219,7 @@ mod tests {
                 id: id(),
                 netns: "/run/netns/a".into(),
                 pod,
+                host_ports: vec!["UDP/*/53/5353".parse().unwrap()],
             },
             Request::Del { id: id() },
             Request::Status,

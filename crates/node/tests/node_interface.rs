@@ -58,7 +58,7 @@ fn the_node_reaches_the_default_vpc_and_a_restarted_switch_is_repaired() {
 
         let pod = Sandbox::new();
         node.vnic(&pod_ref("p"), "ovn-default", "ovn-cluster", "10.16.0.5");
-        add::add(&node.agent, &pod.id, &pod.path(), &pod_ref("p"))
+        add::add(&node.agent, &pod.id, &pod.path(), &pod_ref("p"), &[])
             .await
             .unwrap();
         pod.serve(80, "p").await;
@@ -215,7 +215,7 @@ fn metrics_and_readiness_tell_the_node_s_state_from_the_first_moment() {
         up(&node).await;
         let pod = Sandbox::new();
         node.vnic(&pod_ref("p"), "ovn-default", "ovn-cluster", "10.16.0.5");
-        add::add(&node.agent, &pod.id, &pod.path(), &pod_ref("p"))
+        add::add(&node.agent, &pod.id, &pod.path(), &pod_ref("p"), &[])
             .await
             .unwrap();
         let second = page("/metrics").await;

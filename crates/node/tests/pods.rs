@@ -14,7 +14,14 @@ use ycloud_node::agent::{add, check, del, gc};
 use ycloud_node::protocol::{Failure, Wiring, code};
 
 async fn wire(node: &Node, sandbox: &Sandbox, pod: &str) -> Wiring {
-    let wired = add::add(&node.agent, &sandbox.id, &sandbox.path(), &pod_ref(pod)).await;
+    let wired = add::add(
+        &node.agent,
+        &sandbox.id,
+        &sandbox.path(),
+        &pod_ref(pod),
+        &[],
+    )
+    .await;
     wired.unwrap_or_else(|error| panic!("{pod}: {}", Failure::from(error)))
 }
 
@@ -216,7 +223,14 @@ fn an_add_that_fails_says_why_and_leaves_nothing() {
     on_node(|node| async move {
         let sandbox = Sandbox::new();
         let fail = async |pod: &str| -> Failure {
-            let wired = add::add(&node.agent, &sandbox.id, &sandbox.path(), &pod_ref(pod)).await;
+            let wired = add::add(
+                &node.agent,
+                &sandbox.id,
+                &sandbox.path(),
+                &pod_ref(pod),
+                &[],
+            )
+            .await;
             wired.expect_err("it must fail").into()
         };
         let failure = fail("nobody").await;
@@ -522,7 +536,14 @@ fn without_rules_no_pod_starts() {
                 || run("nft", &["list", "ruleset"]).contains("flags owner")
         })
         .await;
-        let wired = add::add(&node.agent, &sandbox.id, &sandbox.path(), &pod_ref("a")).await;
+        let wired = add::add(
+            &node.agent,
+            &sandbox.id,
+            &sandbox.path(),
+            &pod_ref("a"),
+            &[],
+        )
+        .await;
         let failure = Failure::from(wired.expect_err("no rules can be set"));
         assert_eq!(failure.code, code::TRY_AGAIN);
         assert!(

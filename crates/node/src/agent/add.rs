@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tokio::time::{Instant, timeout, timeout_at};
+use ycloud_api::key::DEFAULT_VPC;
 use ycloud_api::vnic::{Attachment, AttachmentKind, logical_port, pod_vnic_name};
 use ycloud_api::{VNic, condition};
 
@@ -24,6 +25,7 @@ use super::netlink::{self, Netlink, Route, Veth};
 use super::netns::{self, Netns};
 use super::ovs::{self, Facts, Port};
 use super::{ethtool, pod_links};
+use crate::host_port::HostPort;
 use crate::protocol::{AttachmentId, Failure, PodRef, Wiring, code};
 
 /// How long an ADD waits for others. Together less than the plugin waits for the agent.
@@ -72,6 +74,18 @@ pub enum Error {
         limit: Duration,
         /// What is known.
         reason: String,
+    },
+    /// The node's ports cannot lead to the Pod.
+    #[error(
+        "failed to open host ports for Pod {namespace}/{pod}: it is in Vpc {vpc}, and only Pods of Vpc {DEFAULT_VPC} are reached by ports of their node; remove hostPort, or give the Pod a Subnet of {DEFAULT_VPC}"
+    )]
+    HostPorts {
+        /// Namespace of the Pod.
+        namespace: String,
+        /// The Pod.
+        pod: String,
+        /// Its Vpc.
+        vpc: String,
     },
     /// The Pod's namespace.
     #[error(transparent)]
@@ -122,11 +136,19 @@ pub async fn add(
     id: &AttachmentId,
     path: &str,
     pod: &PodRef,
+    host_ports: &[HostPort],
 ) -> Result<Wiring, Error> {
     let _turn = agent.turns.take(&id.container).await;
     let netns = Netns::open(path)?;
     agent.ovs.connected().await?;
     let nic = wait_for_vnic(agent, pod).await?;
+    if !host_ports.is_empty() && nic.vpc != DEFAULT_VPC {
+        return Err(Error::HostPorts {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            vpc: nic.vpc,
+        });
+    }
     let facts = Facts {
         id: id.clone(),
         logical_port: nic.logical_port,
@@ -136,6 +158,7 @@ pub async fn add(
         address: nic.address,
         gateway: nic.gateway,
         vpc: nic.vpc,
+        host_ports: host_ports.to_vec(),
     };
     let wired = wire(agent, &netns, &facts).await;
     if wired.is_err()

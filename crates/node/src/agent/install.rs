@@ -44,7 +44,7 @@ pub fn plugin(from: &Path, to: &Path) -> Result<(), Error> {
 /// # Errors
 /// Writing fails.
 pub fn conflist(to: &Path, socket: &Path) -> Result<(), Error> {
-    let mut plugin = json!({"type": PLUGIN});
+    let mut plugin = json!({"type": PLUGIN, "capabilities": {"portMappings": true}});
     if socket != Path::new(crate::protocol::SOCKET) {
         plugin["socket"] = socket.to_string_lossy().into();
     }

@@ -32,6 +32,10 @@ pub struct Metrics {
     pub ovs_connected: Gauge,
     /// 1 while the node interface is as it shall be, else 0.
     pub node_interface_ready: Gauge,
+    /// Ports and addresses of Services that the node's own rules serve.
+    pub frontends: Gauge,
+    /// 1 while those rules are as they shall be, else 0.
+    pub services_applied: Gauge,
     /// 1 while an ADD could be served, else 0: what `/readyz` says.
     pub ready: Gauge,
 }
@@ -48,6 +52,8 @@ impl Metrics {
             vnics: Gauge::default(),
             ovs_connected: Gauge::default(),
             node_interface_ready: Gauge::default(),
+            frontends: Gauge::default(),
+            services_applied: Gauge::default(),
             ready: Gauge::default(),
         };
         registry.register_with_unit(
@@ -62,7 +68,7 @@ impl Metrics {
         metrics
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 7] {
+    fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 9] {
         [
             (
                 "ycloud_cni_ports",
@@ -93,6 +99,16 @@ impl Metrics {
                 "ycloud_cni_node_interface_ready",
                 "Whether the node interface is as it shall be",
                 &self.node_interface_ready,
+            ),
+            (
+                "ycloud_cni_frontends",
+                "Ports and addresses of Services that the node's own rules serve",
+                &self.frontends,
+            ),
+            (
+                "ycloud_cni_services_applied",
+                "Whether the node's own rules of Services are as they shall be",
+                &self.services_applied,
             ),
             (
                 "ycloud_cni_ready",

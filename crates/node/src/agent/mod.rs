@@ -4,15 +4,17 @@
 //!   server ──► add, del, check, gc ──┬──► ovs        Open vSwitch: one client, one replica
 //!                                    ├──► netlink    the node's links and the Pods'
 //!   objects (VNics, Subnets, …) ─────┤
-//!                                    ├──► pod_links       task: rules and routes of the host's ends
-//!                                    └──► node_interface  task: node0, its routes, masquerade
+//!                                    ├──► pod_links       task: rules and routes of the host's ends, host ports
+//!                                    ├──► node_interface  task: node0, its routes, masquerade
+//!   Services, EndpointSlices, Nodes ─┴──► services        task: node ports, external addresses, health checks
 //! ```
 //!
 //! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
-//! running Pod. The two tasks are level-triggered: they compare and set what differs.
+//! running Pod. The tasks are level-triggered: they compare and set what differs.
 
 pub mod add;
 pub mod check;
+pub mod conntrack;
 pub mod del;
 pub mod ethtool;
 pub mod gc;
@@ -29,6 +31,7 @@ pub mod ovs;
 pub mod own_hosts;
 pub mod pod_links;
 pub mod server;
+pub mod services;
 pub mod sysctl;
 pub mod turns;
 
@@ -50,6 +53,7 @@ use node_interface::NodeInterface;
 use objects::Mirrors;
 use ovs::Ovs;
 use pod_links::PodLinks;
+use services::{Progress, Services, feed};
 use turns::Turns;
 
 /// Arguments of `ycloud-cni`.
@@ -108,6 +112,8 @@ pub struct Agent {
     pub metrics: Metrics,
     /// Whether the node interface is as it shall be.
     pub node_interface: watch::Receiver<bool>,
+    /// How far the node's side of Services is.
+    pub services: watch::Receiver<Progress>,
 }
 
 impl Agent {
@@ -139,6 +145,9 @@ impl Agent {
         metrics
             .node_interface_ready
             .set((*self.node_interface.borrow()).into());
+        let services = self.services.borrow();
+        metrics.frontends.set(count(services.frontends));
+        metrics.services_applied.set(services.applied.into());
         metrics.ready.set(self.missing().is_empty().into());
     }
 }
@@ -166,6 +175,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let pod_links = PodLinks::start(ovs.clone(), netlink.clone(), own_hosts::follow(api_server))?;
     let (ready, node_interface) = watch::channel(false);
+    let (progress, progresses) = watch::channel(Progress::default());
+    let services = Services {
+        changes: feed::start(&client),
+        mirrors: mirrors.clone(),
+        netlink: netlink.clone(),
+        node: options.node.clone(),
+        progress,
+    };
+    tokio::spawn(services.run());
     let agent = Arc::new(Agent {
         ovs: ovs.clone(),
         netlink: netlink.clone(),
@@ -175,6 +193,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         limits: add::Limits::default(),
         metrics,
         node_interface,
+        services: progresses.clone(),
         options,
     });
     let options = &agent.options;
@@ -184,6 +203,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         mirrors,
         node: options.node.clone(),
         mtu: options.mtu,
+        services: progresses,
         ready,
     };
     let health = health::serve(

@@ -1,5 +1,8 @@
 //! The kernel's links, addresses, routes and neighbours, by rtnetlink(7). The one module that knows `rtnetlink`.
 
+pub mod way_back;
+
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -337,6 +340,26 @@ impl Netlink {
         Ok(messages.into_iter().filter_map(address).collect())
     }
 
+    /// IPv4 addresses of all links.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn local_addresses(&self) -> Result<BTreeSet<Ipv4Addr>, Error> {
+        let _turn = self.dumps.lock().await;
+        let messages = self.handle.address().get().execute();
+        let messages: Vec<_> = messages
+            .try_collect()
+            .await
+            .map_err(request("list addresses"))?;
+        let local = |message: netlink_packet_route::address::AddressMessage| {
+            message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+                _ => None,
+            })
+        };
+        Ok(messages.into_iter().filter_map(local).collect())
+    }
+
     /// Gives a link an address; one that it has is success. A link-local one has that scope, so that the kernel never
     /// chooses it as the source of packets to elsewhere.
     ///
@@ -467,7 +490,7 @@ fn message(route: &Route) -> RouteMessage {
     builder.build()
 }
 
-/// Tells, without saying what, that links, IPv4 addresses or IPv4 routes of the namespace changed.
+/// Tells, without saying what, that links, IPv4 addresses, IPv4 routes or routing rules of the namespace changed.
 pub struct Events {
     messages: UnboundedReceiver<(
         rtnetlink::packet_core::NetlinkMessage<netlink_packet_route::RouteNetlinkMessage>,
@@ -485,6 +508,7 @@ impl Events {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Rule,
         ];
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(Error::Socket)?;

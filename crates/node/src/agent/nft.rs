@@ -3,14 +3,17 @@
 //! A script replaces its tables whole. The kernel takes a transaction as one: no packet sees half of it, and connections
 //! that were translated keep their translation, which is in conntrack and not in the rules.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Stdio;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+use super::services::rules::{Frontend, lower};
 
 /// The rules could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -34,15 +37,31 @@ const APPLY_LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// See [`Error`].
 pub async fn apply(script: &str) -> Result<(), Error> {
-    let applied = tokio::time::timeout(APPLY_LIMIT, run(script)).await;
-    applied.unwrap_or(Err(Error::Slow))
+    let applied = tokio::time::timeout(APPLY_LIMIT, run(&["-f", "-"], script)).await;
+    applied.unwrap_or(Err(Error::Slow)).map(drop)
 }
 
-async fn run(script: &str) -> Result<(), Error> {
+/// Names of a table's chains as the kernel has them.
+///
+/// # Errors
+/// See [`Error`]; there is no such table.
+pub async fn chains(family: &str, table: &str) -> Result<BTreeSet<String>, Error> {
+    let arguments = ["-t", "list", "table", family, table];
+    let listed = tokio::time::timeout(APPLY_LIMIT, run(&arguments, "")).await;
+    let text = listed.unwrap_or(Err(Error::Slow))?;
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("chain "));
+    Ok(lines
+        .map(|name| name.trim_end_matches(" {").to_owned())
+        .collect())
+}
+
+async fn run(arguments: &[&str], script: &str) -> Result<String, Error> {
     let mut nft = Command::new("nft")
-        .args(["-f", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -58,7 +77,7 @@ async fn run(script: &str) -> Result<(), Error> {
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Error::Refused(text));
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Rules of the node interface.
@@ -66,29 +85,52 @@ async fn run(script: &str) -> Result<(), Error> {
 pub struct NodeRules<'a> {
     /// The node interface.
     pub link: &'a str,
-    /// Ranges of the default Vpc's Subnets.
+    /// Its address, with the join switch's prefix length.
+    pub address: Ipv4Net,
+    /// Ranges of the default Vpc's Subnets but for the join switch.
     pub default_vpc: &'a [Ipv4Net],
 }
 
-/// Masquerades the default Vpc's Pods where they leave the node by another link than the node interface.
+/// Masquerades the default Vpc's Pods where they leave the node by another link than the node interface, and what enters
+/// the default Vpc by the node interface: only what comes from the node's join address finds back to this node.
 pub fn node_table(rules: &NodeRules<'_>) -> String {
+    let NodeRules { link, address, .. } = rules;
+    let own = address.addr();
     let mut body = String::new();
+    let _ = writeln!(body, "    oifname \"{link}\" ip saddr {own} accept");
     if !rules.default_vpc.is_empty() {
-        let ranges = ranges(rules.default_vpc);
-        let link = rules.link;
+        let cluster: Vec<Ipv4Net> = rules
+            .default_vpc
+            .iter()
+            .copied()
+            .chain([address.trunc()])
+            .collect();
+        let (pods, cluster) = (ranges(rules.default_vpc), ranges(&cluster));
         // Towards another Pod of the default Vpc nothing is translated: its answer would not find back.
         let _ = writeln!(
             body,
-            "    ip saddr {{ {ranges} }} ip daddr != {{ {ranges} }} oifname != {{ \"{link}\", \"lo\" }} masquerade"
+            "    ip saddr {{ {pods} }} ip daddr != {{ {pods} }} oifname != {{ \"{link}\", \"lo\" }} masquerade"
+        );
+        // A connection from outside that was sent to a Pod, and not to a Service, was sent to one on this node (host ports,
+        // externalTrafficPolicy: Local). The Pod sees its client's address, and its answer leaves by its own node.
+        let _ = writeln!(
+            body,
+            "    oifname \"{link}\" ct status dnat ip daddr {{ {pods} }} ip saddr != {{ {cluster} }} fib saddr type != local accept"
         );
     }
-    replace(
-        "inet",
-        "ycloud",
-        &format!(
-            "  chain egress {{\n    type nat hook postrouting priority srcnat; policy accept;\n{body}  }}\n"
-        ),
-    )
+    let _ = writeln!(
+        body,
+        "    oifname \"{link}\" meta nfproto ipv4 masquerade fully-random"
+    );
+    // Host ports are served at loopback addresses too, so the interface lets these in and out (sysctl route_localnet). Not
+    // for Pods: nothing comes in by it from or to such an address.
+    let guard = format!(
+        "  chain guard {{\n    type filter hook prerouting priority raw; policy accept;\n    iifname \"{link}\" ip saddr 127.0.0.0/8 drop\n    iifname \"{link}\" ip daddr 127.0.0.0/8 drop\n  }}\n"
+    );
+    let egress = format!(
+        "  chain egress {{\n    type nat hook postrouting priority srcnat; policy accept;\n{body}  }}\n"
+    );
+    replace("inet", "ycloud", &(guard + &egress))
 }
 
 /// Intervals of one set must not overlap: a range inside another is left out.
@@ -122,6 +164,8 @@ pub struct PodRules<'a> {
     pub source: Ipv4Addr,
     /// Whether Open vSwitch forwards in user space.
     pub userspace: bool,
+    /// Host ports, and the Pod's address and port that each leads to.
+    pub host_ports: &'a BTreeMap<Frontend, SocketAddrV4>,
 }
 
 /// On a direct link, takes the Pod's answers to the node out of the stream that goes to Open vSwitch: to `lo`, as frames
@@ -158,7 +202,55 @@ pub fn pod_tables(rules: &PodRules<'_>) -> String {
         "  chain input {{\n    type filter hook input priority filter; policy accept;\n    ip daddr {source} iifname != \"lo\" drop\n    ip daddr {source} ct state != {{ established, related }} drop\n  }}\n"
     );
     filters += &forward_chain(rules.links);
-    replace("inet", "ycloud-pods", &filters) + &replace("netdev", "ycloud-pods", &chains)
+    replace("inet", "ycloud-pods", &filters)
+        + &replace("netdev", "ycloud-pods", &chains)
+        + &host_port_table(rules.host_ports)
+}
+
+/// Host ports, asked before node ports. A port without address is one of every address that the node has.
+fn host_port_table(host_ports: &BTreeMap<Frontend, SocketAddrV4>) -> String {
+    let (mut ports, mut addresses) = (Vec::new(), Vec::new());
+    for (frontend, target) in host_ports {
+        let target = format!("{} . {}", target.ip(), target.port());
+        match frontend {
+            Frontend::NodePort(protocol, port) => {
+                ports.push(format!("{} . {port} : {target}", lower(*protocol)));
+            }
+            Frontend::Address(ip, protocol, port) => {
+                addresses.push(format!("{ip} . {} . {port} : {target}", lower(*protocol)));
+            }
+        }
+    }
+    let map = |name, keys, elements: &[String]| match elements {
+        [] => format!("  map {name} {{ type {keys} : ipv4_addr . inet_service; }}\n"),
+        some => format!(
+            "  map {name} {{ type {keys} : ipv4_addr . inet_service; elements = {{ {} }}; }}\n",
+            some.join(", ")
+        ),
+    };
+    let mut body = String::new();
+    if !host_ports.is_empty() {
+        body += &map("ports", "inet_proto . inet_service", &ports);
+        body += &map(
+            "addresses",
+            "ipv4_addr . inet_proto . inet_service",
+            &addresses,
+        );
+        body += "  chain frontends {
+    fib daddr type local dnat to ip daddr . meta l4proto . th dport map @addresses
+    fib daddr type local dnat to meta l4proto . th dport map @ports
+  }
+  chain prerouting {
+    type nat hook prerouting priority dstnat - 5; policy accept;
+    jump frontends
+  }
+  chain output {
+    type nat hook output priority -105; policy accept;
+    jump frontends
+  }
+";
+    }
+    replace("ip", "ycloud-host-ports", &body)
 }
 
 /// The routes to tenants' Pods are the node's own: for others, Pods of the default Vpc and machines of the underlay, the
@@ -190,15 +282,17 @@ mod tests {
         let cidrs = ["10.16.0.0/16", "10.20.0.0/16", "10.20.1.0/24"].map(|c| c.parse().unwrap());
         let rules = node_table(&NodeRules {
             link: "node0",
+            address: "100.64.0.2/16".parse().unwrap(),
             default_vpc: &cidrs,
         });
         let line = "ip saddr { 10.16.0.0/16, 10.20.0.0/16 } ip daddr != { 10.16.0.0/16, 10.20.0.0/16 } oifname != { \"node0\", \"lo\" } masquerade";
         assert!(rules.contains(line), "{rules}");
         let none = NodeRules {
             link: "node0",
+            address: "100.64.0.2/16".parse().unwrap(),
             default_vpc: &[],
         };
-        assert!(!node_table(&none).contains("masquerade"));
+        assert!(!node_table(&none).contains("ip daddr !="));
     }
 
     #[test]
@@ -215,6 +309,7 @@ mod tests {
                 links: &links,
                 source: Ipv4Addr::new(169, 254, 77, 1),
                 userspace,
+                host_ports: &BTreeMap::new(),
             })
         };
         assert_eq!(rules(true).matches("fwd to \"lo\"").count(), 1);

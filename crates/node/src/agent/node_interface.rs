@@ -19,6 +19,7 @@ use super::nft::{self, NodeRules};
 use super::objects::Mirrors;
 use super::ovs::{self, Internal, Ovs, View};
 use super::pod_links::is_host_interface;
+use super::services::Progress;
 use super::{ethtool, sysctl};
 
 /// How often all is looked at even if nothing changed.
@@ -51,9 +52,15 @@ pub struct Plan {
     mac: Mac,
     address: Ipv4Net,
     gateway: Ipv4Addr,
-    /// Behind the gateway: service ranges, and the default Vpc's Subnets but for the join switch.
+    /// Behind the gateway: service ranges, the default Vpc's Subnets but for the join switch, elastic addresses.
     service: BTreeSet<Ipv4Net>,
     pods: BTreeSet<Ipv4Net>,
+    eips: BTreeSet<Ipv4Net>,
+    /// Cluster addresses that lead outside the cluster. The node's own connections to them are translated before they
+    /// would enter the interface, and leave by another: they need `host` as their source, not the join address.
+    outside: BTreeSet<Ipv4Net>,
+    /// The address by which the node is known.
+    host: Option<Ipv4Addr>,
 }
 
 /// Keys in the port's `external_ids`.
@@ -64,6 +71,9 @@ mod id {
     pub const GATEWAY: &str = "ycloud-gateway";
     pub const SERVICE: &str = "ycloud-service-cidrs";
     pub const PODS: &str = "ycloud-pod-cidrs";
+    pub const EIPS: &str = "ycloud-eip-cidrs";
+    pub const OUTSIDE: &str = "ycloud-outside-cidrs";
+    pub const HOST: &str = "ycloud-host-ip";
 }
 
 impl Plan {
@@ -75,6 +85,12 @@ impl Plan {
             (id::GATEWAY, self.gateway.to_string()),
             (id::SERVICE, list(&self.service)),
             (id::PODS, list(&self.pods)),
+            (id::EIPS, list(&self.eips)),
+            (id::OUTSIDE, list(&self.outside)),
+            (
+                id::HOST,
+                self.host.map(|ip| ip.to_string()).unwrap_or_default(),
+            ),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()
@@ -88,6 +104,16 @@ impl Plan {
             gateway: ids.get(id::GATEWAY)?.parse().ok()?,
             service: unlist(ids.get(id::SERVICE)?)?,
             pods: unlist(ids.get(id::PODS)?)?,
+            // An older agent's port has none of these.
+            eips: ids
+                .get(id::EIPS)
+                .and_then(|t| unlist(t))
+                .unwrap_or_default(),
+            outside: ids
+                .get(id::OUTSIDE)
+                .and_then(|t| unlist(t))
+                .unwrap_or_default(),
+            host: ids.get(id::HOST).and_then(|text| text.parse().ok()),
         })
     }
 
@@ -100,14 +126,24 @@ impl Plan {
         }
     }
 
-    fn routes(&self, link: u32) -> BTreeSet<Route> {
-        let route = |destination: &Ipv4Net| Route {
+    /// `local` are the node's addresses. A range that one of them is in the node reaches by itself.
+    fn routes(&self, link: u32, local: &BTreeSet<Ipv4Addr>) -> BTreeSet<Route> {
+        let route = |destination: &Ipv4Net, source| Route {
             destination: *destination,
             gateway: Some(self.gateway),
             link,
-            source: Some(self.address.addr()),
+            source: Some(source),
         };
-        self.service.iter().chain(&self.pods).map(route).collect()
+        let own = self.address.addr();
+        let is_strange = |range: &&Ipv4Net| !local.iter().any(|ip| range.contains(ip));
+        let behind = self.service.iter().chain(&self.pods);
+        let behind = behind.chain(self.eips.iter().filter(is_strange));
+        let host = self.host.filter(|host| local.contains(host));
+        let outside = self.outside.iter();
+        behind
+            .map(|range| route(range, own))
+            .chain(outside.map(|ip| route(ip, host.unwrap_or(own))))
+            .collect()
     }
 }
 
@@ -133,6 +169,8 @@ pub struct NodeInterface {
     pub node: String,
     /// MTU of the interface, bytes.
     pub mtu: u32,
+    /// What of Services concerns it.
+    pub services: tokio::sync::watch::Receiver<Progress>,
     /// Told whether the last pass left everything as it shall be.
     pub ready: tokio::sync::watch::Sender<bool>,
 }
@@ -159,6 +197,8 @@ impl NodeInterface {
                 Ok(()) = mirrors.vnics.changed() => {}
                 Ok(()) = mirrors.subnets.changed() => {}
                 Ok(()) = mirrors.service_cidrs.changed() => {}
+                Ok(()) = mirrors.eip_gateways.changed() => {}
+                Ok(()) = self.services.changed() => {}
                 () = sleep(retry), if failures > 0 => {}
             }
             if !self.ovs.is_connected() {
@@ -190,6 +230,7 @@ impl NodeInterface {
         let cidrs: Vec<Ipv4Net> = plan.pods.iter().copied().collect();
         let script = nft::node_table(&NodeRules {
             link: NODE_INTERFACE,
+            address: plan.address,
             default_vpc: &cidrs,
         });
         if applied.as_ref() != Some(&script) {
@@ -232,11 +273,15 @@ impl NodeInterface {
         // by the underlay. 2 is loose (ip-sysctl, rp_filter).
         let key = format!("ipv4/conf/{NODE_INTERFACE}/rp_filter");
         sysctl::set(&key, "2")?;
+        // A host port at a loopback address leads to a Pod. See the rules, which were set before.
+        let key = format!("ipv4/conf/{NODE_INTERFACE}/route_localnet");
+        sysctl::set(&key, "1")?;
         Ok(())
     }
 
     async fn routes(&self, plan: &Plan, link: &Link) -> Result<(), Error> {
-        let wanted = plan.routes(link.index);
+        let local = self.netlink.local_addresses().await?;
+        let wanted = plan.routes(link.index, &local);
         let existing = self.netlink.routes(Some(PROTOCOL)).await?;
         for route in wanted.iter().filter(|route| !existing.contains(route)) {
             self.netlink.set_route(route).await?;
@@ -253,7 +298,10 @@ impl NodeInterface {
         for route in stale {
             self.netlink.delete_route(route).await?;
         }
-        Ok(())
+        self.netlink
+            .set_way_back(plan.address, plan.gateway, link)
+            .await
+            .map_err(Error::from)
     }
 
     /// From the objects; what they do not say yet, from the port as it was left.
@@ -286,6 +334,26 @@ impl NodeInterface {
                 .filter_map(|cidr| cidr.parse().ok())
                 .collect(),
         };
+        let gateways = self.mirrors.eip_gateways.borrow();
+        plan.eips = match (gateways.synced, &left) {
+            (false, Some(left)) => left.eips.clone(),
+            _ => gateways
+                .by_key
+                .values()
+                .filter_map(|gateway| gateway.spec.cidr.parse().ok())
+                .collect(),
+        };
+        match (&self.services.borrow().outside, &left) {
+            (Some((outside, host)), _) => {
+                plan.outside = outside.iter().map(|ip| Ipv4Net::from(*ip)).collect();
+                plan.host = *host;
+            }
+            (None, Some(left)) => {
+                plan.outside = left.outside.clone();
+                plan.host = left.host;
+            }
+            (None, None) => {}
+        }
         Some(plan)
     }
 
@@ -305,6 +373,9 @@ impl NodeInterface {
             gateway: status.gateway.as_ref()?.parse().ok()?,
             service: BTreeSet::new(),
             pods: BTreeSet::new(),
+            eips: BTreeSet::new(),
+            outside: BTreeSet::new(),
+            host: None,
         })
     }
 }
@@ -323,10 +394,14 @@ mod tests {
             gateway: "100.64.0.1".parse().unwrap(),
             service: set(&["10.96.0.0/12"]),
             pods: set(&["10.16.0.0/16", "10.20.0.0/24"]),
+            eips: set(&["198.51.100.0/24"]),
+            outside: set(&["10.96.0.1/32"]),
+            host: Some(Ipv4Addr::new(172, 18, 0, 2)),
         };
         assert_eq!(Plan::read(&plan.external_ids()), Some(plan.clone()));
         let none = Plan {
             service: set(&[]),
+            host: None,
             ..plan
         };
         assert_eq!(Plan::read(&none.external_ids()), Some(none));

@@ -1,4 +1,5 @@
-//! What the agent reads from the API server: VNics of its node, Subnets, service ranges.
+//! What the agent reads from the API server: VNics of its node, Subnets, service ranges, EipGateways. Services, of which
+//! there may be many, are [`super::services::feed`]'s.
 //!
 //! Each kind is mirrored by one watch. A list that is read again (after the API server restarted) takes the old one's
 //! place in one step, and until the first one is complete nothing is concluded from what is missing.
@@ -15,7 +16,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use ycloud_api::{Subnet, VNic};
+use ycloud_api::{EipGateway, Subnet, VNic};
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 pub type Key = (String, String);
@@ -38,6 +39,8 @@ pub struct Mirrors {
     pub subnets: watch::Receiver<Objects<Subnet>>,
     /// All service ranges.
     pub service_cidrs: watch::Receiver<Objects<ServiceCIDR>>,
+    /// All EipGateways.
+    pub eip_gateways: watch::Receiver<Objects<EipGateway>>,
 }
 
 impl Mirrors {
@@ -48,7 +51,8 @@ impl Mirrors {
         Self {
             vnics: mirror(Api::all(client.clone()), all.clone().fields(&of_node)),
             subnets: mirror(Api::all(client.clone()), all.clone()),
-            service_cidrs: mirror(Api::all(client.clone()), all),
+            service_cidrs: mirror(Api::all(client.clone()), all.clone()),
+            eip_gateways: mirror(Api::all(client.clone()), all),
         }
     }
 
@@ -124,7 +128,8 @@ fn apply<K: Resource>(
     }
 }
 
-fn key<K: Resource>(object: &K) -> Key {
+/// Namespace and name of an object.
+pub(super) fn key<K: Resource>(object: &K) -> Key {
     (
         object.meta().namespace.clone().unwrap_or_default(),
         object.name_any(),
@@ -133,7 +138,7 @@ fn key<K: Resource>(object: &K) -> Key {
 
 /// Waits between tries: a Pod may be waiting for its address, so an API server that comes back is noticed soon.
 #[derive(Debug, Clone)]
-struct Retry {
+pub(super) struct Retry {
     next: Duration,
 }
 

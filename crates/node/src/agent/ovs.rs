@@ -16,6 +16,7 @@ use ycloud_ovsdb::{
 };
 
 use super::mac::Mac;
+use crate::host_port::HostPort;
 use crate::protocol::{AttachmentId, PodRef};
 
 /// The integration bridge. ovn-controller makes it if nobody else did.
@@ -99,6 +100,8 @@ pub struct Facts {
     pub gateway: Ipv4Addr,
     /// Name of the Vpc.
     pub vpc: String,
+    /// The node's ports that lead to the Pod, sorted.
+    pub host_ports: Vec<HostPort>,
 }
 
 /// Keys in `Interface:external_ids`.
@@ -114,6 +117,7 @@ mod id {
     pub const ADDRESS: &str = "ycloud-ip";
     pub const GATEWAY: &str = "ycloud-gateway";
     pub const VPC: &str = "ycloud-vpc";
+    pub const HOST_PORTS: &str = "ycloud-host-ports";
 }
 
 impl Facts {
@@ -134,6 +138,10 @@ impl Facts {
         );
         if let Some(uid) = &self.pod.uid {
             ids.insert(id::POD_UID.to_owned(), uid.clone());
+        }
+        if !self.host_ports.is_empty() {
+            let ports: Vec<String> = self.host_ports.iter().map(HostPort::to_string).collect();
+            ids.insert(id::HOST_PORTS.to_owned(), ports.join(","));
         }
         ids
     }
@@ -157,8 +165,14 @@ impl Facts {
             address: get(id::ADDRESS)?.parse().ok()?,
             gateway: get(id::GATEWAY)?.parse().ok()?,
             vpc: get(id::VPC)?,
+            host_ports: host_ports(&get(id::HOST_PORTS).unwrap_or_default())?,
         })
     }
+}
+
+fn host_ports(text: &str) -> Option<Vec<HostPort>> {
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().ok()).collect()
 }
 
 fn own((a, b): (&str, &str)) -> (String, String) {

@@ -25,7 +25,7 @@
 //! sends, past every Vpc's limits. The same rules drop all that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,12 +35,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 use ycloud_api::key::DEFAULT_VPC;
+use ycloud_api::service::Protocol;
 
+use super::conntrack;
 use super::netlink::{self, Events, Link, Netlink, PROTOCOL, Route};
 use super::nft::{self, PodLink, PodRules};
 use super::ovs::{Ovs, Port, View};
 use super::own_hosts::OwnHosts;
+use super::services::rules::Frontend;
 use super::sysctl;
+use crate::host_port::HostPort;
 use crate::protocol::AttachmentId;
 
 /// How names of the host's ends start.
@@ -115,6 +119,7 @@ impl PodLinks {
             applied: None,
             claimed: BTreeMap::new(),
             not_probed: Arc::clone(&not_probed),
+            datagrams: None,
             problem,
         };
         tokio::spawn(task.run(receiver, Events::open()?));
@@ -159,6 +164,8 @@ struct Task {
     claimed: BTreeMap<String, String>,
     /// Their number.
     not_probed: Arc<AtomicUsize>,
+    /// Host ports of UDP as they were set last.
+    datagrams: Option<conntrack::Frontends>,
     /// Why the last pass failed.
     problem: watch::Sender<String>,
 }
@@ -243,13 +250,35 @@ impl Task {
             links: &pods,
             source: SOURCE,
             userspace,
+            host_ports: &host_ports(present.iter().map(|(port, _)| *port)),
         });
         if self.applied.as_ref() != Some(&script) {
             nft::apply(&script).await?;
+            self.forget_datagrams(&present).await;
             self.applied = Some(script);
         }
         self.source_address(&by_name).await?;
         self.routes(&present, &by_name, existing).await
+    }
+
+    /// Datagrams to host ports that lead elsewhere now.
+    async fn forget_datagrams(&mut self, present: &[(&Port, &Link)]) {
+        let mut wanted = conntrack::Frontends::new();
+        for (frontend, target) in host_ports(present.iter().map(|(port, _)| *port)) {
+            if frontend.protocol() == Protocol::UDP {
+                wanted.insert(frontend, BTreeSet::from([target]));
+            }
+        }
+        // The first time, nothing is known of what an earlier agent had set.
+        let mut changed = wanted.clone();
+        if let Some(before) = &self.datagrams {
+            changed.retain(|frontend, targets| before.get(frontend) != Some(targets));
+            for gone in before.keys().filter(|key| !wanted.contains_key(key)) {
+                changed.insert(*gone, BTreeSet::new());
+            }
+        }
+        self.datagrams = Some(wanted);
+        conntrack::forget(&self.netlink, changed).await;
     }
 
     async fn direct_route(
@@ -367,6 +396,23 @@ impl Task {
         }
         Ok(())
     }
+}
+
+/// The node's ports, and where each leads.
+fn host_ports<'a>(ports: impl Iterator<Item = &'a Port>) -> BTreeMap<Frontend, SocketAddrV4> {
+    let of_port = |port: &'a Port| {
+        let facts = &port.facts;
+        facts.host_ports.iter().map(move |host_port| {
+            let HostPort { protocol, port, .. } = *host_port;
+            let frontend = match host_port.address {
+                Some(address) => Frontend::Address(address, protocol, port),
+                None => Frontend::NodePort(protocol, port),
+            };
+            let target = SocketAddrV4::new(facts.address.addr(), host_port.container_port);
+            (frontend, target)
+        })
+    };
+    ports.flat_map(of_port).collect()
 }
 
 /// Of another Vpc than the default one, whose Pods the node reaches by the node interface.

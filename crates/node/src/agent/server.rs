@@ -119,8 +119,13 @@ async fn respond(agent: &Agent, request: &Request) -> Response {
 
 async fn handle(agent: &Agent, request: &Request) -> (&'static str, Result<Response, Failure>) {
     match request {
-        Request::Add { id, netns, pod } => {
-            let wired = super::add::add(agent, id, netns, pod).await;
+        Request::Add {
+            id,
+            netns,
+            pod,
+            host_ports,
+        } => {
+            let wired = super::add::add(agent, id, netns, pod, host_ports).await;
             ("ADD", wired.map(Response::Wired).map_err(Failure::from))
         }
         Request::Del { id } => ("DEL", done(super::del::del(agent, id).await)),

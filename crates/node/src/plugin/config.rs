@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::result::SUPPORTED;
+use crate::host_port::{self, HostPort};
 use crate::protocol::{AttachmentId, Failure, PodRef, SOCKET, code};
 
 /// `CNI_COMMAND`.
@@ -150,6 +151,47 @@ pub struct NetConf {
     previous: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments", default)]
     valid: Option<Value>,
+    #[serde(rename = "runtimeConfig", default)]
+    runtime: Runtime,
+}
+
+/// What the runtime adds for the capabilities that the configuration has.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Runtime {
+    #[serde(rename = "portMappings", default)]
+    port_mappings: Option<Vec<PortMapping>>,
+}
+
+/// CNI conventions, `portMappings`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortMapping {
+    host_port: u16,
+    container_port: u16,
+    #[serde(default)]
+    protocol: Option<String>,
+    #[serde(rename = "hostIP", default)]
+    host_ip: Option<String>,
+}
+
+impl PortMapping {
+    fn read(&self) -> Result<HostPort, Failure> {
+        let name = self.protocol.as_deref().unwrap_or("tcp");
+        let protocol = host_port::protocol(name)
+            .ok_or_else(|| unusable(&format!("portMappings: protocol {name:?} is unknown")))?;
+        let address = match self.host_ip.as_deref() {
+            None | Some("" | "0.0.0.0") => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                unusable(&format!("portMappings: hostIP {text:?} is no IPv4 address"))
+            })?),
+        };
+        Ok(HostPort {
+            protocol,
+            address,
+            port: self.host_port,
+            container_port: self.container_port,
+        })
+    }
 }
 
 fn default_socket() -> String {
@@ -206,6 +248,19 @@ impl NetConf {
             return Err(unusable("prevResult with the Pod's addresses is missing"));
         }
         Ok(addresses)
+    }
+
+    /// `runtimeConfig.portMappings`, sorted, without those that have no port of the node.
+    ///
+    /// # Errors
+    /// An address that is not IPv4, or a protocol without ports.
+    pub fn host_ports(&self) -> Result<Vec<HostPort>, Failure> {
+        let mappings = self.runtime.port_mappings.iter().flatten();
+        let mappings = mappings.filter(|mapping| mapping.host_port > 0);
+        let mut ports: Vec<HostPort> = mappings.map(PortMapping::read).collect::<Result<_, _>>()?;
+        ports.sort();
+        ports.dedup();
+        Ok(ports)
     }
 
     /// `cni.dev/valid-attachments`.
@@ -315,6 +370,30 @@ mod tests {
         );
         assert!(with(&[("CNI_ARGS", "K8S_POD_NAME=p")], |e| e.pod()).is_err());
         assert!(with(&[("CNI_COMMAND", "FROB")], |e| e.command()).is_err());
+    }
+
+    #[test]
+    fn host_ports_are_read_as_runtimes_write_them() {
+        let read = |mappings: &str| {
+            conf(&format!(
+                r#"{{"runtimeConfig":{{"portMappings":{mappings}}}}}"#
+            ))
+            .host_ports()
+        };
+        let ports = read(
+            r#"[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""},
+                {"hostPort":53,"containerPort":5353,"protocol":"UDP","hostIP":"127.0.0.1"},
+                {"hostPort":0,"containerPort":9,"protocol":"tcp"}]"#,
+        );
+        let texts: Vec<String> = ports.unwrap().iter().map(HostPort::to_string).collect();
+        assert_eq!(texts, ["TCP/*/8080/80", "UDP/127.0.0.1/53/5353"]);
+        assert!(read("null").unwrap().is_empty());
+        for bad in [
+            r#"[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]"#,
+            r#"[{"hostPort":1,"containerPort":1,"hostIP":"::1"}]"#,
+        ] {
+            assert_eq!(read(bad).unwrap_err().code, code::INVALID_CONFIG, "{bad}");
+        }
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn request(
             id: environment.attachment()?,
             netns: resolved(environment.netns()?),
             pod: environment.pod()?,
+            host_ports: conf.host_ports()?,
         },
         Command::Del => Request::Del {
             id: environment.attachment()?,

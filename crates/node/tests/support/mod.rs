@@ -22,9 +22,9 @@ use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use kube::ResourceExt;
 use nix::sched::{CloneFlags, unshare};
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use ycloud_api::vnic::{Attachment, AttachmentKind, pod_vnic_name};
-use ycloud_api::{Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
+use ycloud_api::{EipGateway, Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
 use ycloud_node::agent::add::Limits;
 use ycloud_node::agent::metrics::Metrics;
 use ycloud_node::agent::netlink::Netlink;
@@ -32,6 +32,8 @@ use ycloud_node::agent::node_interface::NodeInterface;
 use ycloud_node::agent::objects::{Mirrors, Objects};
 use ycloud_node::agent::ovs::Ovs;
 use ycloud_node::agent::pod_links::PodLinks;
+use ycloud_node::agent::services::world::Change;
+use ycloud_node::agent::services::{Progress, Services};
 use ycloud_node::agent::turns::Turns;
 use ycloud_node::agent::{Agent, Options};
 use ycloud_node::protocol::PodRef;
@@ -46,6 +48,9 @@ pub struct Objs {
     pub vnics: watch::Sender<Objects<VNic>>,
     pub subnets: watch::Sender<Objects<Subnet>>,
     pub service_cidrs: watch::Sender<Objects<ServiceCIDR>>,
+    pub eip_gateways: watch::Sender<Objects<EipGateway>>,
+    /// Services, EndpointSlices and Nodes.
+    pub changes: mpsc::UnboundedSender<Change>,
     /// Machines that the node uses: what names are looked up for.
     pub hosts: watch::Sender<BTreeSet<Ipv4Addr>>,
 }
@@ -97,10 +102,13 @@ impl Node {
         let (vnics, vnics_mirror) = mirror();
         let (subnets, subnets_mirror) = mirror();
         let (service_cidrs, service_cidrs_mirror) = mirror();
+        let (eip_gateways, eip_gateways_mirror) = mirror();
+        let (changes, changes_receiver) = mpsc::unbounded_channel();
         let mirrors = Mirrors {
             vnics: vnics_mirror,
             subnets: subnets_mirror,
             service_cidrs: service_cidrs_mirror,
+            eip_gateways: eip_gateways_mirror,
         };
         let remote = format!("unix:{}", ovn.path("db.sock").display());
         let ovs = Ovs::start(remote.parse().unwrap());
@@ -108,6 +116,15 @@ impl Node {
         let netlink = Netlink::open().unwrap();
         let (ready, node_interface) = watch::channel(false);
         let (hosts, hosts_mirror) = watch::channel(BTreeSet::new());
+        let (progress, services) = watch::channel(Progress::default());
+        let task = Services {
+            changes: changes_receiver,
+            mirrors: mirrors.clone(),
+            netlink: netlink.clone(),
+            node: NODE.into(),
+            progress,
+        };
+        tokio::spawn(task.run());
         let folder = ovn.folder().to_owned();
         let mut registry = Registry::default();
         let agent = Agent {
@@ -125,6 +142,7 @@ impl Node {
             },
             metrics: Metrics::new(&mut registry),
             node_interface,
+            services,
         };
         Self {
             ovn,
@@ -132,6 +150,8 @@ impl Node {
                 vnics,
                 subnets,
                 service_cidrs,
+                eip_gateways,
+                changes,
                 hosts,
             },
             agent: Arc::new(agent),
@@ -148,6 +168,7 @@ impl Node {
             mirrors: self.agent.mirrors.clone(),
             node: NODE.into(),
             mtu: 1400,
+            services: self.agent.services.clone(),
             ready: self.ready.clone(),
         };
         tokio::spawn(interface.run());
@@ -183,6 +204,9 @@ impl Node {
         let mac = vnic.status.as_ref().unwrap().mac.clone().unwrap();
         self.ovn
             .port(&format!("ycloud-system/{NODE}"), "subnet0", &mac, ip);
+        // A node answers from whichever of its addresses was called.
+        let port = format!("ycloud-system/{NODE}");
+        self.ovn.nbctl(&["lsp-set-port-security", &port, &mac]);
         self.add_vnic(vnic);
     }
 

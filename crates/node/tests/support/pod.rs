@@ -57,6 +57,34 @@ impl Sandbox {
         });
     }
 
+    /// Listens inside on `port`, and tells everybody the address that they call from.
+    pub async fn serve_mirror(&self, port: u16) {
+        let netns = Netns::open(&self.path()).unwrap();
+        let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let listener = netns.run(bind).await.unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, peer)) = listener.accept() {
+                let _ = stream.write_all(peer.ip().to_string().as_bytes());
+            }
+        });
+    }
+
+    /// A machine on a link to the node: the node has its address 2, the machine 9.
+    pub fn beside(link: &str, network: &str) -> Self {
+        let machine = Self::new();
+        let at = |host: u8| format!("{network}.{host}/24");
+        let peer = ["peer", "name", "eth0", "netns", machine.name()];
+        run(
+            "ip",
+            &[&["link", "add", link, "type", "veth"], &peer[..]].concat(),
+        );
+        run("ip", &["address", "add", &at(2), "dev", link]);
+        run("ip", &["link", "set", link, "up"]);
+        machine.ip(&["address", "add", &at(9), "dev", "eth0"]);
+        machine.ip(&["link", "set", "eth0", "up"]);
+        machine
+    }
+
     /// Name of the namespace, and the container's id.
     pub fn name(&self) -> &str {
         &self.name

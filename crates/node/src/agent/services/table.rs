@@ -1,0 +1,354 @@
+//! All Services' rules → the table in the kernel, and the difference between two such tables as a script of nft(8). Pure.
+//!
+//! ```text
+//!   table ip ycloud-services
+//!     addresses, node-ports              frontend → cluster address
+//!     address-chains, node-port-chains   frontend → chain that picks an endpoint
+//!     outer-addresses, outer-node-ports  the same, asked first, for clients outside the cluster
+//! ```
+//!
+//! A packet's way is a look-up in six maps, however many Services there are, and a change is a few elements.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::SocketAddrV4;
+
+use ipnet::Ipv4Net;
+use ycloud_api::service::Protocol;
+
+use super::rules::{Chain, Frontend, ServiceRules, Way, lower};
+use crate::agent::objects::Key;
+
+/// Name of the table, of family `ip`.
+pub const TABLE: &str = "ycloud-services";
+
+/// Elements of one statement: a line that a person can still look at.
+const STATEMENT: usize = 200;
+
+/// A set or map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Set {
+    Addresses,
+    AddressChains,
+    Cluster,
+    Elsewhere,
+    NodePortChains,
+    NodePorts,
+    OuterAddresses,
+    OuterNodePorts,
+}
+
+impl Set {
+    const ALL: [Set; 8] = [
+        Set::Addresses,
+        Set::AddressChains,
+        Set::Cluster,
+        Set::Elsewhere,
+        Set::NodePortChains,
+        Set::NodePorts,
+        Set::OuterAddresses,
+        Set::OuterNodePorts,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Set::Addresses => "addresses",
+            Set::AddressChains => "address-chains",
+            Set::Cluster => "cluster",
+            Set::Elsewhere => "elsewhere",
+            Set::NodePortChains => "node-port-chains",
+            Set::NodePorts => "node-ports",
+            Set::OuterAddresses => "outer-addresses",
+            Set::OuterNodePorts => "outer-node-ports",
+        }
+    }
+
+    fn declaration(self) -> String {
+        let (kind, keys) = match self {
+            Set::Addresses => (
+                "map",
+                "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+            ),
+            Set::AddressChains | Set::OuterAddresses => {
+                ("map", "ipv4_addr . inet_proto . inet_service : verdict")
+            }
+            Set::NodePorts => (
+                "map",
+                "inet_proto . inet_service : ipv4_addr . inet_service",
+            ),
+            Set::NodePortChains | Set::OuterNodePorts => {
+                ("map", "inet_proto . inet_service : verdict")
+            }
+            Set::Elsewhere => ("set", "ipv4_addr . inet_proto . inet_service"),
+            Set::Cluster => ("set", "ipv4_addr; flags interval"),
+        };
+        format!("  {kind} {} {{ type {keys}; }}\n", self.name())
+    }
+}
+
+/// The table as it shall be, or as it was applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    elements: BTreeMap<(Set, String), String>,
+    chains: BTreeMap<String, Vec<String>>,
+    /// Frontends of UDP, and where their packets may be sent. The kernel keeps sending a client's datagrams where the first
+    /// one went, so those that go elsewhere must be forgotten.
+    datagrams: BTreeMap<Frontend, BTreeSet<SocketAddrV4>>,
+}
+
+impl Table {
+    /// The table of all Services' rules. Of two with one frontend the older has it.
+    pub fn new<'a>(
+        services: impl Iterator<Item = (&'a Key, &'a ServiceRules)>,
+        default_vpc: &BTreeSet<Ipv4Net>,
+    ) -> Self {
+        let mut table = Table::default();
+        let ranges: Vec<Ipv4Net> = default_vpc.iter().copied().collect();
+        for range in Ipv4Net::aggregate(&ranges) {
+            table.element(Set::Cluster, range.to_string(), String::new());
+        }
+        let mut services: Vec<_> = services.collect();
+        services.sort_by_key(|(key, rules)| (rules.created, *key));
+        let mut taken = BTreeSet::new();
+        for rule in services.iter().flat_map(|(_, rules)| &rules.rules) {
+            if taken.insert(rule.frontend) {
+                table.way(rule.frontend, &rule.way);
+                if let Some(outer) = &rule.outer {
+                    table.outer(rule.frontend, outer);
+                }
+            }
+        }
+        table
+    }
+
+    fn way(&mut self, frontend: Frontend, way: &Way) {
+        match way {
+            Way::ClusterIp(target) => {
+                let set = match frontend {
+                    Frontend::NodePort(..) => Set::NodePorts,
+                    Frontend::Address(..) => Set::Addresses,
+                };
+                self.element(set, key(frontend), concatenated(*target));
+                self.datagram(frontend, [*target]);
+            }
+            Way::Chain(chain) => {
+                let set = match frontend {
+                    Frontend::NodePort(..) => Set::NodePortChains,
+                    Frontend::Address(..) => Set::AddressChains,
+                };
+                self.verdict(set, frontend, chain);
+            }
+        }
+    }
+
+    fn outer(&mut self, frontend: Frontend, chain: &Chain) {
+        let set = match frontend {
+            Frontend::NodePort(..) => Set::OuterNodePorts,
+            Frontend::Address(..) => Set::OuterAddresses,
+        };
+        self.verdict(set, frontend, chain);
+    }
+
+    fn verdict(&mut self, set: Set, frontend: Frontend, chain: &Chain) {
+        self.element(set, key(frontend), format!("goto {}", chain.name));
+        self.datagram(frontend, chain.targets.iter().copied());
+        for target in &chain.elsewhere {
+            let target = Frontend::Address(*target.ip(), chain.protocol, target.port());
+            self.element(Set::Elsewhere, self::key(target), String::new());
+        }
+        self.chains.insert(chain.name.clone(), statements(chain));
+    }
+
+    fn element(&mut self, set: Set, key: String, value: String) {
+        self.elements.insert((set, key), value);
+    }
+
+    fn datagram(&mut self, frontend: Frontend, targets: impl IntoIterator<Item = SocketAddrV4>) {
+        if frontend.protocol() == Protocol::UDP {
+            self.datagrams.entry(frontend).or_default().extend(targets);
+        }
+    }
+
+    /// The script that replaces whatever table there is by this one.
+    pub fn whole(&self) -> String {
+        let mut script =
+            format!("add table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n");
+        for set in Set::ALL {
+            script += &set.declaration();
+        }
+        script += &base_chains();
+        script.push_str("}\n");
+        script + &Table::default().difference(self)
+    }
+
+    /// The script that makes this table the `wanted` one; empty if it is.
+    pub fn difference(&self, wanted: &Table) -> String {
+        let mut script = String::new();
+        for (name, statements) in &wanted.chains {
+            if self.chains.get(name) == Some(statements) {
+                continue;
+            }
+            let _ = writeln!(
+                script,
+                "add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}"
+            );
+            for statement in statements {
+                let _ = writeln!(script, "add rule ip {TABLE} {name} {statement}");
+            }
+        }
+        let gone = self.elements.iter();
+        let gone = gone.filter(|(key, value)| wanted.elements.get(key) != Some(value));
+        elements(
+            &mut script,
+            "delete",
+            gone.map(|((set, key), _)| (*set, key.clone())),
+        );
+        let new = wanted.elements.iter();
+        let new = new.filter(|(key, value)| self.elements.get(key) != Some(value));
+        let with_value = |((set, key), value): (&(Set, String), &String)| match value.as_str() {
+            "" => (*set, key.clone()),
+            value => (*set, format!("{key} : {value}")),
+        };
+        elements(&mut script, "add", new.map(with_value));
+        let unused = self
+            .chains
+            .keys()
+            .filter(|name| !wanted.chains.contains_key(*name));
+        for name in unused {
+            let _ = writeln!(
+                script,
+                "flush chain ip {TABLE} {name}\ndelete chain ip {TABLE} {name}"
+            );
+        }
+        script
+    }
+
+    /// The UDP frontends that differ in the `wanted` table, and where their datagrams may go there.
+    pub fn changed_datagrams(&self, wanted: &Table) -> BTreeMap<Frontend, BTreeSet<SocketAddrV4>> {
+        let frontends = self.datagrams.keys().chain(wanted.datagrams.keys());
+        let changed = frontends.filter(|f| self.datagrams.get(f) != wanted.datagrams.get(f));
+        changed
+            .map(|f| (*f, wanted.datagrams.get(f).cloned().unwrap_or_default()))
+            .collect()
+    }
+
+    /// All its UDP frontends.
+    pub fn datagrams(&self) -> &BTreeMap<Frontend, BTreeSet<SocketAddrV4>> {
+        &self.datagrams
+    }
+
+    /// The names of all its chains.
+    pub fn chain_names(&self) -> BTreeSet<String> {
+        let names = BASE_CHAINS.map(str::to_owned).into_iter();
+        names.chain(self.chains.keys().cloned()).collect()
+    }
+
+    /// How many frontends it serves.
+    pub fn frontends(&self) -> usize {
+        let sets = [
+            Set::Addresses,
+            Set::AddressChains,
+            Set::NodePorts,
+            Set::NodePortChains,
+        ];
+        self.elements
+            .keys()
+            .filter(|(set, _)| sets.contains(set))
+            .count()
+    }
+}
+
+fn elements(script: &mut String, verb: &str, elements: impl Iterator<Item = (Set, String)>) {
+    let mut by_set: BTreeMap<Set, Vec<String>> = BTreeMap::new();
+    for (set, element) in elements {
+        by_set.entry(set).or_default().push(element);
+    }
+    for (set, elements) in by_set {
+        for some in elements.chunks(STATEMENT) {
+            let (name, list) = (set.name(), some.join(", "));
+            let _ = writeln!(script, "{verb} element ip {TABLE} {name} {{ {list} }}");
+        }
+    }
+}
+
+fn key(frontend: Frontend) -> String {
+    match frontend {
+        Frontend::NodePort(protocol, port) => format!("{} . {port}", lower(protocol)),
+        Frontend::Address(ip, protocol, port) => format!("{ip} . {} . {port}", lower(protocol)),
+    }
+}
+
+fn concatenated(target: SocketAddrV4) -> String {
+    format!("{} . {}", target.ip(), target.port())
+}
+
+fn statements(chain: &Chain) -> Vec<String> {
+    let mut statements = Vec::new();
+    if !chain.sources.is_empty() {
+        let sources: Vec<Ipv4Net> = chain.sources.iter().copied().collect();
+        let sources: Vec<String> = Ipv4Net::aggregate(&sources)
+            .iter()
+            .map(Ipv4Net::to_string)
+            .collect();
+        statements.push(format!("ip saddr != {{ {} }} drop", sources.join(", ")));
+    }
+    let protocol = lower(chain.protocol);
+    statements.push(match chain.targets.as_slice() {
+        [] => "drop".to_owned(),
+        [target] => format!("meta l4proto {protocol} dnat to {target}"),
+        targets => {
+            // The hash is of the address alone, so that every frontend of the Service leads a client to one target.
+            let number = targets.len();
+            let choice = match chain.by_client {
+                true => format!("jhash ip saddr mod {number} seed 0x1"),
+                false => format!("numgen random mod {number}"),
+            };
+            let numbered = targets.iter().enumerate();
+            let numbered: Vec<String> = numbered
+                .map(|(index, target)| format!("{index} : {}", concatenated(*target)))
+                .collect();
+            format!(
+                "meta l4proto {protocol} dnat to {choice} map {{ {} }}",
+                numbered.join(", ")
+            )
+        }
+    });
+    statements
+}
+
+/// Names of the chains of [`base_chains`].
+const BASE_CHAINS: [&str; 5] = ["outer", "frontends", "prerouting", "output", "postrouting"];
+
+/// The part that is the same for all. Node ports are those of every address but the loopback ones. What the node sends
+/// to an endpoint that is not its own gets its own address, or the answer would not come back through it.
+fn base_chains() -> String {
+    let address = "ip daddr . meta l4proto . th dport";
+    let node = "ip daddr != 127.0.0.0/8 fib daddr type local";
+    let port = "meta l4proto . th dport";
+    format!(
+        "  chain outer {{
+    {address} vmap @outer-addresses
+    {node} {port} vmap @outer-node-ports
+  }}
+  chain frontends {{
+    {address} vmap @address-chains
+    dnat to {address} map @addresses
+    {node} {port} vmap @node-port-chains
+    {node} dnat to {port} map @node-ports
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    ip saddr != @cluster jump outer
+    jump frontends
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    jump frontends
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat - 10; policy accept;
+    oifname != \"lo\" ct status dnat {address} @elsewhere masquerade fully-random
+  }}
+"
+    )
+}

@@ -1,0 +1,269 @@
+//! A Service and its EndpointSlices → rules and the lines of the kernel's table.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::world::{Change, Delta, World};
+use super::{facts, table::Table};
+
+const NODE: &str = "node-1";
+
+fn key(name: &str) -> (String, String) {
+    ("ns".into(), name.into())
+}
+
+fn world() -> World {
+    let mut world = World::new(NODE);
+    world.apply(Change::Services(Delta::All(BTreeMap::new())));
+    world.apply(Change::Slices(Delta::All(BTreeMap::new())));
+    let node = |name: &str, ip: &str| ((String::new(), name.to_owned()), vec![ip.parse().unwrap()]);
+    let nodes = [node(NODE, "172.18.0.2"), node("node-2", "172.18.0.3")];
+    world.apply(Change::Nodes(Delta::All(nodes.into())));
+    let ranges = ["10.16.0.0/16", "100.64.0.0/16"].map(|range| range.parse().unwrap());
+    world.set_default_vpc(ranges.into());
+    world
+}
+
+/// `spec` over a Service of type NodePort with port 80 and node port 30080.
+fn service(world: &mut World, name: &str, spec: Value, status: Value) {
+    let mut object = json!({
+        "metadata": {"name": name, "namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}]},
+        "status": status,
+    });
+    for (field, value) in spec.as_object().unwrap() {
+        object["spec"][field] = value.clone();
+    }
+    let part = facts::service(&serde_json::from_value(object).unwrap());
+    world.apply(Change::Services(Delta::One(key(name), part)));
+}
+
+fn slice(world: &mut World, name: &str, endpoints: &[(&str, &str)], ready: bool) {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(ip, node)| {
+            let conditions = json!({"ready": ready, "serving": true, "terminating": !ready});
+            json!({"addresses": [ip], "nodeName": node, "conditions": conditions})
+        })
+        .collect();
+    let object = json!({
+        "metadata": {"name": name, "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+    });
+    let part = facts::slice(&serde_json::from_value(object).unwrap());
+    world.apply(Change::Slices(Delta::One(key(name), part)));
+}
+
+fn table(world: &mut World) -> Table {
+    world.settle();
+    world.table()
+}
+
+fn script(world: &mut World) -> String {
+    table(world).whole()
+}
+
+const PODS: [(&str, &str); 2] = [("10.16.0.5", NODE), ("10.16.0.6", "node-2")];
+
+fn has(script: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(script.contains(line), "no {line:?} in\n{script}");
+    }
+}
+
+#[test]
+fn what_is_called_at_the_node_goes_to_the_cluster_address() {
+    let mut world = world();
+    let spec = json!({"externalIPs": ["192.0.2.7"]});
+    service(
+        &mut world,
+        "web",
+        spec,
+        json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}]}}),
+    );
+    slice(&mut world, "a", &PODS, true);
+    let script = script(&mut world);
+    has(
+        &script,
+        &[
+            "node-ports { tcp . 30080 : 10.96.0.9 . 80 }",
+            "addresses { 192.0.2.7 . tcp . 80 : 10.96.0.9 . 80, 192.0.2.8 . tcp . 80 : 10.96.0.9 . 80 }",
+        ],
+    );
+    assert!(!script.contains("goto"), "{script}");
+    assert!(world.outside().is_empty());
+}
+
+#[test]
+fn endpoints_outside_are_reached_by_the_node_itself() {
+    let mut world = world();
+    service(
+        &mut world,
+        "web",
+        json!({"sessionAffinity": "ClientIP"}),
+        Value::Null,
+    );
+    slice(
+        &mut world,
+        "a",
+        &[("172.18.0.200", ""), ("10.16.0.5", NODE)],
+        true,
+    );
+    has(
+        &script(&mut world),
+        &[
+            "cluster/ns/web/tcp/80 meta l4proto tcp dnat to jhash ip saddr mod 2 seed 0x1 map { 0 : 10.16.0.5 . 8080, 1 : 172.18.0.200 . 8080 }",
+            "address-chains { 10.96.0.9 . tcp . 80 : goto cluster/ns/web/tcp/80 }",
+            "node-port-chains { tcp . 30080 : goto cluster/ns/web/tcp/80 }",
+            // Not the Pod of this node.
+            "elsewhere { 172.18.0.200 . tcp . 8080 }",
+        ],
+    );
+    assert_eq!(world.outside(), ["10.96.0.9".parse().unwrap()].into());
+    // A node's address is none: OVN has it at the node's join address.
+    slice(&mut world, "a", &[("172.18.0.3", "node-2")], true);
+    assert!(!script(&mut world).contains("goto"));
+    world.apply(Change::Nodes(Delta::One(
+        (String::new(), "node-2".into()),
+        None,
+    )));
+    assert!(script(&mut world).contains("goto"));
+}
+
+#[test]
+fn external_traffic_policy_local_asks_this_node_s_endpoints_first() {
+    let mut world = world();
+    let spec = json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 31000});
+    service(&mut world, "web", spec, Value::Null);
+    slice(&mut world, "a", &PODS, true);
+    has(
+        &script(&mut world),
+        &[
+            "local/ns/web/tcp/80 meta l4proto tcp dnat to 10.16.0.5:8080",
+            "outer-node-ports { tcp . 30080 : goto local/ns/web/tcp/80 }",
+            "node-ports { tcp . 30080 : 10.96.0.9 . 80 }",
+        ],
+    );
+    assert_eq!(world.health_checks()[&key("web")], (31000, 1));
+    slice(&mut world, "a", &PODS[..1], false);
+    has(
+        &script(&mut world),
+        &["local/ns/web/tcp/80 meta l4proto tcp dnat to 10.16.0.5:8080"],
+    );
+    assert_eq!(
+        world.health_checks()[&key("web")],
+        (31000, 0),
+        "terminating"
+    );
+    slice(&mut world, "a", &PODS[1..], true);
+    has(&script(&mut world), &["local/ns/web/tcp/80 drop"]);
+}
+
+#[test]
+fn internal_traffic_policy_local_does_not_bind_clients_from_outside() {
+    let mut world = world();
+    service(
+        &mut world,
+        "web",
+        json!({"internalTrafficPolicy": "Local"}),
+        Value::Null,
+    );
+    slice(&mut world, "a", &PODS, true);
+    let script = script(&mut world);
+    has(
+        &script,
+        &["node-port-chains { tcp . 30080 : goto cluster/ns/web/tcp/80 }"],
+    );
+    assert!(
+        !script.contains("element ip ycloud-services address-chains"),
+        "{script}"
+    );
+}
+
+#[test]
+fn source_ranges_bind_clients_of_the_load_balancer() {
+    let mut world = world();
+    let spec = json!({"loadBalancerSourceRanges": ["203.0.113.0/24", "203.0.113.128/25"]});
+    service(
+        &mut world,
+        "web",
+        spec,
+        json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}]}}),
+    );
+    has(
+        &script(&mut world),
+        &[
+            "restricted/ns/web/tcp/80 ip saddr != { 203.0.113.0/24 } drop",
+            "restricted/ns/web/tcp/80 meta l4proto tcp dnat to 10.96.0.9:80",
+            "outer-addresses { 192.0.2.8 . tcp . 80 : goto restricted/ns/web/tcp/80 }",
+        ],
+    );
+}
+
+#[test]
+fn of_two_that_claim_one_address_the_older_has_it() {
+    let mut world = world();
+    for (name, ip) in [("b", "10.96.0.2"), ("a", "10.96.0.1")] {
+        let spec = json!({"externalIPs": ["192.0.2.7"], "clusterIP": ip, "ports": [{"port": 80}]});
+        service(&mut world, name, spec, Value::Null);
+    }
+    has(
+        &script(&mut world),
+        &["{ 192.0.2.7 . tcp . 80 : 10.96.0.1 . 80 }"],
+    );
+    world.apply(Change::Services(Delta::One(key("a"), None)));
+    has(
+        &script(&mut world),
+        &["{ 192.0.2.7 . tcp . 80 : 10.96.0.2 . 80 }"],
+    );
+}
+
+#[test]
+fn a_change_is_a_few_elements_and_nothing_is_nothing() {
+    let mut world = world();
+    service(
+        &mut world,
+        "web",
+        json!({"externalTrafficPolicy": "Local"}),
+        Value::Null,
+    );
+    slice(&mut world, "a", &PODS, true);
+    let before = table(&mut world);
+    assert_eq!(before.difference(&before), "");
+    let ports =
+        json!({"ports": [{"port": 80, "nodePort": 30081}], "externalTrafficPolicy": "Local"});
+    service(&mut world, "web", ports, Value::Null);
+    let after = table(&mut world);
+    assert_eq!(
+        before.difference(&after),
+        "delete element ip ycloud-services node-ports { tcp . 30080 }\n\
+         delete element ip ycloud-services outer-node-ports { tcp . 30080 }\n\
+         add element ip ycloud-services node-ports { tcp . 30081 : 10.96.0.9 . 80 }\n\
+         add element ip ycloud-services outer-node-ports { tcp . 30081 : goto local/ns/web/tcp/80 }\n"
+    );
+    world.apply(Change::Services(Delta::One(key("web"), None)));
+    assert!(world.settle());
+    let script = after.difference(&world.table());
+    assert!(
+        script.ends_with("delete chain ip ycloud-services local/ns/web/tcp/80\n"),
+        "{script}"
+    );
+    world.apply(Change::Services(Delta::One(key("headless"), None)));
+    assert!(!world.settle(), "none of the node's business");
+}
+
+#[test]
+fn a_list_read_again_drops_what_is_gone() {
+    let mut world = world();
+    service(&mut world, "web", json!({}), Value::Null);
+    slice(&mut world, "a", &[("172.18.0.200", "")], true);
+    assert!(script(&mut world).contains("goto"));
+    world.apply(Change::Slices(Delta::All(BTreeMap::new())));
+    assert!(!script(&mut world).contains("goto"));
+    world.apply(Change::Services(Delta::All(BTreeMap::new())));
+    assert_eq!(table(&mut world).frontends(), 0);
+    assert!(world.is_complete());
+}
