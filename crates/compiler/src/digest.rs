@@ -16,7 +16,10 @@ pub fn digest(service: &Service, slices: &[&EndpointSlice]) -> String {
 }
 
 /// As [`digest`], of slices in the form in which a [`crate::Snapshot`] keeps them.
-pub(crate) fn of_slices<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> String {
+pub(crate) fn of_slices<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a Slice> + Clone,
+) -> String {
     let mut hash = Sha256::new();
     let mut field = |text: &str| {
         hash.update((text.len() as u64).to_be_bytes());
@@ -28,10 +31,17 @@ pub(crate) fn of_slices<'a>(service: &Service, slices: impl Iterator<Item = &'a 
     } else {
         "None"
     });
-    for (protocol, vips) in desired::service::load_balancers(service, slices, |ip| ip) {
+    for (protocol, vips) in desired::service::load_balancers(service, slices.clone(), |ip| ip) {
         field(protocol);
         for (vip, backends) in vips {
             field(&vip);
+            field(&backends);
+        }
+    }
+    for ((protocol, port), nodes) in desired::service::backends_by_node(service, slices) {
+        field(&format!("{protocol}/{port} Local"));
+        for (node, backends) in nodes {
+            field(&node);
             field(&backends);
         }
     }

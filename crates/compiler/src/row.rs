@@ -84,6 +84,7 @@ pub const MEMBERSHIPS: &[Membership] = &[
 
 /// Tables in which ycloud has rows, and whether a row there lives without a reference to it (`isRoot`).
 pub const TABLES: &[(&str, bool)] = &[
+    ("Chassis_Template_Var", true),
     ("Load_Balancer", true),
     ("Load_Balancer_Group", true),
     ("Logical_Router", true),
@@ -121,6 +122,10 @@ pub fn external_ids(owner: &Owner, role: &str) -> BTreeMap<String, String> {
 
 /// The columns that must be monitored so that [`crate::diff()`] and [`crate::OwnerIndex`] see all they need.
 pub const MONITORED: &[(&str, &[&str])] = &[
+    (
+        "Chassis_Template_Var",
+        &["chassis", "variables", "external_ids"],
+    ),
     (
         "Load_Balancer",
         &[

@@ -142,6 +142,8 @@ pub struct Snapshot {
     slice_service: BTreeMap<ObjectKey, ObjectKey>,
     /// Slices by the addresses of their endpoints.
     slices_of_address: slices::SlicesOfAddress,
+    /// Services whose cluster address leads only to the client's own node.
+    local_services: BTreeSet<ObjectKey>,
 
     /// Each Subnet's spec, read; or what is wrong with it.
     networks: BTreeMap<String, Result<Network, Rejection>>,

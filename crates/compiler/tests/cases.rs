@@ -108,6 +108,7 @@ fn name(table: &str, row: &Columns) -> String {
                 .unwrap_or_default();
             format!("{priority} {} {}", text("match"), text("action"))
         }
+        "Chassis_Template_Var" => text("chassis").to_owned(),
         "Logical_Router_Static_Route" => format!("{} via {}", text("ip_prefix"), text("nexthop")),
         _ => text("name").to_owned(),
     }

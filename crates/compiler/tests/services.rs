@@ -187,6 +187,62 @@ fn two_slices_may_have_the_same_node_and_one_may_go() {
     assert!(snapshot.apply(node).contains(&Owner::Service(key())));
 }
 
+/// The variables of a node's chassis: those that have backends, and how many refuse.
+fn variables(snapshot: &Snapshot, node: &str) -> (Vec<String>, usize) {
+    let rows = compile(snapshot, &Owner::Node(node.to_owned())).expect("a Node is never refused");
+    let of_chassis = rows.iter().find(|row| row.table == "Chassis_Template_Var");
+    let map = of_chassis.and_then(|row| row.columns.get("variables")?.as_map());
+    let text = |atom: &ycloud_ovsdb::Atom| atom.as_str().expect("a string").to_owned();
+    let all: Vec<(String, String)> = map
+        .into_iter()
+        .flat_map(|map| map.iter())
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    let (backends, refused): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|(name, _)| name.starts_with("backends_"));
+    (
+        backends.into_iter().map(|(_, value)| value).collect(),
+        refused.len(),
+    )
+}
+
+#[test]
+fn an_internal_policy_of_local_gives_each_node_its_own_endpoints() {
+    let mut snapshot = Snapshot::new(Settings::default());
+    let node = |name: &str| Owner::Node(name.to_owned());
+    let slice_on = |ip: &str, state, name| {
+        let slice = objects::slice("ns1", "s", "a", &PORTS[..1], &[(ip.to_owned(), state)]);
+        Event::Apply(Object::EndpointSlice(objects::slice_on(&slice, name)))
+    };
+    for (name, ip) in [("n1", "172.31.0.1"), ("n2", "172.31.0.2")] {
+        snapshot.apply(Event::Apply(Object::Node(objects::node(name, ip))));
+    }
+    let service = objects::service_local("ns1", "a", "10.96.0.1", &PORTS[..1]);
+    let named = snapshot.apply(Event::Apply(Object::Service(service.clone())));
+    assert!(named.contains(&node("n1")) && named.contains(&node("n2")));
+    assert_eq!(variables(&snapshot, "n1"), (vec![], 1));
+
+    let named = snapshot.apply(slice_on("10.16.0.5", "ready", "n1"));
+    assert!(named.contains(&node("n1")) && !named.contains(&node("n2")));
+    let own = vec!["10.16.0.5:1080".to_owned()];
+    assert_eq!(variables(&snapshot, "n1"), (own, 0));
+    assert_eq!(variables(&snapshot, "n2"), (vec![], 1));
+
+    let digest = snapshot.digest(&key());
+    let named = snapshot.apply(slice_on("10.16.0.5", "draining", "n2"));
+    assert!(named.contains(&node("n1")) && named.contains(&node("n2")));
+    assert_eq!(variables(&snapshot, "n1"), (vec![], 1));
+    let own = vec!["10.16.0.5:1080".to_owned()];
+    assert_eq!(variables(&snapshot, "n2"), (own, 0));
+    assert_ne!(snapshot.digest(&key()), digest);
+
+    let gone = ObjectRef::Service(key());
+    let named = snapshot.apply(Event::Delete(gone));
+    assert!(named.contains(&node("n1")) && named.contains(&node("n2")));
+    assert_eq!(variables(&snapshot, "n1"), (vec![], 0));
+}
+
 #[test]
 fn services_without_a_cluster_address_have_no_rows() {
     for spec in [

@@ -4,13 +4,14 @@ use uuid::Uuid;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{EGRESS_PRIORITY, policy, row};
+use crate::desired::{EGRESS_PRIORITY, policy, row, service};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
 
 /// The rows of a Node. Traffic of its Pods to where no other policy applies is sent to its join address, and leaves
-/// through its own network card; before the node has a join address there is no such policy.
+/// through its own network card; before the node has a join address there is no such policy. Backends that only this node
+/// may use are variables of its chassis.
 pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
     let owner = Owner::Node(name.to_owned());
     let group = port_group_name(name);
@@ -32,6 +33,20 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
             matches,
             "reroute",
             Some(join_address.to_string()),
+        ));
+    }
+    let variables = service::variables(snapshot, name);
+    if !variables.is_empty() {
+        // A chassis is named as its node.
+        let columns = Columns::new()
+            .with("chassis", name)
+            .with("variables", variables);
+        rows.push(row(
+            &owner,
+            "variables",
+            "Chassis_Template_Var",
+            columns,
+            [],
         ));
     }
     rows

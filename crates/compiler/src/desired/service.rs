@@ -1,11 +1,12 @@
 //! `Service`: one load balancer a protocol.
 
 mod backends;
+mod local;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
@@ -14,6 +15,8 @@ use crate::owner::{ObjectKey, Owner};
 use crate::row::{Parent, Row};
 use crate::snapshot::{Slice, Snapshot};
 use backends::Backends;
+use local::slices_of;
+pub(crate) use local::{backends_by_node, local, variables};
 
 /// Protocol, as `Load_Balancer:protocol` has it → VIP (`address:port`) → backends (`address:port,…`, sorted).
 pub(crate) type LoadBalancers = BTreeMap<&'static str, BTreeMap<String, String>>;
@@ -40,6 +43,34 @@ pub fn by_client_address(service: &Service) -> bool {
 
 /// The rows of a Service of a Vpc that permits it.
 pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc: &str) -> Vec<Row> {
+    let at = |ip| reached_at(snapshot, vpc, ip);
+    let plain = load_balancers(service, snapshot.slices(key), at);
+    let mut rows = balancers(key, service, vpc, "", plain);
+    rows.extend(balancers(
+        key,
+        service,
+        vpc,
+        "/local",
+        local::balancers(key, service),
+    ));
+    rows.extend(balancers(
+        key,
+        service,
+        vpc,
+        "/refused",
+        local::refusals(key, service),
+    ));
+    rows
+}
+
+/// One row a protocol; its role is the protocol and `suffix`. With a suffix, the VIPs have variables in them.
+fn balancers(
+    key: &ObjectKey,
+    service: &Service,
+    vpc: &str,
+    suffix: &str,
+    balancers: LoadBalancers,
+) -> Vec<Row> {
     let owner = Owner::Service(key.clone());
     let group = Parent {
         table: "Load_Balancer_Group",
@@ -48,66 +79,76 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
     };
     // reject: a VIP without backends refuses instead of staying silent. neighbor_responder: nobody asks for the address
     // of a VIP by ARP, the router is on the way. ct_flush: a client of a removed backend starts anew at once.
-    let options: BTreeMap<String, String> = [
+    let mut options = vec![
         ("reject", "true"),
         ("neighbor_responder", "none"),
         ("ct_flush", "true"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    ];
+    if !suffix.is_empty() {
+        options.extend([("template", "true"), ("address-family", "ipv4")]);
+    }
+    let options: BTreeMap<String, String> = options
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     // The hash of the source address alone picks the backend. affinity_timeout is no choice: with it the first
     // connection of every client dies (seen on OVN 23.03 and 25.03).
     let fields = by_client_address(service).then_some("ip_src");
-    // What listens on a node is reached at the node's join address, which only the default Vpc has.
-    let join_address = |ip| match vpc {
-        key::DEFAULT_VPC => snapshot.join_address_of(ip).unwrap_or(ip),
-        _ => ip,
-    };
-    let balancers = load_balancers(service, snapshot.slices(key), join_address);
     balancers
         .into_iter()
         .map(|(protocol, vips)| {
+            let role = format!("{protocol}{suffix}");
             let columns = Columns::new()
-                .with("name", format!("{key}:{protocol}"))
+                .with("name", format!("{key}:{role}"))
                 .with("protocol", protocol)
                 .with("vips", vips)
                 .with("options", options.clone())
                 .with("selection_fields", fields);
-            row(&owner, protocol, "Load_Balancer", columns, [group])
+            row(&owner, &role, "Load_Balancer", columns, [group])
         })
         .collect()
 }
 
-/// What the load balancers of a Service must hold, each endpoint at the address by which it is reached. None for
-/// Services that ycloud does not serve.
+/// Where a Vpc reaches an endpoint. What listens on a node is reached at the node's join address, which only the default
+/// Vpc has.
+fn reached_at(snapshot: &Snapshot, vpc: &str, ip: Ipv4Addr) -> Ipv4Addr {
+    match vpc {
+        key::DEFAULT_VPC => snapshot.join_address_of(ip).unwrap_or(ip),
+        _ => ip,
+    }
+}
+
+/// What the load balancers of a Service must hold that are the same on every node, each endpoint at the address by which
+/// it is reached. None for Services that ycloud does not serve.
 pub(crate) fn load_balancers<'a>(
     service: &Service,
-    slices: impl Iterator<Item = &'a Slice>,
+    slices: impl Iterator<Item = &'a Slice> + Clone,
     reached_at: impl Fn(Ipv4Addr) -> Ipv4Addr,
 ) -> LoadBalancers {
     let mut balancers = LoadBalancers::new();
     if !served(service) {
         return balancers;
     }
-    let vpc = vpc(service);
-    let slices = slices.filter(|slice| slice.vpc.as_deref().is_none_or(|of| of == vpc));
-    let ports = service
-        .spec
-        .iter()
-        .flat_map(|spec| spec.ports.iter().flatten());
-    let by_port = Backends::gather(slices, reached_at);
-    for port in ports {
-        let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        let Some(lower) = lower(protocol) else {
-            continue;
-        };
-        let backends = by_port.text(port, protocol);
-        let vips = balancers.entry(lower).or_default();
-        for address in addresses(service).chain(external_addresses(service)) {
-            vips.insert(format!("{address}:{}", port.port), backends.clone());
+    let by_port = Backends::gather(slices_of(vpc(service), slices), None, reached_at);
+    let internal = addresses(service).filter(|_| !local(service));
+    let vips: Vec<Ipv4Addr> = internal.chain(external_addresses(service)).collect();
+    for (protocol, port) in ports(service) {
+        let backends = by_port.text(port);
+        for address in &vips {
+            let of_protocol = balancers.entry(protocol).or_default();
+            of_protocol.insert(format!("{address}:{}", port.port), backends.clone());
         }
     }
     balancers
+}
+
+/// The ports whose protocol OVN balances, each with that protocol's name in ovn-nb(5).
+fn ports(service: &Service) -> impl Iterator<Item = (&'static str, &ServicePort)> {
+    let all = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
+    all.filter_map(|port| Some((lower(port.protocol.as_deref().unwrap_or("TCP"))?, port)))
 }
 
 /// The name of a protocol in ovn-nb(5); `None` for one that OVN does not balance.

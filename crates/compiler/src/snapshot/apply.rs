@@ -251,6 +251,7 @@ impl Snapshot {
         };
         let (before, after) = (vpc(&old), vpc(&new));
         let mut owners = Owners::from([Owner::Service(key.clone())]);
+        owners.extend(self.set_local(&key, new.as_deref().is_some_and(desired::service::local)));
         if before != after {
             if let Some(before) = &before {
                 remove(&mut self.services_of_vpc, before, &key);

@@ -78,7 +78,7 @@ impl Snapshot {
             owners.insert(Owner::Node(key.name.clone()));
             let node = self.nodes.get(&key.name).into_iter();
             let addresses = node.flat_map(|node| node.addresses.iter().copied());
-            owners.extend(self.services_at(addresses));
+            owners.extend(self.users_of(addresses));
         }
         for (subnet, before) in subnets.iter().zip(used_before) {
             let changed = &before ^ &used(self, subnet);
@@ -229,7 +229,7 @@ impl Snapshot {
         }
         if before != after {
             owners.extend(self.recheck(key::DEFAULT_VPC));
-            owners.extend(self.services_at(&before ^ &after));
+            owners.extend(self.users_of(&before ^ &after));
         }
         owners
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -128,11 +129,13 @@ pub struct SlicePort {
 }
 
 /// An endpoint of an EndpointSlice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     pub ip: Ipv4Addr,
     /// True: takes new connections. False: terminating and still serving, used if nobody is ready.
     pub ready: bool,
+    /// The node it is on.
+    pub node: Option<Arc<str>>,
 }
 
 impl Slice {
@@ -164,7 +167,8 @@ impl Slice {
             let terminating = conditions.terminating.unwrap_or(false);
             // The addresses of one endpoint are interchangeable, and clients use the first one.
             let ip = endpoint.addresses.first()?.parse().ok()?;
-            (ready || (serving && terminating)).then_some(Endpoint { ip, ready })
+            let node = endpoint.node_name.as_deref().map(Arc::from);
+            (ready || (serving && terminating)).then_some(Endpoint { ip, ready, node })
         });
         Some(Self {
             service: ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service),

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ycloud_api::key;
 
 use super::apply::{Owners, key_of};
-use super::{Endpoint, Held, Slice, Snapshot};
+use super::{Held, Slice, Snapshot};
 use crate::owner::{ObjectKey, Owner};
 
 /// The slices that have an endpoint at an address, by namespace and name. A hundred thousand endpoints are a few
@@ -29,14 +30,13 @@ impl Snapshot {
             .as_ref()
             .and_then(|service| self.slices.get(service)?.get(&key.name));
         let new = slice.map(|mut slice| {
-            slice
-                .endpoints
-                .sort_unstable_by_key(|Endpoint { ip, ready }| (*ip, *ready));
+            slice.endpoints.sort_unstable();
             slice
         });
         if old == new.as_ref() {
             return Owners::new();
         }
+        let mut owners = self.nodes_between(old, new.as_ref());
         let name = Arc::new(key);
         if let Some(service) = &before {
             self.slice_service.remove(&*name);
@@ -63,30 +63,65 @@ impl Snapshot {
             let slices = self.slices.entry(slice.service.clone()).or_default();
             slices.insert(name.name.clone(), slice);
         }
-        before
-            .into_iter()
-            .chain(after)
-            .map(Owner::Service)
-            .collect()
+        owners.extend(before.into_iter().chain(after).map(Owner::Service));
+        owners
     }
 
-    /// The Services that have an endpoint at one of these addresses.
-    pub(super) fn services_at<'a>(
-        &'a self,
-        addresses: impl IntoIterator<Item = Ipv4Addr> + 'a,
-    ) -> impl Iterator<Item = Owner> + 'a {
+    /// The Nodes whose endpoints change between two forms of a slice, where each node has its own.
+    fn nodes_between(&self, old: Option<&Slice>, new: Option<&Slice>) -> Owners {
+        let both = || old.into_iter().chain(new);
+        if !both().any(|slice| self.local_services.contains(&slice.service)) {
+            return Owners::new();
+        }
+        let nodes = both()
+            .flat_map(|slice| &slice.endpoints)
+            .filter_map(|e| e.node.as_deref());
+        nodes.map(|node| Owner::Node(node.to_owned())).collect()
+    }
+
+    /// Notes whether the cluster address of a Service leads only to the client's own node; names all Nodes if it does
+    /// or did.
+    pub(super) fn set_local(&mut self, key: &ObjectKey, local: bool) -> Owners {
+        let was = match local {
+            true => !self.local_services.insert(key.clone()),
+            false => self.local_services.remove(key),
+        };
+        if !was && !local {
+            return Owners::new();
+        }
+        self.nodes.keys().cloned().map(Owner::Node).collect()
+    }
+
+    /// The Services whose cluster address leads only to the client's own node.
+    pub(crate) fn local_services(&self) -> impl Iterator<Item = (&ObjectKey, &Service)> {
+        let all = self.local_services.iter();
+        all.filter_map(|key| Some((key, self.services.get(key)?.as_ref())))
+    }
+
+    /// Whom it concerns how these addresses are reached: the Services that have an endpoint there, and the Nodes, if they
+    /// have rows of such a Service.
+    pub(super) fn users_of(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Owners {
+        let mut owners = Owners::new();
+        for service in self.services_at(addresses) {
+            if self.local_services.contains(service) {
+                owners.extend(self.nodes.keys().cloned().map(Owner::Node));
+            }
+            owners.insert(Owner::Service(service.clone()));
+        }
+        owners
+    }
+
+    fn services_at(
+        &self,
+        addresses: impl IntoIterator<Item = Ipv4Addr>,
+    ) -> impl Iterator<Item = &ObjectKey> {
         let first = Arc::new(ObjectKey::new("", ""));
         let slices = addresses.into_iter().flat_map(move |ip| {
             self.slices_of_address
                 .range((ip, first.clone())..)
                 .take_while(move |(of, _)| *of == ip)
         });
-        slices.filter_map(|(_, slice)| {
-            self.slice_service
-                .get(&**slice)
-                .cloned()
-                .map(Owner::Service)
-        })
+        slices.filter_map(|(_, slice)| self.slice_service.get(&**slice))
     }
 
     /// The join address of a Node: that of its VNic. `None` while it has none.

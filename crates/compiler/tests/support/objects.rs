@@ -163,6 +163,24 @@ pub fn service_cidr(name: &str, cidr: &str) -> Arc<ServiceCIDR> {
     from(json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}}))
 }
 
+/// A Service of the default Vpc whose cluster address leads only to the client's own node.
+pub fn service_local(namespace: &str, name: &str, ip: &str, ports: &[(&str, i32)]) -> Arc<Service> {
+    let mut service = service(namespace, name, None, ip, ports);
+    if let Some(spec) = &mut Arc::make_mut(&mut service).spec {
+        spec.internal_traffic_policy = Some("Local".to_owned());
+    }
+    service
+}
+
+/// A slice whose endpoints are all on one node.
+pub fn slice_on(slice: &EndpointSlice, node: &str) -> Arc<EndpointSlice> {
+    let mut slice = slice.clone();
+    for endpoint in &mut slice.endpoints {
+        endpoint.node_name = Some(node.to_owned());
+    }
+    Arc::new(slice)
+}
+
 /// The name by which an object is deleted.
 pub fn reference(object: &Object) -> ObjectRef {
     let cluster = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {

@@ -51,8 +51,13 @@ pub fn object() -> impl Strategy<Value = Object> {
             .prop_map(|(ns, name, vpc, ip, ports)| Object::Service(objects::service(ns, name, vpc, ip, &ports))),
         1 => (select(NAMESPACES), select(&["a", "b"][..]), ports(), subsequence(EXTERNAL, 0..=2))
             .prop_map(|(ns, name, ports, external)| Object::Service(objects::service_external(ns, name, "10.96.0.1", &external, &ports))),
-        3 => (select(NAMESPACES), select(&["s", "t"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..4))
-            .prop_map(|(ns, name, service, ports, endpoints)| Object::EndpointSlice(objects::slice(ns, name, service, &ports, &endpoints))),
+        1 => (select(NAMESPACES), select(&["a", "b"][..]), ports())
+            .prop_map(|(ns, name, ports)| Object::Service(objects::service_local(ns, name, "10.96.0.1", &ports))),
+        3 => (select(NAMESPACES), select(&["s", "t"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..4), proptest::option::of(select(NODES)))
+            .prop_map(|(ns, name, service, ports, endpoints, node)| {
+                let slice = objects::slice(ns, name, service, &ports, &endpoints);
+                Object::EndpointSlice(node.map_or_else(|| slice.clone(), |node| objects::slice_on(&slice, node)))
+            }),
         1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16"][..]))
             .prop_map(|(name, cidr)| Object::ServiceCidr(objects::service_cidr(name, cidr))),
     ]

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::ServicePort;
 
-use crate::snapshot::Slice;
+use crate::snapshot::{Endpoint, Slice};
 
 /// Endpoints by port name and protocol. One name may stand for different ports of different Pods: those are in
 /// different slices.
@@ -20,9 +20,10 @@ struct Candidates {
 }
 
 impl<'a> Backends<'a> {
-    /// The endpoints of these slices, each at the address by which it is reached.
+    /// The endpoints of these slices, each at the address by which it is reached; only those on `node`, if that is given.
     pub(super) fn gather(
         slices: impl Iterator<Item = &'a Slice>,
+        node: Option<&str>,
         reached_at: impl Fn(Ipv4Addr) -> Ipv4Addr,
     ) -> Self {
         let mut backends = Self::default();
@@ -30,7 +31,9 @@ impl<'a> Backends<'a> {
             for port in &slice.ports {
                 let key = (port.name.as_str(), port.protocol.as_str());
                 let candidates = backends.0.entry(key).or_default();
-                for endpoint in &slice.endpoints {
+                let here =
+                    |endpoint: &&Endpoint| node.is_none() || endpoint.node.as_deref() == node;
+                for endpoint in slice.endpoints.iter().filter(here) {
                     let of = if endpoint.ready {
                         &mut candidates.ready
                     } else {
@@ -45,7 +48,8 @@ impl<'a> Backends<'a> {
 
     /// `Load_Balancer:vips` value: the ready endpoints; if there are none, those that terminate and still serve, so
     /// that the last Pods of a roll-out keep answering (KEP-1669).
-    pub(super) fn text(&self, port: &ServicePort, protocol: &str) -> String {
+    pub(super) fn text(&self, port: &ServicePort) -> String {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let name = port.name.as_deref().unwrap_or_default();
         let Some(candidates) = self.0.get(&(name, protocol)) else {
             return String::new();
