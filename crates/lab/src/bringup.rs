@@ -81,6 +81,7 @@ pub(crate) fn network(layout: &Layout) -> Result<()> {
         net::ensure_machine(layout, machine)?;
     }
     ext::ensure_routes(layout)?;
+    net::ensure_pod_routes(layout)?;
     net::ensure_root_link(layout)
 }
 

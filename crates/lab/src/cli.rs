@@ -6,7 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use ycloud_lab::{BenchOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions, ext};
+use ycloud_lab::{
+    BenchOptions, ConformanceOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions, ext,
+};
 
 /// Real Kubernetes on real OVN on one machine, each node a network namespace
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ enum Action {
     Demo(Up),
     /// Measure a lab with ycloud installed: Pods at once, many Services
     Bench(Bench),
+    /// Run Kubernetes' own end-to-end tests against a lab with ycloud installed
+    E2e(E2e),
     /// Take the lab away without a trace
     Down,
     /// List every process; fails if one is dead
@@ -145,6 +149,33 @@ struct Bench {
 }
 
 #[derive(Debug, Args)]
+struct E2e {
+    /// Tests whose name matches this regular expression [default: sig-network's Conformance]
+    focus: Option<String>,
+    /// Leave out those that match [default: Serial, Slow, Disruptive, and those that need a feature or provider]
+    #[arg(long)]
+    skip: Option<String>,
+    /// How many at the same time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    procs: u32,
+    /// End the run after so many minutes
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+    minutes: u32,
+}
+
+impl From<E2e> for ConformanceOptions {
+    fn from(e2e: E2e) -> Self {
+        let default = Self::default();
+        Self {
+            focus: e2e.focus.unwrap_or(default.focus),
+            skip: e2e.skip.unwrap_or(default.skip),
+            procs: e2e.procs,
+            minutes: e2e.minutes,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 struct Words {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
@@ -177,6 +208,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             endpoints: bench.endpoints,
             pods: bench.pods,
         })?,
+        Action::E2e(e2e) => lab.conformance(&e2e.into())?,
         Action::Down => lab.down()?,
         Action::Status => return status(&lab),
         Action::Restart(Part { machine, part }) => lab.restart(machine, &part)?,

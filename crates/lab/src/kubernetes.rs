@@ -20,6 +20,16 @@ pub(crate) const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 pub(crate) const SCHEDULER: &str = "kube-scheduler";
 pub(crate) const KUBELET: &str = "kubelet";
 
+/// Variables that would send what is meant for the lab to a proxy.
+pub(crate) const PROXIES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
 /// Long enough for a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -78,14 +88,7 @@ pub(crate) fn wait_api(layout: &Layout, programs: &Programs) -> Result<()> {
 pub(crate) fn kubectl(layout: &Layout, programs: &Programs) -> std::process::Command {
     let mut kubectl = std::process::Command::new(programs.toolchain.kubernetes.join("kubectl"));
     kubectl.env("KUBECONFIG", layout.kubeconfig());
-    for name in [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-    ] {
+    for name in PROXIES {
         kubectl.env_remove(name);
     }
     kubectl

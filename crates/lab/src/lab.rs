@@ -15,7 +15,7 @@ use crate::layout::{self, Layout, Machine, OvnVersion};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
-use crate::{cleanup, host, image, kubernetes, net, ovn, ovn_packages, state};
+use crate::{cleanup, host, image, kubernetes, net, ovn, ovn_packages, state, toolchain};
 
 /// What [`Lab::up`] shall make.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +125,8 @@ impl Lab {
         load(&self.layout()?, &Progress::new()).map(drop)
     }
 
-    /// Fills the cache with everything that a lab of OVN `version` needs, ycloud's image included.
+    /// Fills the cache with everything that a lab of OVN `version` needs, ycloud's image and Kubernetes' own end-to-end tests
+    /// included.
     ///
     /// # Errors
     /// Names what failed, with the end of its log.
@@ -136,6 +137,10 @@ impl Lab {
         let programs = programs(version, &progress)?;
         images(&programs, &progress)?;
         progress.step("ycloud's image", image::ycloud)?;
+        progress.step(
+            "Kubernetes' end-to-end tests, built from source (minutes, the first time)",
+            toolchain::tests,
+        )?;
         Ok(())
     }
 

@@ -16,6 +16,8 @@ pub(crate) const RUNTIME: &str = "/run/ycloud-lab";
 pub(crate) const CACHE: &str = "/var/cache/ycloud";
 /// The range of ClusterIPs.
 pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
+/// The default Vpc's addresses, as `deploy/configmap.yaml` has them: those of Pods that the API server may call.
+pub(crate) const POD_CIDR: &str = "10.16.0.0/16";
 /// The most nodes a lab can have: `.1` to `.99` of its underlay.
 pub(crate) const MAX_NODES: u8 = 99;
 

@@ -25,6 +25,7 @@ mod certs;
 mod cgroup;
 mod cleanup;
 mod command;
+mod conformance;
 mod demo;
 pub mod ext;
 mod host;
@@ -44,5 +45,6 @@ mod state;
 mod toolchain;
 
 pub use bench::BenchOptions;
+pub use conformance::ConformanceOptions;
 pub use lab::{Lab, PartStatus, UpOptions};
 pub use layout::{Machine, OvnVersion};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::command::{command, run, run_words, succeeds};
-use crate::layout::{Layout, Machine, Network};
+use crate::layout::{Layout, Machine, Network, POD_CIDR};
 
 /// The file that stands for a named network namespace (ip-netns(8)).
 pub(crate) fn path(netns: &str) -> PathBuf {
@@ -185,6 +185,21 @@ pub(crate) fn set_joined(layout: &Layout, machine: Machine, joined: bool) -> Res
             run_words(&["ip", "-n", &underlay, "link", "set", &port, state])?;
         }
     }
+    Ok(())
+}
+
+/// The API server's way to Pods, for proxying and webhooks: by any node.
+pub(crate) fn ensure_pod_routes(layout: &Layout) -> Result<()> {
+    let control = layout.netns(Machine::Control);
+    let hops: Vec<String> = layout
+        .node_machines()
+        .map(|machine| layout.address(machine).to_string())
+        .collect();
+    let mut words = vec!["ip", "-n", &control, "route", "replace", POD_CIDR];
+    for hop in &hops {
+        words.extend(["nexthop", "via", hop]);
+    }
+    run_words(&words)?;
     Ok(())
 }
 

@@ -42,6 +42,11 @@ impl Process<'_> {
         format!("{}/{}/{}", self.layout.name, self.machine, self.part)
     }
 
+    /// The environment variable that marks the process, for one that is not started in the background.
+    pub fn mark_variable(&self) -> (&'static str, String) {
+        (MARK, self.mark())
+    }
+
     /// The process, if it lives.
     pub fn pid(&self) -> Option<i32> {
         let pid = fs::read_to_string(self.pid_file())

@@ -48,6 +48,14 @@ const COREDNS: Module = Module {
     programs: &[("coredns", ".")],
 };
 
+const E2E: Module = Module {
+    folder: "e2e",
+    programs: &[
+        ("e2e.test", "k8s.io/kubernetes/test/e2e"),
+        ("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
+    ],
+};
+
 /// Folders of the built programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Toolchain {
@@ -76,6 +84,11 @@ pub(crate) fn ensure(step: &Step) -> Result<Toolchain> {
         coredns: build(&go, &COREDNS, step)?,
         sources: sources(&go, step)?,
     })
+}
+
+/// The folder of Kubernetes' own end-to-end tests, built if it is missing.
+pub(crate) fn tests(step: &Step) -> Result<PathBuf> {
+    build(&crate_dir().join("go"), &E2E, step)
 }
 
 /// Go's flag that puts Kubernetes' version, as the module requires it, into its programs.
@@ -123,17 +136,14 @@ fn build(go: &Path, module: &Module, step: &Step) -> Result<PathBuf> {
         |aside, _| {
             for (program, package) in module.programs {
                 step.note(format!("go build {program}"));
-                let mut build = command(
-                    "go",
-                    [
-                        "build",
-                        "-v",
-                        "-trimpath",
-                        &format!("-ldflags={flags}"),
-                        "-o",
-                    ],
-                );
+                let words: &[&str] = if program.ends_with(".test") {
+                    &["test", "-c"]
+                } else {
+                    &["build"]
+                };
+                let mut build = command("go", words);
                 build
+                    .args(["-v", "-trimpath", &format!("-ldflags={flags}"), "-o"])
                     .arg(aside.join(program))
                     .arg(package)
                     .current_dir(&folder)
@@ -199,7 +209,7 @@ mod tests {
         let go = crate_dir().join("go");
         let flags = linker_flags(&go).unwrap();
         assert!(flags.contains("gitVersion=v1."), "{flags}");
-        for module in [KUBERNETES, ETCD, IMAGES, COREDNS] {
+        for module in [KUBERNETES, ETCD, IMAGES, COREDNS, E2E] {
             assert_eq!(
                 module_key(&go.join(module.folder), &flags).unwrap().len(),
                 12
