@@ -14,6 +14,7 @@ mod northbound;
 mod pools;
 mod probes;
 mod restart;
+mod scenario_cluster;
 mod scenario_cluster_ip;
 mod scene;
 mod sctp;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, in_pod, kubectl};
+use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, in_pod, kubectl, on};
 
 /// A namespace and the cluster-scoped objects that one test made.
 pub struct Scene {
@@ -145,6 +145,38 @@ spec:
         )
     }
 
+    /// A Pod on its node's own network that answers HTTP on `port` and UDP on `port + 1` with the node's name.
+    pub fn server_on_node(&self, name: &str, node: &str, app: &str, port: u16) {
+        apply(&format!(
+            "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {ns}
+  labels: {{app: {app}}}
+spec:
+  nodeName: {node}
+  hostNetwork: true
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: server
+      image: registry.k8s.io/e2e-test-images/agnhost:2.59
+      imagePullPolicy: IfNotPresent
+      args: [netexec, --http-port={port}, --udp-port={udp}]
+      ports:
+        - {{name: web, containerPort: {port}}}
+        - {{name: dgram, containerPort: {udp}, protocol: UDP}}
+      readinessProbe:
+        httpGet: {{path: /hostname, port: {port}}}
+        periodSeconds: 1
+        failureThreshold: 1
+",
+            ns = self.name,
+            udp = port + 1,
+        ))
+        .must();
+    }
+
     /// A Pod with tools that only asks.
     pub fn client(&self, name: &str, subnet: &str, node: &str) {
         apply(&format!(
@@ -283,9 +315,7 @@ spec:
 
     /// Sends the UDP datagram `hostname` to address:port from a Pod, `times` times, each from a socket of its own.
     pub fn ask_udp(&self, client: &str, address: &str, port: u16, times: u32) -> Answers {
-        let script = format!(
-            "for i in $(seq {times}); do a=$(echo hostname | timeout 2 nc -u -w 1 {address} {port} | head -1); echo ${{a:-FAILED}}; done | sort | uniq -c"
-        );
+        let script = asking_udp("hostname", address, port, times);
         tally(&in_pod(&self.name, client, &script).must())
     }
 
@@ -319,6 +349,49 @@ spec:
             (seconds * 1_000.0) as u64,
         )
     }
+}
+
+/// [`Scene::ask`] from a machine of the lab: a node, or `external`.
+pub fn ask_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
+    tally(&on(machine, &asking(address, port, times)).must())
+}
+
+/// [`Scene::ask_udp`] from a machine of the lab.
+pub fn ask_udp_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
+    let script = asking_udp("hostname", address, port, times);
+    tally(&on(machine, &script).must())
+}
+
+/// The source addresses that servers see when a machine of the lab asks them by TCP through address:port.
+pub fn sources_seen_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
+    let script = format!(
+        "for i in $(seq {times}); do curl -s -m 3 http://{address}:{port}/clientip || printf FAILED-$?; echo; done | sed 's/:.*//' | sort | uniq -c"
+    );
+    tally(&on(machine, &script).must())
+}
+
+/// [`sources_seen_on`] by UDP.
+pub fn sources_seen_udp_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
+    let script = asking_udp("clientip", address, port, times).replacen(
+        "| sort",
+        "| sed 's/:.*//' | sort",
+        1,
+    );
+    tally(&on(machine, &script).must())
+}
+
+/// A connection of its own for each question.
+fn asking(address: &str, port: u16, times: u32) -> String {
+    format!(
+        "for i in $(seq {times}); do curl -s -m 3 http://{address}:{port}/hostname || printf FAILED-$?; echo; done | sort | uniq -c"
+    )
+}
+
+/// A socket of its own for each datagram, side by side: `nc` stays a second after the answer.
+fn asking_udp(question: &str, address: &str, port: u16, times: u32) -> String {
+    format!(
+        "{{ for i in $(seq {times}); do (a=$(echo {question} | timeout 3 nc -u -w 1 {address} {port} | head -1); echo ${{a:-FAILED}}) & done; wait; }} | sort | uniq -c"
+    )
 }
 
 /// Reads the output of `sort | uniq -c`.

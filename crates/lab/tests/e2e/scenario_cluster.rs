@@ -1,0 +1,156 @@
+//! Scenario ②: a node, or a Pod of the default Vpc, reaches a ClusterIP; the backends are Pods of the default Vpc and
+//! Pods on the nodes' own network.
+
+use crate::cluster::{SOON, apply, condition, eventually, get, kubectl};
+use crate::scene::{Scene, ask_on, ask_udp_on, sources_seen_on, sources_seen_udp_on};
+
+const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+
+/// A YusurService of scope cluster with port 80 for TCP and UDP, over Pods labelled `app`.
+fn cluster_service(scene: &Scene, name: &str, app: &str) {
+    apply(&format!(
+        "apiVersion: iaas.yusur.io/v1
+kind: YusurService
+metadata: {{name: {name}, namespace: {ns}}}
+spec:
+  scope: cluster
+  selector: {{app: {app}}}
+  ports:
+    - {{name: web, port: 80, protocol: TCP, targetPort: web}}
+    - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
+",
+        ns = scene.name
+    ))
+    .must();
+}
+
+/// The node's address on the join switch.
+fn join_address(node: &str) -> String {
+    let vnic = get(&["-n", "ycloud-system", "vnic", node]);
+    vnic["status"]["ip"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn scenario_2_every_node_reaches_every_backend_by_tcp_and_udp() {
+    let scene = Scene::new("s2-nodes");
+    for (i, node) in NODES.iter().enumerate() {
+        scene.server(&format!("s{i}"), "ovn-default", node, "web");
+    }
+    cluster_service(&scene, "svc", "web");
+    scene.pods_ready();
+    let vip = scene.programmed("svc", 3);
+    for node in NODES {
+        let tcp = ask_on(node, &vip, 80, 30);
+        assert_eq!(tcp.names(), ["s0", "s1", "s2"], "{node}: {tcp:?}");
+        let udp = ask_udp_on(node, &vip, 80, 30);
+        assert_eq!(udp.names(), ["s0", "s1", "s2"], "{node}: {udp:?}");
+        assert_eq!((tcp.failed, udp.failed), (0, 0), "{node}: {tcp:?} {udp:?}");
+    }
+}
+
+#[test]
+fn scenario_2_the_backend_sees_the_nodes_join_address_wherever_it_is() {
+    let scene = Scene::new("s2-source");
+    scene.server("only", "ovn-default", "node-1", "web");
+    cluster_service(&scene, "svc", "web");
+    scene.pods_ready();
+    let vip = scene.programmed("svc", 1);
+    for (node, place) in [("node-1", "its own node"), ("node-2", "another node")] {
+        let join = join_address(node);
+        let tcp = sources_seen_on(node, &vip, 80, 4);
+        let udp = sources_seen_udp_on(node, &vip, 80, 4);
+        assert_eq!(tcp.names(), [join.as_str()], "from {place}: {tcp:?}");
+        assert_eq!(udp.names(), [join.as_str()], "from {place}: {udp:?}");
+    }
+}
+
+#[test]
+fn scenario_2_pods_of_the_default_vpc_are_clients_too_and_keep_their_address() {
+    let scene = Scene::new("s2-pods");
+    scene.server("near", "ovn-default", "node-1", "web");
+    scene.server("far", "ovn-default", "node-2", "web");
+    scene.client("c", "ovn-default", "node-1");
+    cluster_service(&scene, "svc", "web");
+    scene.pods_ready();
+    let vip = scene.programmed("svc", 2);
+    let tcp = scene.ask("c", &vip, 80, 20);
+    let udp = scene.ask_udp("c", &vip, 80, 20);
+    assert_eq!(tcp.names(), ["far", "near"], "{tcp:?}");
+    assert_eq!(udp.names(), ["far", "near"], "{udp:?}");
+    assert_eq!((tcp.failed, udp.failed), (0, 0), "{tcp:?} {udp:?}");
+    assert_eq!(scene.source_seen("c", &vip, 80), scene.pod_ip("c"));
+}
+
+#[test]
+fn scenario_2_pods_on_a_nodes_network_are_backends_for_nodes_and_pods() {
+    let scene = Scene::new("s2-host");
+    scene.server_on_node("h1", "node-1", "web", 18_380);
+    scene.server("pod", "ovn-default", "node-2", "web");
+    scene.client("near", "ovn-default", "node-1");
+    scene.client("far", "ovn-default", "node-3");
+    cluster_service(&scene, "svc", "web");
+    scene.pods_ready();
+    let vip = scene.programmed("svc", 2);
+    // A server on the node's network answers with the node's name.
+    for node in NODES {
+        let tcp = ask_on(node, &vip, 80, 20);
+        let udp = ask_udp_on(node, &vip, 80, 20);
+        assert_eq!(tcp.names(), ["node-1", "pod"], "{node}: {tcp:?}");
+        assert_eq!(udp.names(), ["node-1", "pod"], "{node}: {udp:?}");
+        assert_eq!((tcp.failed, udp.failed), (0, 0), "{node}: {tcp:?} {udp:?}");
+    }
+    for client in ["near", "far"] {
+        let tcp = scene.ask(client, &vip, 80, 20);
+        let udp = scene.ask_udp(client, &vip, 80, 20);
+        assert_eq!(tcp.names(), ["node-1", "pod"], "{client}: {tcp:?}");
+        assert_eq!(udp.names(), ["node-1", "pod"], "{client}: {udp:?}");
+        assert_eq!(
+            (tcp.failed, udp.failed),
+            (0, 0),
+            "{client}: {tcp:?} {udp:?}"
+        );
+    }
+}
+
+#[test]
+fn scenario_2_a_service_without_backends_refuses_nodes_at_once() {
+    let scene = Scene::new("s2-none");
+    scene.server("only", "ovn-default", "node-1", "web");
+    cluster_service(&scene, "svc", "web");
+    scene.pods_ready();
+    let vip = scene.programmed("svc", 1);
+    assert_eq!(ask_on("node-2", &vip, 80, 4).failed, 0);
+    kubectl(&["-n", &scene.name, "delete", "pod", "only"]).must();
+    scene.programmed("svc", 0);
+    let script = format!("curl -s -o /dev/null -m 5 http://{vip}:80/hostname; echo $?");
+    for node in NODES {
+        let code = crate::cluster::on(node, &script).must();
+        assert_eq!(code.trim(), "7", "{node}: refused, not timed out");
+    }
+}
+
+#[test]
+fn scenario_2_other_vpcs_neither_reach_the_service_nor_lend_it_backends() {
+    let mut scene = Scene::new("s2-isolation");
+    scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    scene.server("own", "ovn-default", "node-1", "web");
+    scene.server("other", "a", "node-2", "web");
+    scene.client("outsider", "a", "node-1");
+    cluster_service(&scene, "svc", "web");
+    scene.pods_ready();
+    let vip = scene.programmed("svc", 1);
+    eventually("the Pod that is left out is named", SOON, || {
+        let ysvc = get(&["-n", &scene.name, "ysvc", "svc"]);
+        let (_, _, message) = condition(&ysvc, "BackendsResolved");
+        let wanted = "1 selected but not in Vpc ovn-cluster: other";
+        message.contains(wanted).then_some(()).ok_or(message)
+    });
+    let answers = ask_on("node-2", &vip, 80, 10);
+    assert_eq!(
+        (answers.names(), answers.failed),
+        (vec!["own"], 0),
+        "{answers:?}"
+    );
+    let outside = scene.ask("outsider", &vip, 80, 2);
+    assert_eq!((outside.total(), outside.failed), (0, 2), "{outside:?}");
+}
