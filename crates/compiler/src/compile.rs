@@ -1,7 +1,8 @@
 //! One owner → the rows that it must have, or why it has none.
 
 use crate::desired;
-use crate::owner::Owner;
+use crate::desired::attachment::Attachment;
+use crate::owner::{ObjectKey, Owner};
 use crate::row::Row;
 use crate::snapshot::Snapshot;
 use crate::validate;
@@ -38,7 +39,19 @@ impl Rejection {
 /// A [`Rejection`] if the object is invalid. Unless it says `keep`, the owner must have no rows.
 pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection> {
     match owner {
-        Owner::EipGateway(_) | Owner::Eip(_) => Ok(Vec::new()),
+        Owner::EipGateway(name) => match snapshot.eip_gateway(name) {
+            Some(object) => {
+                let gateway = validate::eip_gateway::check(snapshot, name)?;
+                let Some(layout) = snapshot.settings().layout() else {
+                    return Ok(Vec::new());
+                };
+                Ok(desired::eip_gateway::rows(
+                    snapshot, name, object, gateway, layout,
+                ))
+            }
+            None => Ok(Vec::new()),
+        },
+        Owner::Eip(key) => eip(snapshot, key),
         Owner::Vpc(name) => match snapshot.vpc(name) {
             Some(_) => Ok(desired::vpc::rows(snapshot, name)),
             None => Ok(Vec::new()),
@@ -46,7 +59,8 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
         Owner::Subnet(name) => match snapshot.subnet(name) {
             Some(_) => {
                 let network = validate::subnet::check(snapshot, name)?;
-                Ok(desired::subnet::rows(name, &network))
+                let attachment = Attachment::of(snapshot, &network.vpc);
+                Ok(desired::subnet::rows(name, &network, attachment.as_ref()))
             }
             None => Ok(Vec::new()),
         },
@@ -69,4 +83,60 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
             None => Ok(Vec::new()),
         },
     }
+}
+
+fn eip(snapshot: &Snapshot, key: &ObjectKey) -> Result<Vec<Row>, Rejection> {
+    let Some(object) = snapshot.eip(key) else {
+        return Ok(Vec::new());
+    };
+    let Some(address) = validate::eip::check(snapshot, key, object)? else {
+        return Ok(Vec::new());
+    };
+    let (name, gateway) = validate::eip::gateway(snapshot, key, object)?;
+    let parts = snapshot.eip_gateway(name).zip(snapshot.settings().layout());
+    let Some((object, layout)) = parts else {
+        return Ok(Vec::new());
+    };
+    let of = desired::eip::Of {
+        name,
+        object,
+        gateway,
+        layout,
+    };
+    let binding = validate::eip::binding(snapshot, key);
+    Ok(desired::eip::rows(snapshot, key, address, &binding, &of))
+}
+
+/// What keeps an accepted object from doing what its spec asks, although its rows are right: an EipGateway without nodes,
+/// a Vpc whose EipGateway is missing, a Service without its EIP. `None`: nothing.
+pub fn hindrance(snapshot: &Snapshot, owner: &Owner) -> Option<Rejection> {
+    match owner {
+        Owner::EipGateway(name) => {
+            validate::eip_gateway::hindrance(snapshot, name, snapshot.eip_gateway(name)?)
+        }
+        Owner::Vpc(name) => validate::vpc::hindrance(snapshot, name),
+        Owner::Service(key) => validate::service::hindrance(snapshot, key),
+        Owner::Subnet(_) | Owner::Node(_) | Owner::VNic(_) | Owner::Eip(_) => None,
+    }
+}
+
+/// The owners whose rows must be in the data plane before a Service's are of use: its Eip, EipGateway and Vpcs. Empty for
+/// Services without an EIP and for other owners.
+pub fn prerequisites(snapshot: &Snapshot, owner: &Owner) -> Vec<Owner> {
+    let Owner::Service(key) = owner else {
+        return Vec::new();
+    };
+    let Some((used, eip)) = snapshot.eip_use(key).zip(snapshot.eip_of_service(key)) else {
+        return Vec::new();
+    };
+    let gateway = snapshot
+        .eip(&eip)
+        .and_then(|eip| snapshot.eip_gateway_of_eip(eip));
+    let gateway = gateway.map(|name| Owner::EipGateway(name.to_owned()));
+    let vpcs = used.vpcs.iter().cloned().map(Owner::Vpc);
+    gateway
+        .into_iter()
+        .chain(vpcs)
+        .chain([Owner::Eip(eip)])
+        .collect()
 }

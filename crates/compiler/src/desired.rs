@@ -1,5 +1,9 @@
 //! The rows of a valid object. Cannot fail. One file an owner kind; ARCHITECTURE.md, "Rows", has the table.
 
+pub mod attachment;
+pub mod eip;
+pub mod eip_gateway;
+pub(crate) mod link;
 pub mod node;
 pub mod service;
 pub mod subnet;
@@ -8,6 +12,7 @@ pub mod vpc;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uuid::Uuid;
 use ycloud_ovsdb::Columns;
 
 use crate::owner::Owner;
@@ -42,11 +47,14 @@ pub(crate) fn none() -> BTreeMap<String, String> {
     BTreeMap::new()
 }
 
-/// A row of `Logical_Router_Policy`, in the policies of the Vpc's router.
+/// A row of `Logical_Router_Policy`, in the policies of a router.
+///
+/// A match that northd cannot read drops nothing and shows only in ovn-controller's log. Ports and protocols may only be
+/// tested to be equal or one of a set; `ip4.src != {…}` is fine.
 pub(crate) fn policy(
     owner: &Owner,
     role: &str,
-    vpc: &str,
+    router: Uuid,
     priority: i64,
     matches: String,
     action: &'static str,
@@ -61,8 +69,66 @@ pub(crate) fn policy(
         .with("options", none());
     let parent = Parent {
         table: "Logical_Router",
-        uuid: vpc::router(vpc),
+        uuid: router,
         column: "policies",
     };
     row(owner, role, "Logical_Router_Policy", columns, [parent])
+}
+
+/// A row of `Logical_Router_Static_Route`, in the routes of a router. A next hop `discard` drops.
+pub(crate) fn route(
+    owner: &Owner,
+    role: &str,
+    router: Uuid,
+    prefix: String,
+    next_hop: String,
+) -> Row {
+    let columns = Columns::new()
+        .with("route_table", "")
+        .with("ip_prefix", prefix)
+        .with("policy", None::<&str>)
+        .with("nexthop", next_hop)
+        .with("output_port", None::<&str>)
+        .with("options", none());
+    let parent = Parent {
+        table: "Logical_Router",
+        uuid: router,
+        column: "static_routes",
+    };
+    row(
+        owner,
+        role,
+        "Logical_Router_Static_Route",
+        columns,
+        [parent],
+    )
+}
+
+/// A row of `NAT`, in those of a router. Stateless: for `dnat_and_snat`, one to one without conntrack.
+pub(crate) fn nat(
+    owner: &Owner,
+    role: &str,
+    router: Uuid,
+    kind: &'static str,
+    external: String,
+    logical: String,
+    stateless: bool,
+) -> Row {
+    let options = match stateless {
+        true => BTreeMap::from([("stateless".to_owned(), "true".to_owned())]),
+        false => none(),
+    };
+    let columns = Columns::new()
+        .with("type", kind)
+        .with("external_ip", external)
+        .with("logical_ip", logical)
+        .with("external_mac", None::<&str>)
+        .with("logical_port", None::<&str>)
+        .with("options", options);
+    let parent = Parent {
+        table: "Logical_Router",
+        uuid: router,
+        column: "nat",
+    };
+    row(owner, role, "NAT", columns, [parent])
 }

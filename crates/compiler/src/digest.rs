@@ -1,5 +1,7 @@
 //! What the data plane must know of a Service, in sixteen digits.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sha2::{Digest, Sha256};
@@ -31,11 +33,23 @@ pub(crate) fn of_slices<'a>(
     } else {
         "None"
     });
-    for (protocol, vips) in desired::service::load_balancers(service, slices.clone(), |ip| ip) {
-        field(protocol);
-        for (vip, backends) in vips {
-            field(&vip);
-            field(&backends);
+    let of_vpcs = match desired::service::several(service) {
+        true => desired::service::by_vpc(service, slices.clone()),
+        false => {
+            let balancers = desired::service::load_balancers(service, slices.clone(), |ip| ip);
+            BTreeMap::from([(String::new(), balancers)])
+        }
+    };
+    for (vpc, balancers) in of_vpcs {
+        if !vpc.is_empty() {
+            field(&vpc);
+        }
+        for (protocol, vips) in balancers {
+            field(protocol);
+            for (vip, backends) in vips {
+                field(&vip);
+                field(&backends);
+            }
         }
     }
     for ((protocol, port), nodes) in desired::service::backends_by_node(service, slices) {

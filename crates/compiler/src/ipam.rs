@@ -10,6 +10,7 @@ use ycloud_api::vnic::{Attachment, AttachmentKind};
 use ycloud_api::{VNic, VNicSpec, key};
 
 use crate::compile::Rejection;
+use crate::eip;
 use crate::owner::{ObjectKey, Owner};
 use crate::snapshot::{PodFacts, Pool, Snapshot, Source};
 use crate::validate;
@@ -279,8 +280,9 @@ fn reference(kind: &str, name: &str, uid: &str) -> OwnerReference {
     }
 }
 
-/// Who uses a Vpc (its Subnets and Services) or a Subnet (its VNics that hold an address), as `<Kind> <name>`, sorted.
-/// Empty for other owners.
+/// Who uses a Vpc (its Subnets and Services), a Subnet (its VNics that hold an address), an EipGateway (Eips that hold an
+/// address of it, Vpcs that name it) or an Eip (Services, unless it was made for one), as `<Kind> <name>`, sorted. Empty
+/// for other owners.
 pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
     match owner {
         Owner::Vpc(vpc) => {
@@ -290,7 +292,11 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             let services = snapshot
                 .services_of(vpc)
                 .map(|service| format!("Service {service}"));
-            subnets.chain(services).collect()
+            let several = snapshot.eip_uses_of(vpc);
+            let several = several
+                .filter(|service| snapshot.eip_use(service).is_some_and(|used| used.several));
+            let several = several.map(|service| format!("Service {service}"));
+            subnets.chain(services).chain(several).collect()
         }
         Owner::Subnet(subnet) => {
             let everything = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
@@ -299,11 +305,8 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             held.map(|(ip, vnic)| format!("VNic {vnic} ({ip})"))
                 .collect()
         }
-        Owner::EipGateway(_)
-        | Owner::Eip(_)
-        | Owner::VNic(_)
-        | Owner::Node(_)
-        | Owner::Service(_) => Vec::new(),
+        Owner::EipGateway(_) | Owner::Eip(_) => eip::users(snapshot, owner),
+        Owner::VNic(_) | Owner::Node(_) | Owner::Service(_) => Vec::new(),
     }
 }
 

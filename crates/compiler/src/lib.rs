@@ -9,17 +9,24 @@ pub mod compile;
 pub mod desired;
 pub mod diff;
 pub mod digest;
+pub mod eip;
 pub mod endpoint;
 pub mod ipam;
+pub mod layout;
 pub mod owner;
 pub mod ownerindex;
 pub mod row;
+pub mod slot;
 pub mod snapshot;
 pub mod validate;
 
-pub use compile::{Rejection, compile};
+pub use compile::{Rejection, compile, hindrance, prerequisites};
 pub use diff::{Batch, diff};
 pub use digest::digest;
+pub use eip::{
+    EipAllocation, active_node, allocate_eip, eip_address, eip_binding, eip_gateway_address,
+    eip_usage, eligible_nodes, service_gateways, wanted_eip,
+};
 pub use ipam::{Allocation, allocate, node_vnic, pod_vnic, usage, users, wanted_vnic};
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;

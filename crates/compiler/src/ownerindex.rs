@@ -13,6 +13,12 @@ use crate::snapshot::Snapshot;
 /// Name of a `Load_Balancer_Group` of ours, before the Vpc's name. The table has no `external_ids`.
 pub const GROUP_PREFIX: &str = "ycloud/";
 
+/// Name of the `Load_Balancer_Group` on the router of a Vpc, before the Vpc's name.
+pub const ROUTER_GROUP_PREFIX: &str = "ycloud-router/";
+
+/// Name of the `Load_Balancer_Group` on the service gateways of an EipGateway, before the EipGateway's name.
+pub const SERVICE_GROUP_PREFIX: &str = "ycloud-sg/";
+
 /// Columns that others write and no desired row names; their change is no reason to reconcile.
 const OTHERS_COLUMNS: &[&str] = &["up"];
 
@@ -252,12 +258,14 @@ fn owner_in(table: &str, row: &Row) -> Option<Owner> {
         let Some(Datum::Set(name)) = row.get("name") else {
             return None;
         };
-        let vpc = name
-            .as_slice()
-            .first()?
-            .as_str()?
-            .strip_prefix(GROUP_PREFIX)?;
-        return (!vpc.is_empty()).then(|| Owner::Vpc(vpc.to_owned()));
+        let name = name.as_slice().first()?.as_str()?;
+        let after = |prefix| {
+            name.strip_prefix(prefix)
+                .filter(|rest: &&str| !rest.is_empty())
+        };
+        let vpc = after(GROUP_PREFIX).or_else(|| after(ROUTER_GROUP_PREFIX));
+        let gateway = || after(SERVICE_GROUP_PREFIX).map(|name| Owner::EipGateway(name.to_owned()));
+        return vpc.map(|name| Owner::Vpc(name.to_owned())).or_else(gateway);
     }
     match row.get("external_ids") {
         Some(Datum::Map(ids)) => ids.get_str(OWNER_KEY)?.parse().ok(),

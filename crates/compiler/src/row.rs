@@ -72,6 +72,22 @@ pub const MEMBERSHIPS: &[Membership] = &[
         true,
         true,
     ),
+    membership("Logical_Router", "nat", "NAT", true, true),
+    membership(
+        "Logical_Router",
+        "load_balancer_group",
+        "Load_Balancer_Group",
+        true,
+        false,
+    ),
+    membership(
+        "Logical_Router_Port",
+        "ha_chassis_group",
+        "HA_Chassis_Group",
+        true,
+        false,
+    ),
+    membership("HA_Chassis_Group", "ha_chassis", "HA_Chassis", true, true),
     membership("Port_Group", "ports", "Logical_Switch_Port", false, true),
     membership(
         "Load_Balancer_Group",
@@ -85,6 +101,8 @@ pub const MEMBERSHIPS: &[Membership] = &[
 /// Tables in which ycloud has rows, and whether a row there lives without a reference to it (`isRoot`).
 pub const TABLES: &[(&str, bool)] = &[
     ("Chassis_Template_Var", true),
+    ("HA_Chassis", false),
+    ("HA_Chassis_Group", true),
     ("Load_Balancer", true),
     ("Load_Balancer_Group", true),
     ("Logical_Router", true),
@@ -93,6 +111,7 @@ pub const TABLES: &[(&str, bool)] = &[
     ("Logical_Router_Static_Route", false),
     ("Logical_Switch", true),
     ("Logical_Switch_Port", false),
+    ("NAT", false),
     ("Port_Group", true),
 ];
 
@@ -122,6 +141,8 @@ pub fn external_ids(owner: &Owner, role: &str) -> BTreeMap<String, String> {
 
 /// The columns that must be monitored so that [`crate::diff()`] and [`crate::OwnerIndex`] see all they need.
 pub const MONITORED: &[(&str, &[&str])] = &[
+    ("HA_Chassis", &["chassis_name", "priority", "external_ids"]),
+    ("HA_Chassis_Group", &["name", "ha_chassis", "external_ids"]),
     (
         "Chassis_Template_Var",
         &["chassis", "variables", "external_ids"],
@@ -145,6 +166,8 @@ pub const MONITORED: &[(&str, &[&str])] = &[
             "ports",
             "static_routes",
             "policies",
+            "nat",
+            "load_balancer_group",
             "enabled",
             "options",
             "external_ids",
@@ -168,6 +191,7 @@ pub const MONITORED: &[(&str, &[&str])] = &[
             "name",
             "mac",
             "networks",
+            "ha_chassis_group",
             "enabled",
             "options",
             "external_ids",
@@ -202,9 +226,22 @@ pub const MONITORED: &[(&str, &[&str])] = &[
             "type",
             "addresses",
             "port_security",
+            "tag",
             "enabled",
             "options",
             "up",
+            "external_ids",
+        ],
+    ),
+    (
+        "NAT",
+        &[
+            "type",
+            "external_ip",
+            "logical_ip",
+            "external_mac",
+            "logical_port",
+            "options",
             "external_ids",
         ],
     ),

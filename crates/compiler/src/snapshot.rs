@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc, key};
 
 use crate::compile::Rejection;
@@ -21,11 +22,14 @@ use crate::validate::subnet::Network;
 mod apply;
 mod attach;
 mod eip;
+mod eip_use;
 mod facts;
 mod pool;
 mod slices;
 
 pub use eip::{Chassis, Claim};
+pub(crate) use eip::{asked_address, held_address};
+pub(crate) use eip_use::{EipUse, Wish};
 pub(crate) use facts::{Endpoint, Slice};
 pub use facts::{NodeFacts, PodFacts};
 pub(crate) use pool::{Held, Pool};
@@ -130,12 +134,6 @@ pub struct Snapshot {
     pods: BTreeMap<ObjectKey, PodFacts>,
     services: BTreeMap<ObjectKey, Arc<Service>>,
     service_cidrs: BTreeMap<String, Vec<Ipv4Net>>,
-    eip_gateways: BTreeMap<String, Arc<EipGateway>>,
-    eips: BTreeMap<ObjectKey, Arc<Eip>>,
-    /// The chassis that holds its ports, by `HA_Chassis_Group`.
-    active_chassis: BTreeMap<String, String>,
-    /// Physical networks by chassis.
-    chassis: BTreeMap<String, BTreeSet<String>>,
     /// Slices by Service, then by name.
     slices: BTreeMap<ObjectKey, BTreeMap<String, Slice>>,
     /// The Service that a slice belongs to.
@@ -167,14 +165,19 @@ pub struct Snapshot {
     chassis_addresses: BTreeMap<String, BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>>,
     /// Names of the nodes that have the address.
     node_addresses: BTreeMap<Ipv4Addr, BTreeSet<String>>,
+    elastic: eip::Elastic,
 }
 
-/// Order of Subnets: by creation time (whole seconds since 1970; 0 if unknown), then by name.
+/// Order of objects: by creation time (whole seconds since 1970; 0 if unknown), then by name.
 pub(crate) type Age = (i64, String);
 
 pub(crate) fn age(subnet: &str, object: &Subnet) -> Age {
-    let created = object.metadata.creation_timestamp.as_ref();
-    (created.map_or(0, |t| t.0.as_second()), subnet.to_owned())
+    age_of(subnet, &object.metadata)
+}
+
+pub(crate) fn age_of(name: &str, meta: &ObjectMeta) -> Age {
+    let created = meta.creation_timestamp.as_ref();
+    (created.map_or(0, |t| t.0.as_second()), name.to_owned())
 }
 
 impl Snapshot {
@@ -193,22 +196,26 @@ impl Snapshot {
     /// A VNic in an older `resourceVersion` than the one held, or in the same one without the address that the held
     /// one has, is not taken: it is an echo from before an allocation.
     pub fn apply(&mut self, event: Event) -> BTreeSet<Owner> {
-        match event {
+        let concern = self.concern(&event);
+        let mut owners = match event {
             Event::Apply(object) => self.apply_object(object),
             Event::Delete(object) => self.delete_object(object),
-        }
+        };
+        let more = self.follow(concern, &owners);
+        owners.extend(more);
+        owners
     }
 
     /// The owners of all objects, and of the VNics that Pods and Nodes must have.
     pub fn owners(&self) -> BTreeSet<Owner> {
         let mut owners: BTreeSet<Owner> = BTreeSet::new();
-        owners.extend(self.eip_gateways.keys().cloned().map(Owner::EipGateway));
+        owners.extend(self.gateway_owners());
         owners.extend(self.vpcs.keys().cloned().map(Owner::Vpc));
         owners.extend(self.subnets.keys().cloned().map(Owner::Subnet));
         owners.extend(self.nodes.keys().cloned().map(Owner::Node));
         owners.extend(self.vnics.keys().cloned().map(Owner::VNic));
         owners.extend(self.wanted.keys().cloned().map(Owner::VNic));
-        owners.extend(self.eips.keys().cloned().map(Owner::Eip));
+        owners.extend(self.eips().map(|(key, _)| Owner::Eip(key.clone())));
         owners.extend(self.services.keys().cloned().map(Owner::Service));
         owners
     }
@@ -223,6 +230,9 @@ impl Snapshot {
                     owners.extend(self.vnics_of(subnet).cloned().map(Owner::VNic));
                 }
                 owners.extend(self.services_of(vpc).cloned().map(Owner::Service));
+                for service in self.eip_uses_of(vpc) {
+                    owners.extend(self.around_service(service));
+                }
                 if vpc == key::DEFAULT_VPC {
                     owners.extend(self.nodes.keys().cloned().map(Owner::Node));
                 }
@@ -234,7 +244,23 @@ impl Snapshot {
                 let vnics = self.vnics_of_chassis.get(node).into_iter().flatten();
                 owners.extend(vnics.cloned().map(Owner::VNic));
             }
-            Owner::EipGateway(_) | Owner::VNic(_) | Owner::Eip(_) | Owner::Service(_) => {}
+            Owner::EipGateway(gateway) => {
+                for vpc in self.vpcs.keys() {
+                    if self.eip_gateway_of(vpc) == Some(gateway) {
+                        owners.insert(Owner::Vpc(vpc.clone()));
+                        owners.extend(self.subnets_of(vpc).map(|s| Owner::Subnet(s.to_owned())));
+                        for service in self.eip_uses_of(vpc) {
+                            owners.extend(self.around_service(service));
+                        }
+                    }
+                }
+                for (key, eip) in self.eips() {
+                    if self.eip_gateway_of_eip(eip) == Some(gateway) {
+                        owners.extend(self.around_eip(key));
+                    }
+                }
+            }
+            Owner::VNic(_) | Owner::Eip(_) | Owner::Service(_) => {}
         }
         owners
     }
@@ -323,7 +349,7 @@ impl Snapshot {
         self.vnics_of_subnet.get(subnet).into_iter().flatten()
     }
 
-    /// The Services of a Vpc.
+    /// The Services of a Vpc; those over several Vpcs are of none.
     pub fn services_of(&self, vpc: &str) -> impl Iterator<Item = &ObjectKey> {
         self.services_of_vpc.get(vpc).into_iter().flatten()
     }

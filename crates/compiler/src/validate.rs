@@ -1,8 +1,11 @@
 //! Whether an object can be done as its spec asks. May fail: a [`crate::Rejection`] becomes a condition.
 
+pub mod eip;
+pub mod eip_gateway;
 pub mod service;
 pub mod subnet;
 pub mod vnic;
+pub mod vpc;
 
 use std::collections::BTreeMap;
 

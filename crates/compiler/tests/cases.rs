@@ -110,6 +110,8 @@ fn name(table: &str, row: &Columns) -> String {
         }
         "Chassis_Template_Var" => text("chassis").to_owned(),
         "Logical_Router_Static_Route" => format!("{} via {}", text("ip_prefix"), text("nexthop")),
+        "NAT" => format!("{} {} {}", text("type"), text("external_ip"), text("logical_ip")),
+        "HA_Chassis" => text("chassis_name").to_owned(),
         _ => text("name").to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{EGRESS_PRIORITY, policy, row, service};
+use crate::desired::{EGRESS_PRIORITY, policy, row, service, vpc};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
@@ -28,7 +28,7 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         rows.push(policy(
             &owner,
             "egress",
-            key::DEFAULT_VPC,
+            vpc::router(key::DEFAULT_VPC),
             EGRESS_PRIORITY,
             matches,
             "reroute",

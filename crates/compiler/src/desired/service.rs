@@ -1,6 +1,7 @@
 //! `Service`: one load balancer a protocol.
 
 mod backends;
+mod eip;
 mod local;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use crate::owner::{ObjectKey, Owner};
 use crate::row::{Parent, Row};
 use crate::snapshot::{Slice, Snapshot};
 use backends::Backends;
+pub use eip::takes_eip;
+pub(crate) use eip::{by_vpc, several, wish};
 use local::slices_of;
 pub(crate) use local::{backends_by_node, local, variables};
 
@@ -43,9 +46,31 @@ pub fn by_client_address(service: &Service) -> bool {
 
 /// The rows of a Service of a Vpc that permits it.
 pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc: &str) -> Vec<Row> {
+    if several(service) {
+        return eip::rows_over_several(snapshot, key, service);
+    }
     let at = |ip| reached_at(snapshot, vpc, ip);
-    let plain = load_balancers(service, snapshot.slices(key), at);
-    let mut rows = balancers(key, service, vpc, "", plain);
+    let mut plain = load_balancers(service, snapshot.slices(key), at);
+    let exposure = eip::Exposure::of(snapshot, key);
+    let mut rows = Vec::new();
+    if let Some(exposure) = &exposure {
+        let owner = Owner::Service(key.clone());
+        let backends = Backends::gather(slices_of(vpc, snapshot.slices(key)), None, |_, ip| {
+            reached_at(snapshot, vpc, ip)
+        });
+        exposure.add_vips(service, &backends, &mut plain);
+        rows.extend(exposure.source_ranges(&owner, service));
+        if vpc == key::DEFAULT_VPC {
+            rows.extend(exposure.answers(&owner, &plain));
+        }
+    }
+    let mut plain = balancers(key, service, vpc, "", plain);
+    if exposure.is_some() {
+        for row in &mut plain {
+            row.parents.insert(eip::in_router_group(vpc));
+        }
+    }
+    rows.extend(plain);
     rows.extend(balancers(
         key,
         service,
@@ -63,6 +88,20 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
     rows
 }
 
+/// `Load_Balancer:options`. reject: a VIP without backends refuses instead of staying silent. neighbor_responder: nobody
+/// asks for the address of a VIP by ARP, the router is on the way. ct_flush: a client of a removed backend starts anew at
+/// once.
+fn options() -> BTreeMap<String, String> {
+    let options = [
+        ("reject", "true"),
+        ("neighbor_responder", "none"),
+        ("ct_flush", "true"),
+    ];
+    options
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
 /// One row a protocol; its role is the protocol and `suffix`. With a suffix, the VIPs have variables in them.
 fn balancers(
     key: &ObjectKey,
@@ -77,20 +116,11 @@ fn balancers(
         uuid: vpc::group(vpc),
         column: "load_balancer",
     };
-    // reject: a VIP without backends refuses instead of staying silent. neighbor_responder: nobody asks for the address
-    // of a VIP by ARP, the router is on the way. ct_flush: a client of a removed backend starts anew at once.
-    let mut options = vec![
-        ("reject", "true"),
-        ("neighbor_responder", "none"),
-        ("ct_flush", "true"),
-    ];
+    let mut options = options();
     if !suffix.is_empty() {
-        options.extend([("template", "true"), ("address-family", "ipv4")]);
+        let more = [("template", "true"), ("address-family", "ipv4")];
+        options.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
-    let options: BTreeMap<String, String> = options
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
     // The hash of the source address alone picks the backend. affinity_timeout is no choice: with it the first
     // connection of every client dies (seen on OVN 23.03 and 25.03).
     let fields = by_client_address(service).then_some("ip_src");
@@ -129,17 +159,28 @@ pub(crate) fn load_balancers<'a>(
     if !served(service) {
         return balancers;
     }
-    let by_port = Backends::gather(slices_of(vpc(service), slices), None, reached_at);
+    let slices = slices_of(vpc(service), slices);
+    let by_port = Backends::gather(slices, None, |_, ip| reached_at(ip));
     let internal = addresses(service).filter(|_| !local(service));
     let vips: Vec<Ipv4Addr> = internal.chain(external_addresses(service)).collect();
+    add_vips(service, &vips, &by_port, &mut balancers);
+    balancers
+}
+
+/// Adds these addresses, on every port of the Service.
+fn add_vips(
+    service: &Service,
+    addresses: &[Ipv4Addr],
+    by_port: &Backends<'_>,
+    balancers: &mut LoadBalancers,
+) {
     for (protocol, port) in ports(service) {
         let backends = by_port.text(port);
-        for address in &vips {
+        for address in addresses {
             let of_protocol = balancers.entry(protocol).or_default();
             of_protocol.insert(format!("{address}:{}", port.port), backends.clone());
         }
     }
-    balancers
 }
 
 /// The ports whose protocol OVN balances, each with that protocol's name in ovn-nb(5).

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{ALLOW_PRIORITY, none, policy, row, vpc};
+use crate::desired::attachment::Attachment;
+use crate::desired::{ALLOW_PRIORITY, nat, none, policy, row, vpc};
 use crate::ipam::derived_mac;
 use crate::owner::Owner;
 use crate::row::{Parent, Row};
@@ -22,7 +23,7 @@ pub fn switch(subnet: &str) -> Uuid {
 /// Names of router and switch ports share one space in the Southbound database (`Port_Binding:logical_port`), so that
 /// `<vpc>-<subnet>` and `<subnet>-<vpc>` would collide for a Subnet named as its Vpc. The prefixes hold a character
 /// that no Kubernetes name has.
-pub fn rows(name: &str, network: &Network) -> Vec<Row> {
+pub fn rows(name: &str, network: &Network, attachment: Option<&Attachment>) -> Vec<Row> {
     let owner = Owner::Subnet(name.to_owned());
     let vpc = &network.vpc;
     let router_port = format!("lrp:{vpc}/{name}");
@@ -74,11 +75,23 @@ pub fn rows(name: &str, network: &Network) -> Vec<Row> {
         rows.push(policy(
             &owner,
             "allow",
-            vpc,
+            vpc::router(vpc),
             ALLOW_PRIORITY,
             matches,
             "allow",
             None,
+        ));
+    }
+    if let Some(attachment) = attachment {
+        // On the transit switch the Vpc's tenants appear behind its own address there: theirs may be in several Vpcs.
+        rows.push(nat(
+            &owner,
+            "snat",
+            vpc::router(vpc),
+            "snat",
+            attachment.snat().to_string(),
+            network.cidr.to_string(),
+            false,
         ));
     }
     rows

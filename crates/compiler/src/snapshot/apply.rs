@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::{Subnet, Vpc, key};
 
-use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age};
+use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age, age_of};
 use crate::desired;
 use crate::owner::{ObjectKey, Owner};
 use crate::validate::subnet::{Network, overlaps};
@@ -99,8 +99,12 @@ impl Snapshot {
     fn set_vpc(&mut self, name: String, vpc: Option<Arc<Vpc>>) -> Owners {
         let new = vpc.clone();
         let old = put(&mut self.vpcs, &name, vpc);
+        let age = |vpc: &Option<Arc<Vpc>>| vpc.as_ref().map(|vpc| age_of(&name, &vpc.metadata));
+        let mut owners = self.set_vpc_slot(age(&old), age(&new));
+        if !owners.is_empty() || age(&old) != age(&new) {
+            owners.extend(self.dependents(&Owner::Vpc(name.clone())));
+        }
         let owner = Owner::Vpc(name);
-        let mut owners = Owners::new();
         if old.as_ref().map(|vpc| &vpc.spec) != new.as_ref().map(|vpc| &vpc.spec) {
             owners.extend(self.dependents(&owner));
             owners.extend(self.waiting_vnics());
@@ -245,9 +249,9 @@ impl Snapshot {
             return Owners::new();
         }
         let vpc = |service: &Option<Arc<Service>>| {
-            service
-                .as_deref()
-                .map(|service| desired::service::vpc(service).to_owned())
+            let service = service.as_deref()?;
+            let several = desired::service::several(service);
+            (!several).then(|| desired::service::vpc(service).to_owned())
         };
         let (before, after) = (vpc(&old), vpc(&new));
         let mut owners = Owners::from([Owner::Service(key.clone())]);

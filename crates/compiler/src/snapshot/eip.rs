@@ -1,14 +1,20 @@
 //! EipGateways, Eips, and what the data plane says of chassis: how their changes concern others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::{Eip, EipGateway};
 
-use super::apply::{Owners, put};
-use super::{Age, Snapshot};
+use super::apply::{Owners, insert, put, remove};
+use super::eip_use::{EipUse, Wish};
+use super::{Age, Snapshot, age_of};
+use crate::compile::Rejection;
+use crate::layout::{ALIASES, VPCS};
 use crate::owner::{ObjectKey, Owner};
+use crate::slot::{self, Slots};
+use crate::validate::eip_gateway::{Gateway, judge};
+use crate::validate::subnet::meet;
 
 /// The chassis that holds the chassisredirect ports of an `HA_Chassis_Group`: `Port_Binding:chassis`, ovn-sb(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,28 +34,102 @@ pub struct Chassis {
     pub physical_networks: BTreeSet<String>,
 }
 
-/// Order of EipGateways: by creation time (whole seconds since 1970; 0 if unknown), then by name.
-fn created(name: &str, meta: &ObjectMeta) -> Age {
-    let created = meta.creation_timestamp.as_ref();
-    (created.map_or(0, |t| t.0.as_second()), name.to_owned())
+/// A backend of a Service over several Vpcs: Vpc and address there.
+pub(crate) type Backend = (String, Ipv4Addr);
+
+impl slot::Key for Age {
+    fn text(&self) -> String {
+        self.1.clone()
+    }
+}
+
+impl slot::Key for Backend {
+    fn text(&self) -> String {
+        format!("{} {}", self.0, self.1)
+    }
+}
+
+/// What is known of elastic addresses.
+#[derive(Debug, Clone)]
+pub(super) struct Elastic {
+    pub gateways: BTreeMap<String, Arc<EipGateway>>,
+    /// Each EipGateway's spec, read; or why it is refused.
+    pub verdicts: BTreeMap<String, Result<Gateway, Rejection>>,
+    pub eips: BTreeMap<ObjectKey, Arc<Eip>>,
+    /// Eips by the address that they hold.
+    pub held: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    /// Eips that hold no address, by the one that they ask for.
+    pub asked: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    /// Eips that hold no address.
+    pub waiting: BTreeSet<ObjectKey>,
+    /// The chassis that holds its ports, by `HA_Chassis_Group`.
+    pub active_chassis: BTreeMap<String, String>,
+    /// Physical networks by chassis.
+    pub chassis: BTreeMap<String, BTreeSet<String>>,
+    pub vpc_slots: Slots<Age>,
+    pub aliases: Slots<Backend>,
+    /// The Services that have the backend.
+    pub alias_users: BTreeMap<Backend, BTreeSet<ObjectKey>>,
+    /// What Services with an EIP ask for.
+    pub uses: BTreeMap<ObjectKey, EipUse>,
+    /// Of those: by namespace and wish.
+    pub uses_by_wish: BTreeMap<(String, Wish), BTreeSet<ObjectKey>>,
+    /// Of those: by Vpc.
+    pub uses_of_vpc: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Of those: Services over several Vpcs.
+    pub several: BTreeSet<ObjectKey>,
+}
+
+impl Default for Elastic {
+    fn default() -> Self {
+        Self {
+            gateways: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            eips: BTreeMap::new(),
+            held: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            active_chassis: BTreeMap::new(),
+            chassis: BTreeMap::new(),
+            vpc_slots: Slots::new(VPCS),
+            aliases: Slots::new(ALIASES),
+            alias_users: BTreeMap::new(),
+            uses: BTreeMap::new(),
+            uses_by_wish: BTreeMap::new(),
+            uses_of_vpc: BTreeMap::new(),
+            several: BTreeSet::new(),
+        }
+    }
+}
+
+/// The address that an Eip holds.
+pub(crate) fn held_address(eip: &Eip) -> Option<Ipv4Addr> {
+    eip.status.as_ref()?.address.as_ref()?.parse().ok()
+}
+
+/// The address that an Eip asks for.
+pub(crate) fn asked_address(eip: &Eip) -> Option<Ipv4Addr> {
+    eip.spec.address.as_ref()?.parse().ok()
 }
 
 impl Snapshot {
     /// An EipGateway.
     pub fn eip_gateway(&self, name: &str) -> Option<&Arc<EipGateway>> {
-        self.eip_gateways.get(name)
+        self.elastic.gateways.get(name)
     }
 
     /// All EipGateways by name.
     pub fn eip_gateways(&self) -> impl Iterator<Item = (&str, &Arc<EipGateway>)> {
-        self.eip_gateways.iter().map(|(name, g)| (name.as_str(), g))
+        let all = self.elastic.gateways.iter();
+        all.map(|(name, gateway)| (name.as_str(), gateway))
     }
 
     /// The default EipGateway: the oldest that is marked; if none is, the only one there is.
     pub fn default_eip_gateway(&self) -> Option<&str> {
-        let marked = self.eip_gateways.iter().filter(|(_, g)| g.spec.default);
-        let oldest = marked.min_by_key(|(name, g)| created(name, &g.metadata));
-        let only = || (self.eip_gateways.len() == 1).then(|| self.eip_gateways.first_key_value());
+        let all = &self.elastic.gateways;
+        let marked = all.iter().filter(|(_, gateway)| gateway.spec.default);
+        let oldest = marked.min_by_key(|(name, gateway)| age_of(name, &gateway.metadata));
+        let only = || (all.len() == 1).then(|| all.first_key_value());
         oldest.or_else(|| only()?).map(|(name, _)| name.as_str())
     }
 
@@ -60,19 +140,87 @@ impl Snapshot {
         named.or_else(|| self.default_eip_gateway())
     }
 
+    /// The EipGateway of an Eip: the one that it names, or whose address it holds, or else the default one; it need not
+    /// exist or be accepted.
+    pub fn eip_gateway_of_eip<'a>(&'a self, eip: &'a Eip) -> Option<&'a str> {
+        let recorded = || {
+            let status = eip
+                .status
+                .as_ref()
+                .filter(|status| status.address.is_some());
+            status?.eip_gateway.as_deref()
+        };
+        let named = eip.spec.eip_gateway.as_deref();
+        named
+            .or_else(recorded)
+            .or_else(|| self.default_eip_gateway())
+    }
+
     /// An Eip.
     pub fn eip(&self, key: &ObjectKey) -> Option<&Arc<Eip>> {
-        self.eips.get(key)
+        self.elastic.eips.get(key)
     }
 
     /// All Eips by key.
     pub fn eips(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Eip>)> {
-        self.eips.iter()
+        self.elastic.eips.iter()
     }
 
     /// The chassis that holds the ports of an `HA_Chassis_Group`.
     pub fn claim(&self, group: &str) -> Option<&str> {
-        self.active_chassis.get(group).map(String::as_str)
+        self.elastic.active_chassis.get(group).map(String::as_str)
+    }
+
+    pub(crate) fn gateway(&self, name: &str) -> Option<&Result<Gateway, Rejection>> {
+        self.elastic.verdicts.get(name)
+    }
+
+    /// The physical networks of a chassis; `None` while nothing is known of it.
+    pub(crate) fn physical_networks(&self, chassis: &str) -> Option<&BTreeSet<String>> {
+        self.elastic.chassis.get(chassis)
+    }
+
+    /// The Eips that hold an address of an EipGateway.
+    pub(crate) fn eips_held_of(
+        &self,
+        gateway: &str,
+    ) -> impl Iterator<Item = (Ipv4Addr, &ObjectKey)> {
+        let of = move |eip: &&Arc<Eip>| self.eip_gateway_of_eip(eip) == Some(gateway);
+        let all = self.elastic.eips.iter().filter(move |(_, eip)| of(eip));
+        all.filter_map(|(key, eip)| Some((held_address(eip)?, key)))
+    }
+
+    /// The Eips that hold an address.
+    pub(crate) fn eips_holding(&self, ip: Ipv4Addr) -> impl Iterator<Item = &ObjectKey> {
+        self.elastic.held.get(&ip).into_iter().flatten()
+    }
+
+    /// The Eips that hold no address and ask for this one.
+    pub(crate) fn eips_asking(&self, ip: Ipv4Addr) -> impl Iterator<Item = &ObjectKey> {
+        self.elastic.asked.get(&ip).into_iter().flatten()
+    }
+
+    /// The slot of a Vpc, from which its addresses on shared switches follow.
+    pub(crate) fn vpc_slot(&self, vpc: &str) -> Option<u32> {
+        let object = self.vpcs.get(vpc)?;
+        self.elastic.vpc_slots.get(&age_of(vpc, &object.metadata))
+    }
+
+    /// Gives a Vpc its slot, or takes it away; names the others that move by it.
+    pub(super) fn set_vpc_slot(&mut self, old: Option<Age>, new: Option<Age>) -> Owners {
+        if old == new {
+            return Owners::new();
+        }
+        let slots = &mut self.elastic.vpc_slots;
+        let mut moved = old.map_or_else(Vec::new, |old| slots.remove(&old));
+        moved.extend(new.map_or_else(Vec::new, |new| slots.insert(new)));
+        let mut owners = Owners::new();
+        for (_, vpc) in moved {
+            let owner = Owner::Vpc(vpc);
+            owners.extend(self.dependents(&owner));
+            owners.insert(owner);
+        }
+        owners
     }
 
     pub(super) fn set_eip_gateway(
@@ -80,22 +228,186 @@ impl Snapshot {
         name: String,
         gateway: Option<Arc<EipGateway>>,
     ) -> Owners {
-        put(&mut self.eip_gateways, &name, gateway);
-        Owners::from([Owner::EipGateway(name)])
+        let same = match (self.elastic.gateways.get(&name), &gateway) {
+            (Some(old), Some(new)) => {
+                old.spec == new.spec && age_of(&name, &old.metadata) == age_of(&name, &new.metadata)
+            }
+            _ => false,
+        };
+        // Who is the default one may change, and with it whose everybody is.
+        let before = if same {
+            Owners::new()
+        } else {
+            self.all_of_gateways()
+        };
+        let ranges = |all: &Self| {
+            let gateway = all.elastic.gateways.get(&name)?;
+            Gateway::read(&all.settings, &name, gateway).ok()
+        };
+        let mut changed: Vec<_> = ranges(self).into_iter().collect();
+        put(&mut self.elastic.gateways, &name, gateway);
+        changed.extend(ranges(self));
+        let mut owners = Owners::from([Owner::EipGateway(name)]);
+        if same {
+            return owners;
+        }
+        owners.extend(before);
+        owners.extend(self.rejudge());
+        owners.extend(self.all_of_gateways());
+        let concerns_subnets = self.networks.values().flatten().any(|network| {
+            changed
+                .iter()
+                .any(|gateway| meet(&gateway.cidr, &network.cidr))
+        });
+        if concerns_subnets {
+            owners.extend(self.recheck(ycloud_api::key::DEFAULT_VPC));
+        }
+        owners
+    }
+
+    /// All EipGateways and what hangs on them.
+    fn all_of_gateways(&self) -> Owners {
+        let names: Vec<_> = self.elastic.gateways.keys().cloned().collect();
+        let mut owners = self.waiting_eips();
+        for owner in names.into_iter().map(Owner::EipGateway) {
+            owners.extend(self.dependents(&owner));
+            owners.insert(owner);
+        }
+        owners
+    }
+
+    /// Eips that cannot go on until something changes, and who waits for them.
+    fn waiting_eips(&self) -> Owners {
+        let waiting = self.elastic.waiting.iter();
+        waiting.flat_map(|eip| self.around_eip(eip)).collect()
+    }
+
+    /// Works out anew which EipGateways are accepted, and names those whose verdict changed, with all that hangs on
+    /// them.
+    pub(super) fn rejudge(&mut self) -> Owners {
+        let gateways = self.elastic.gateways.iter();
+        let verdicts: BTreeMap<_, _> = gateways
+            .map(|(name, object)| (name.clone(), judge(self, name, object)))
+            .collect();
+        let mut owners = Owners::new();
+        for (name, verdict) in &verdicts {
+            if self.elastic.verdicts.get(name) != Some(verdict) {
+                let owner = Owner::EipGateway(name.clone());
+                owners.extend(self.dependents(&owner));
+                owners.insert(owner);
+            }
+        }
+        if !owners.is_empty() {
+            owners.extend(self.waiting_eips());
+        }
+        self.elastic.verdicts = verdicts;
+        owners
+    }
+
+    /// Whether this Eip is what the API server had before an allocation that the snapshot knows of.
+    fn is_eip_echo(&self, key: &ObjectKey, new: &Eip) -> bool {
+        let Some(old) = self.elastic.eips.get(key) else {
+            return false;
+        };
+        let version = |eip: &Eip| eip.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+        match (version(old), version(new)) {
+            (Some(before), Some(after)) if old.metadata.uid == new.metadata.uid => {
+                let loses_address = held_address(old).is_some() && held_address(new).is_none();
+                after < before || (after == before && loses_address)
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn set_eip(&mut self, key: ObjectKey, eip: Option<Arc<Eip>>) -> Owners {
-        put(&mut self.eips, &key, eip);
-        Owners::from([Owner::Eip(key)])
+        if eip.as_ref().is_some_and(|eip| self.is_eip_echo(&key, eip)) {
+            return Owners::new();
+        }
+        let owner = Owner::Eip(key.clone());
+        let new = eip.clone();
+        let matters = |eip: &Option<Arc<Eip>>| {
+            let eip = eip.as_ref()?;
+            let gateway = self.eip_gateway_of_eip(eip).map(str::to_owned);
+            Some((
+                eip.spec.clone(),
+                held_address(eip),
+                gateway,
+                age_of("", &eip.metadata),
+            ))
+        };
+        let old = self.elastic.eips.get(&key).cloned();
+        let (before, after) = (matters(&old), matters(&new));
+        if before == after {
+            put(&mut self.elastic.eips, &key, eip);
+            return Owners::from([owner]);
+        }
+        let mut owners = self.around_eip(&key);
+        if let Some(old) = &old {
+            owners.extend(self.unindex_eip(&key, old));
+        }
+        put(&mut self.elastic.eips, &key, eip);
+        if let Some(new) = &new {
+            owners.extend(self.index_eip(&key, new));
+        }
+        owners.extend(self.around_eip(&key));
+        owners.insert(owner);
+        for (_, held, gateway, _) in before.iter().chain(&after) {
+            let Some(gateway) = gateway else { continue };
+            let fits = match (self.elastic.verdicts.get(gateway), held) {
+                (Some(Ok(gateway)), Some(ip)) => gateway.reserved(*ip).is_none(),
+                (Some(Ok(_)), None) => true,
+                (Some(Err(_)), _) => false,
+                (None, _) => continue,
+            };
+            if !fits {
+                owners.extend(self.rejudge());
+            }
+            owners.insert(Owner::EipGateway(gateway.clone()));
+        }
+        owners
+    }
+
+    /// Takes an Eip out of the indexes; returns those who may profit from it.
+    fn unindex_eip(&mut self, key: &ObjectKey, eip: &Eip) -> Owners {
+        self.elastic.waiting.remove(key);
+        let (held, asked) = (held_address(eip), asked_address(eip));
+        let Some(ip) = held.or(asked) else {
+            return Owners::new();
+        };
+        match held {
+            Some(_) => remove(&mut self.elastic.held, &ip, key),
+            None => remove(&mut self.elastic.asked, &ip, key),
+        }
+        let mut owners = self.waiting_eips();
+        for rival in self.eips_holding(ip) {
+            owners.extend(self.around_eip(rival));
+        }
+        owners
+    }
+
+    /// Puts an Eip into the indexes; returns those who hold or ask for the same address.
+    fn index_eip(&mut self, key: &ObjectKey, eip: &Eip) -> Owners {
+        let (held, asked) = (held_address(eip), asked_address(eip));
+        if held.is_none() {
+            self.elastic.waiting.insert(key.clone());
+        }
+        let Some(ip) = held.or(asked) else {
+            return Owners::new();
+        };
+        match held {
+            Some(_) => insert(&mut self.elastic.held, &ip, key.clone()),
+            None => insert(&mut self.elastic.asked, &ip, key.clone()),
+        }
+        let rivals = self.eips_holding(ip).chain(self.eips_asking(ip));
+        rivals.flat_map(|rival| self.around_eip(rival)).collect()
     }
 
     pub(super) fn set_claim(&mut self, group: String, chassis: Option<String>) -> Owners {
         let new = chassis.clone();
-        if put(&mut self.active_chassis, &group, chassis) == new {
+        if put(&mut self.elastic.active_chassis, &group, chassis) == new {
             return Owners::new();
         }
-        let all = self.eip_gateways.keys().cloned();
-        all.map(Owner::EipGateway).collect()
+        self.gateway_owners().collect()
     }
 
     pub(super) fn set_chassis(
@@ -104,10 +416,13 @@ impl Snapshot {
         networks: Option<BTreeSet<String>>,
     ) -> Owners {
         let new = networks.clone();
-        if put(&mut self.chassis, &name, networks) == new {
+        if put(&mut self.elastic.chassis, &name, networks) == new {
             return Owners::new();
         }
-        let all = self.eip_gateways.keys().cloned();
-        all.map(Owner::EipGateway).collect()
+        self.gateway_owners().collect()
+    }
+
+    pub(super) fn gateway_owners(&self) -> impl Iterator<Item = Owner> {
+        self.elastic.gateways.keys().cloned().map(Owner::EipGateway)
     }
 }

@@ -85,6 +85,8 @@ pub struct NodeFacts {
     pub addresses: Vec<Ipv4Addr>,
     /// Condition Ready is True: it counts as living.
     pub ready: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl NodeFacts {
@@ -99,6 +101,7 @@ impl NodeFacts {
         let conditions = status.and_then(|status| status.conditions.as_ref());
         Self {
             uid: node.metadata.uid.clone().unwrap_or_default(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
             addresses: internal.filter_map(|a| a.address.parse().ok()).collect(),
             ready: conditions
                 .into_iter()

@@ -1,19 +1,23 @@
 //! Services: whether their Vpc is there and permits them.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Service;
 use ycloud_api::condition::reason;
 use ycloud_api::key;
 
 use crate::compile::Rejection;
 use crate::desired;
+use crate::eip::allocate_eip;
 use crate::owner::ObjectKey;
-use crate::snapshot::Snapshot;
-use crate::validate::permits;
+use crate::snapshot::{Snapshot, Wish, held_address};
+use crate::validate::eip::binding;
+use crate::validate::{eip_gateway, permits};
 
 /// The Vpc of a Service.
 ///
 /// # Errors
-/// No such Vpc, or one that does not permit the Service's namespace. A Service that ycloud does not serve is never
+/// No such Vpc, or one that does not permit the Service's namespace; or several Vpcs without an EIP. A Service that ycloud does not serve is never
 /// refused.
 pub fn check<'a>(
     snapshot: &Snapshot,
@@ -24,12 +28,47 @@ pub fn check<'a>(
     if !desired::service::served(service) {
         return Ok(vpc);
     }
-    let annotation = key::VPC;
+    if desired::service::several(service) {
+        return several(snapshot, key, service).map(|()| vpc);
+    }
+    permitted(snapshot, key, vpc, &format!("annotation {}", key::VPC))?;
+    Ok(vpc)
+}
+
+/// A Service over several Vpcs needs an EIP, and every Vpc of its EndpointSlices.
+fn several(snapshot: &Snapshot, key: &ObjectKey, service: &Service) -> Result<(), Rejection> {
+    if !desired::service::takes_eip(service) {
+        return Err(Rejection::new(
+            reason::INVALID,
+            format!(
+                "Service {key}: annotation {} multiVpc needs spec.type LoadBalancer and spec.loadBalancerClass {}; it is \
+                 reached from outside only",
+                key::SCOPE,
+                key::LOAD_BALANCER_CLASS
+            ),
+        ));
+    }
+    let vpcs = snapshot.slices(key).map(|slice| {
+        let vpc = slice.vpc.as_deref();
+        vpc.unwrap_or(key::DEFAULT_VPC)
+    });
+    let vpcs: BTreeSet<&str> = vpcs.collect();
+    let source = format!("label {} of its EndpointSlices", key::VPC);
+    vpcs.into_iter()
+        .try_for_each(|vpc| permitted(snapshot, key, vpc, &source))
+}
+
+fn permitted(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    vpc: &str,
+    source: &str,
+) -> Result<(), Rejection> {
     let Some(object) = snapshot.vpc(vpc) else {
         return Err(Rejection::new(
             reason::NOT_FOUND,
             format!(
-                "Service {key}: Vpc {vpc} (annotation {annotation}) does not exist; create it or name another one"
+                "Service {key}: Vpc {vpc} ({source}) does not exist; create it or name another one"
             ),
         ));
     };
@@ -37,11 +76,53 @@ pub fn check<'a>(
         return Err(Rejection::new(
             reason::NOT_PERMITTED,
             format!(
-                "Service {key}: Vpc {vpc} (annotation {annotation}) does not permit namespace {}; \
+                "Service {key}: Vpc {vpc} ({source}) does not permit namespace {}; \
                  name another Vpc, or add the namespace to spec.allowedNamespaces of Vpc {vpc}",
                 key.namespace
             ),
         ));
     }
-    Ok(vpc)
+    Ok(())
+}
+
+/// What keeps an accepted Service that takes an EIP from being reached by it. Its cluster address works all the same.
+pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejection> {
+    let used = snapshot.eip_use(key)?;
+    let no =
+        |reason, message: String| Some(Rejection::new(reason, format!("Service {key}: {message}")));
+    let Some(eip) = snapshot.eip_of_service(key) else {
+        return match &used.wish {
+            Wish::Name(name) if *name != key.name => no(
+                reason::NOT_FOUND,
+                format!(
+                    "Eip {}/{name} (annotation {}) does not exist; create it, or leave the annotation out to have one made",
+                    key.namespace,
+                    key::EIP
+                ),
+            ),
+            Wish::Address(ip) if snapshot.eip(key).is_some() => no(
+                reason::CONFLICT,
+                format!(
+                    "annotation {} asks for {ip}, and Eip {key} exists with another address; name an Eip that has it, or \
+                     delete that one",
+                    key::EIP
+                ),
+            ),
+            _ => no(reason::PENDING, format!("Eip {key} is not made yet")),
+        };
+    };
+    if let Some(rejection) = binding(snapshot, &eip).refused.remove(key) {
+        return Some(rejection);
+    }
+    let object = snapshot.eip(&eip)?;
+    match allocate_eip(snapshot, object) {
+        Err(rejection) => return no(rejection.reason, rejection.message),
+        Ok(_) if held_address(object).is_none() => {
+            return no(reason::PENDING, format!("Eip {eip} has no address yet"));
+        }
+        Ok(_) => {}
+    }
+    let gateway = snapshot.eip_gateway_of_eip(object)?;
+    let gateway = eip_gateway::hindrance(snapshot, gateway, snapshot.eip_gateway(gateway)?)?;
+    no(gateway.reason, gateway.message)
 }

@@ -9,7 +9,8 @@ use ycloud_api::condition::reason;
 use ycloud_api::{Subnet, key};
 
 use crate::compile::Rejection;
-use crate::snapshot::{Settings, Snapshot, age};
+use crate::snapshot::{Age, Settings, Snapshot, age, age_of};
+use crate::validate::eip_gateway::Gateway;
 
 /// A Subnet's spec, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,8 @@ impl Network {
     }
 }
 
-fn usable(cidr: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
+/// The first and the last address between network and broadcast address.
+pub(crate) fn usable(cidr: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
     (
         Ipv4Addr::from_bits(cidr.network().to_bits() + 1),
         Ipv4Addr::from_bits(cidr.broadcast().to_bits() - 1),
@@ -125,7 +127,7 @@ fn single(ip: Ipv4Addr) -> Ipv4Range {
 }
 
 /// Sorts, joins ranges that touch, and cuts off what lies outside `first..=last`.
-fn merge(mut ranges: Vec<Ipv4Range>, first: Ipv4Addr, last: Ipv4Addr) -> Vec<Ipv4Range> {
+pub(crate) fn merge(mut ranges: Vec<Ipv4Range>, first: Ipv4Addr, last: Ipv4Addr) -> Vec<Ipv4Range> {
     ranges.sort();
     let mut merged: Vec<Ipv4Range> = Vec::new();
     for range in ranges {
@@ -221,10 +223,11 @@ pub(crate) fn overlaps(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Rejec
         .filter_map(|name| Some(age(name, snapshot.subnet(name)?)))
         .collect();
     let foreign = default_ranges(snapshot, vpc);
+    let gateways = gateway_ranges(snapshot);
     let used = used_ranges(snapshot, vpc);
     let mut taken: Vec<(Ipv4Net, String)> = Vec::new();
     let mut refused = BTreeMap::new();
-    for (_, name) in subnets {
+    for (created, name) in subnets {
         let Some(Ok(network)) = snapshot.network(&name) else {
             continue;
         };
@@ -238,7 +241,13 @@ pub(crate) fn overlaps(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Rejec
             (None, Some((range, user))) => Some(format!(
                 "{range}, where VNics of Subnet {user} hold addresses"
             )),
-            (None, None) => system_overlap(snapshot, &name, network),
+            (None, None) => {
+                let age = (created, name.clone());
+                let older = gateways.iter().filter(|(of, ..)| *of < age);
+                let mut older = older.filter(|(_, range, _)| meet(range, &network.cidr));
+                let gateway = older.next().map(|(.., with)| with.clone());
+                gateway.or_else(|| system_overlap(snapshot, &name, network))
+            }
         };
         match with {
             Some(with) => {
@@ -278,6 +287,16 @@ fn default_ranges(snapshot: &Snapshot, vpc: &str) -> Vec<(Ipv4Net, String)> {
             ),
         )),
         _ => None,
+    });
+    ranges.collect()
+}
+
+/// The ranges of all EipGateways that are readable, and since when: an older one keeps a Subnet away.
+fn gateway_ranges(snapshot: &Snapshot) -> Vec<(Age, Ipv4Net, String)> {
+    let ranges = snapshot.eip_gateways().filter_map(|(name, object)| {
+        let gateway = Gateway::read(snapshot.settings(), name, object).ok()?;
+        let with = format!("EipGateway {name} ({})", gateway.cidr);
+        Some((age_of(name, &object.metadata), gateway.cidr, with))
     });
     ranges.collect()
 }

@@ -44,6 +44,8 @@ fn object(value: Value) -> Object {
         "Pod" => Object::Pod(from(value)),
         "Service" => Object::Service(from(value)),
         "EndpointSlice" => Object::EndpointSlice(from(value)),
+        "EipGateway" => Object::EipGateway(from(value)),
+        "Eip" => Object::Eip(from(value)),
         "ServiceCIDR" => Object::ServiceCidr(from(value)),
         other => panic!("a case has no objects of kind {other:?}"),
     }

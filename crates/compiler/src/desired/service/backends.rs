@@ -24,7 +24,7 @@ impl<'a> Backends<'a> {
     pub(super) fn gather(
         slices: impl Iterator<Item = &'a Slice>,
         node: Option<&str>,
-        reached_at: impl Fn(Ipv4Addr) -> Ipv4Addr,
+        reached_at: impl Fn(&Slice, Ipv4Addr) -> Ipv4Addr,
     ) -> Self {
         let mut backends = Self::default();
         for slice in slices {
@@ -39,7 +39,7 @@ impl<'a> Backends<'a> {
                     } else {
                         &mut candidates.draining
                     };
-                    of.insert((reached_at(endpoint.ip), port.port));
+                    of.insert((reached_at(slice, endpoint.ip), port.port));
                 }
             }
         }

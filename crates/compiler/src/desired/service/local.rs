@@ -62,7 +62,7 @@ pub(crate) fn variables(snapshot: &Snapshot, node: &str) -> BTreeMap<String, Str
             continue;
         }
         let vpc = vpc(service);
-        let at = |ip| reached_at(snapshot, vpc, ip);
+        let at = |_: &Slice, ip| reached_at(snapshot, vpc, ip);
         let here = Backends::gather(slices_of(vpc, snapshot.slices(key)), Some(node), at);
         for (protocol, port) in ports(service) {
             let variable = Variable::of(key, protocol, port);
@@ -93,7 +93,7 @@ pub(crate) fn backends_by_node<'a>(
         .filter_map(|endpoint| endpoint.node.as_deref())
         .collect();
     for node in nodes {
-        let here = Backends::gather(slices.clone(), Some(node), |ip| ip);
+        let here = Backends::gather(slices.clone(), Some(node), |_, ip| ip);
         for (protocol, port) in ports(service) {
             let of_port = all.entry((protocol, port.port)).or_default();
             of_port.insert(node.to_owned(), here.text(port));

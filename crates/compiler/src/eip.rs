@@ -1,0 +1,226 @@
+//! Which Eips must exist, which addresses they get, and who uses them. Pure: an Eip is the only record of its address
+//! (`status.address`).
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use ycloud_api::condition::reason;
+use ycloud_api::subnet::Addresses;
+use ycloud_api::{Eip, EipSpec, key};
+
+use crate::compile::Rejection;
+use crate::desired::eip_gateway::{order, service_order};
+use crate::owner::{ObjectKey, Owner};
+use crate::snapshot::{Snapshot, Wish, asked_address, held_address};
+use crate::validate::eip::{Binding, binding, check, free, gateway};
+use crate::validate::eip_gateway;
+
+/// An address for an Eip, to be written into its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EipAllocation {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The EipGateway that it is of.
+    pub eip_gateway: String,
+}
+
+/// An address for an Eip that has none: `spec.address` if it names one, else the first free one of its EipGateway. Of an
+/// Eip that has one already: that one.
+///
+/// The snapshot must be told of the result (by applying the Eip with its status) before the next call.
+///
+/// # Errors
+/// No such EipGateway, or one that is refused; address taken, outside, or none left.
+pub fn allocate_eip(snapshot: &Snapshot, eip: &Eip) -> Result<EipAllocation, Rejection> {
+    let key = ObjectKey::new(
+        eip.metadata.namespace.clone().unwrap_or_default(),
+        eip.metadata.name.clone().unwrap_or_default(),
+    );
+    let (name, gateway) = gateway(snapshot, &key, eip)?;
+    let address = match (check(snapshot, &key, eip)?, &eip.spec.address) {
+        (Some(held), _) => held,
+        (None, Some(text)) => {
+            let ip = asked_address(eip).ok_or_else(|| {
+                Rejection::new(
+                    reason::INVALID,
+                    format!("Eip {key}: spec.address {text:?} is no IPv4 address"),
+                )
+            })?;
+            free(snapshot, &key, ip, name, gateway)?;
+            ip
+        }
+        (None, None) => {
+            let taken = |ip| {
+                let others = snapshot.eips_holding(ip).chain(snapshot.eips_asking(ip));
+                gateway.reserved(ip).is_some() || others.count() > 0
+            };
+            let found = gateway.free_from(gateway.cidr.network(), taken);
+            found.ok_or_else(|| {
+                Rejection::new(
+                    reason::EXHAUSTED,
+                    format!(
+                        "Eip {key}: EipGateway {name} ({}) has no free address: all {} are in use; delete Eips, widen \
+                         its spec.cidr, or name another EipGateway",
+                        gateway.cidr,
+                        gateway.size()
+                    ),
+                )
+            })?
+        }
+    };
+    Ok(EipAllocation {
+        address,
+        eip_gateway: name.to_owned(),
+    })
+}
+
+/// The Eip that must be made for a Service that takes one and for which there is none: of the Service's name, with the
+/// address that it asks for. `None`: it has one, takes none, or names one that somebody else must make.
+pub fn wanted_eip(snapshot: &Snapshot, service: &ObjectKey) -> Option<Eip> {
+    let used = snapshot.eip_use(service)?;
+    let object = snapshot.service(service)?;
+    let own = ObjectKey::new(service.namespace.clone(), service.name.clone());
+    if snapshot.eip_of_service(service).is_some()
+        || snapshot.eip(&own).is_some()
+        || object.metadata.deletion_timestamp.is_some()
+    {
+        return None;
+    }
+    let address = match &used.wish {
+        Wish::Name(name) if *name != service.name => return None,
+        Wish::Name(_) => None,
+        Wish::Address(ip) => Some(ip.to_string()),
+    };
+    let annotations = object.metadata.annotations.as_ref();
+    let named = annotations
+        .and_then(|all| all.get(key::EIP_GATEWAY))
+        .cloned();
+    let of_vpc = || {
+        used.vpcs
+            .first()
+            .and_then(|vpc| snapshot.eip_gateway_of(vpc))
+    };
+    Some(Eip {
+        metadata: ObjectMeta {
+            namespace: Some(service.namespace.clone()),
+            name: Some(service.name.clone()),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Service".to_owned(),
+                name: service.name.clone(),
+                uid: object.metadata.uid.clone().unwrap_or_default(),
+                ..OwnerReference::default()
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: EipSpec {
+            eip_gateway: named.or_else(|| of_vpc().map(str::to_owned)),
+            address,
+        },
+        status: None,
+    })
+}
+
+/// The address at which a Service is reached from outside; `None` while it has none or is refused.
+pub fn eip_address(snapshot: &Snapshot, service: &ObjectKey) -> Option<Ipv4Addr> {
+    let eip = snapshot.eip_of_service(service)?;
+    let (address, binding) = bound(snapshot, &eip)?;
+    binding.services.contains(service).then_some(address)
+}
+
+/// The address of an Eip and who has it; `None` while it has no address or is refused. One that is refused and keeps its
+/// rows counts as bound.
+pub fn bound(snapshot: &Snapshot, eip: &ObjectKey) -> Option<(Ipv4Addr, Binding)> {
+    let object = snapshot.eip(eip)?;
+    let address = match check(snapshot, eip, object) {
+        Ok(address) => address,
+        Err(rejection) if rejection.keep => held_address(object),
+        Err(_) => None,
+    };
+    Some((address?, binding(snapshot, eip)))
+}
+
+/// Who an Eip serves, with or without an address.
+pub fn eip_binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
+    binding(snapshot, eip)
+}
+
+/// The address counts of an EipGateway; all zero if there is no such one or it is refused.
+pub fn eip_usage(snapshot: &Snapshot, name: &str) -> Addresses {
+    let Ok(gateway) = eip_gateway::check(snapshot, name) else {
+        return Addresses::default();
+    };
+    let held: BTreeSet<_> = snapshot.eips_held_of(name).map(|(ip, _)| ip).collect();
+    let (total, used) = (gateway.size(), held.len() as i64);
+    Addresses {
+        total,
+        used,
+        free: (total - used).max(0),
+    }
+}
+
+/// The own address of an EipGateway, with the prefix length of its link; `None` if it is refused.
+pub fn eip_gateway_address(snapshot: &Snapshot, name: &str) -> Option<String> {
+    let gateway = eip_gateway::check(snapshot, name).ok()?;
+    Some(gateway.address.to_string())
+}
+
+/// Names of the nodes that can carry an EipGateway, sorted; empty if there is no such one.
+pub fn eligible_nodes(snapshot: &Snapshot, name: &str) -> Vec<String> {
+    let object = snapshot.eip_gateway(name);
+    let nodes = object.map(|object| eip_gateway::eligible_nodes(snapshot, object));
+    nodes.into_iter().flatten().map(str::to_owned).collect()
+}
+
+/// The node that carries an EipGateway: the one that holds its ports, else the one that is to. `None`: no node can.
+pub fn active_node(snapshot: &Snapshot, name: &str) -> Option<String> {
+    let object = snapshot.eip_gateway(name)?;
+    let first = order(snapshot, name, object).first().copied();
+    first.map(str::to_owned)
+}
+
+/// The nodes that carry the service gateways of an EipGateway, by number from 1.
+pub fn service_gateways(snapshot: &Snapshot, name: &str) -> Vec<(u32, Option<String>)> {
+    let Some(object) = snapshot.eip_gateway(name) else {
+        return Vec::new();
+    };
+    let orders = service_order(snapshot, name, object).into_iter();
+    orders
+        .map(|(k, nodes)| (k, nodes.first().map(|node| (*node).to_owned())))
+        .collect()
+}
+
+/// Who uses an EipGateway (Eips that hold an address of it, Vpcs that name it) or an Eip (Services, unless it was made
+/// for one), as `<Kind> <name>`, sorted. Empty for other owners.
+pub(crate) fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
+    match owner {
+        Owner::EipGateway(name) => {
+            let eips = snapshot.eips_held_of(name);
+            let eips = eips.map(|(ip, eip)| format!("Eip {eip} ({ip})"));
+            let names = |vpc: &&str| {
+                let object = snapshot.vpc(vpc);
+                object.is_some_and(|object| object.spec.eip_gateway.as_ref() == Some(name))
+            };
+            let vpcs = snapshot.vpc_names().filter(names);
+            eips.chain(vpcs.map(|vpc| format!("Vpc {vpc}"))).collect()
+        }
+        Owner::Eip(key) => {
+            let references = snapshot
+                .eip(key)
+                .and_then(|eip| eip.metadata.owner_references.as_ref());
+            if references
+                .into_iter()
+                .flatten()
+                .any(|r| r.kind == "Service")
+            {
+                return Vec::new();
+            }
+            let services = binding(snapshot, key).services.into_iter();
+            services
+                .map(|service| format!("Service {service}"))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}

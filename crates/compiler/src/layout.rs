@@ -1,0 +1,145 @@
+//! What of the system range is for what. Every address here follows from a slot or a number: none is recorded.
+//!
+//! | range of 100.64.0.0/10 | |
+//! |---|---|
+//! | 100.64.0.0/16 | join switch, see [`Settings::join_cidr`] |
+//! | 100.69.0.0/24 | alias link of each Vpc: its router .1, alias router k .10 + k |
+//! | 100.72.0.0/13 | transit switch of each EipGateway; in the upper half the addresses behind which Vpcs' tenants appear |
+//! | 100.80.0.0/14 | switch between service gateway k of an EipGateway and the alias routers |
+//! | 100.96.0.0/11 | aliases: one of each backend of a Service over several Vpcs |
+//!
+//! Each EipGateway has switches of its own, and each Vpc an alias link of its own, so these may use the same ranges.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::snapshot::Settings;
+
+/// Room for Vpcs: slots `0..VPCS`.
+pub const VPCS: u32 = 1 << 17;
+/// Room for aliases: slots `0..ALIASES`.
+pub const ALIASES: u32 = (1 << 21) - 2;
+
+/// The system range, large enough to be divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    base: u32,
+}
+
+impl Settings {
+    /// How the system range is divided; `None` if it is smaller than a /10.
+    pub fn layout(&self) -> Option<Layout> {
+        let base = self.system_cidr.network().to_bits();
+        (self.system_cidr.prefix_len() <= 10).then_some(Layout { base })
+    }
+}
+
+impl Layout {
+    fn at(self, second: u32, rest: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.base + ((second - 64) << 16) + rest)
+    }
+
+    fn range(self, second: u32, length: u8) -> Ipv4Net {
+        Ipv4Net::new_assert(self.at(second, 0), length)
+    }
+
+    /// The Vpc's router on its alias link.
+    pub fn alias_link(self) -> Ipv4Addr {
+        self.at(69, 1)
+    }
+
+    /// Alias router `k` on the Vpc's alias link.
+    pub fn alias_link_router(self, k: u32) -> Ipv4Addr {
+        self.at(69, 10 + k)
+    }
+
+    /// The EipGateway on its transit switch.
+    pub fn transit_gateway(self) -> Ipv4Addr {
+        self.at(72, 1)
+    }
+
+    /// Service gateway `k` on the transit switch.
+    pub fn transit_service_gateway(self, k: u32) -> Ipv4Addr {
+        self.at(72, (1 << 8) + k)
+    }
+
+    /// The Vpc of this slot on the transit switch.
+    pub fn transit_vpc(self, slot: u32) -> Ipv4Addr {
+        self.at(72, (2 << 8) + slot)
+    }
+
+    /// Behind which address the tenants of the Vpc of this slot appear on the transit switch.
+    pub fn snat(self, slot: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.transit_vpc(slot).to_bits() + (1 << 18))
+    }
+
+    /// All addresses of [`Self::snat`].
+    pub fn snat_range(self) -> Ipv4Net {
+        self.range(76, 14)
+    }
+
+    /// Service gateway `k` towards the alias routers.
+    pub fn service_gateway(self, k: u32) -> Ipv4Addr {
+        self.at(80, k)
+    }
+
+    /// The alias router of the Vpc of this slot towards its service gateway.
+    pub fn alias_router(self, slot: u32) -> Ipv4Addr {
+        self.at(80, (2 << 8) + slot)
+    }
+
+    /// Behind which address clients appear whom service gateway `k` serves. No interface has it, nothing answers on it.
+    pub fn force_snat(self, k: u32) -> Ipv4Addr {
+        self.at(83, (255 << 8) + k)
+    }
+
+    /// All addresses of [`Self::force_snat`].
+    pub fn force_snat_range(self) -> Ipv4Net {
+        Ipv4Net::new_assert(self.force_snat(0), 24)
+    }
+
+    /// The alias of this slot.
+    pub fn alias(self, slot: u32) -> Ipv4Addr {
+        self.at(96, 1 + slot)
+    }
+}
+
+/// Prefix length of the alias links.
+pub const ALIAS_LINK_LENGTH: u8 = 24;
+/// Prefix length of the transit switches.
+pub const TRANSIT_LENGTH: u8 = 13;
+/// Prefix length of the switches between service gateways and alias routers.
+pub const SERVICE_LENGTH: u8 = 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_stay_in_their_ranges() {
+        let layout = Settings::default().layout().unwrap();
+        let text = |ip: Ipv4Addr| ip.to_string();
+        assert_eq!(text(layout.alias_link_router(8)), "100.69.0.18");
+        assert_eq!(text(layout.transit_gateway()), "100.72.0.1");
+        assert_eq!(text(layout.transit_service_gateway(2)), "100.72.1.2");
+        assert_eq!(text(layout.transit_vpc(0)), "100.72.2.0");
+        assert!(layout.transit_vpc(VPCS - 1) < layout.snat_range().network());
+        assert_eq!(text(layout.snat(0)), "100.76.2.0");
+        assert!(layout.snat_range().contains(&layout.snat(VPCS - 1)));
+        assert_eq!(text(layout.service_gateway(1)), "100.80.0.1");
+        assert!(layout.alias_router(VPCS - 1) < layout.force_snat(1));
+        assert_eq!(text(layout.force_snat(8)), "100.83.255.8");
+        assert_eq!(text(layout.alias(0)), "100.96.0.1");
+        assert_eq!(text(layout.alias(ALIASES - 1)), "100.127.255.254");
+    }
+
+    #[test]
+    fn a_small_system_range_is_not_divided() {
+        let settings = Settings {
+            system_cidr: Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 11),
+            ..Settings::default()
+        };
+        assert_eq!(settings.layout(), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! Eips: whose address it is, and which of the Services that name one may have it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ycloud_api::Eip;
+use ycloud_api::condition::reason;
+
+use crate::compile::Rejection;
+use crate::owner::ObjectKey;
+use crate::snapshot::{EipUse, Snapshot, asked_address, held_address};
+use crate::validate::eip_gateway::{self, Gateway};
+use crate::validate::service;
+
+/// The EipGateway that an Eip is of, and its name.
+///
+/// # Errors
+/// There is none, or it is refused; with `keep` where the EipGateway keeps its rows.
+pub fn gateway<'a>(
+    snapshot: &'a Snapshot,
+    key: &ObjectKey,
+    eip: &'a Eip,
+) -> Result<(&'a str, &'a Gateway), Rejection> {
+    let Some(name) = snapshot.eip_gateway_of_eip(eip) else {
+        return Err(Rejection::new(
+            reason::NOT_FOUND,
+            format!(
+                "Eip {key}: there is no default EipGateway; set spec.eipGateway, or spec.default of one EipGateway"
+            ),
+        ));
+    };
+    match eip_gateway::check(snapshot, name) {
+        Ok(gateway) => Ok((name, gateway)),
+        Err(rejection) => Err(Rejection {
+            message: format!("Eip {key}: spec.eipGateway: {}", rejection.message),
+            ..rejection
+        }),
+    }
+}
+
+/// The address of an Eip; `None` while it has none.
+///
+/// # Errors
+/// Its EipGateway is missing or refused, or the address is not of it, or somebody else's.
+pub fn check(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    eip: &Eip,
+) -> Result<Option<Ipv4Addr>, Rejection> {
+    let (name, gateway) = gateway(snapshot, key, eip)?;
+    let held = eip
+        .status
+        .as_ref()
+        .and_then(|status| status.address.as_ref());
+    let Some(text) = held else {
+        return Ok(None);
+    };
+    let ip = held_address(eip).ok_or_else(|| {
+        Rejection::new(
+            reason::INVALID,
+            format!("Eip {key}: status.address {text:?} is no IPv4 address; delete the Eip and make it anew"),
+        )
+    })?;
+    free(snapshot, key, ip, name, gateway)?;
+    if let Some(asked) = asked_address(eip)
+        && asked != ip
+    {
+        return Err(Rejection::new(
+            reason::INVALID,
+            format!(
+                "Eip {key}: it holds {ip}, and spec.address is {asked}; delete the Eip and make it anew"
+            ),
+        ));
+    }
+    Ok(Some(ip))
+}
+
+/// Whether the address can be this Eip's. Who holds it comes first, then who is older.
+///
+/// # Errors
+/// It is not of the EipGateway, or another Eip's.
+pub(crate) fn free(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    ip: Ipv4Addr,
+    name: &str,
+    gateway: &Gateway,
+) -> Result<(), Rejection> {
+    if let Some(why) = gateway.reserved(ip) {
+        return Err(Rejection::new(
+            reason::ADDRESS_NOT_IN_SUBNET,
+            format!(
+                "Eip {key}: address {ip} {why} EipGateway {name} ({}); make the Eip anew with another one",
+                gateway.cidr
+            ),
+        ));
+    }
+    let oldest = |all: &mut dyn Iterator<Item = &ObjectKey>| {
+        all.min_by_key(|eip| snapshot.eip_age(eip)).cloned()
+    };
+    let holder = oldest(&mut snapshot.eips_holding(ip));
+    let first = holder.or_else(|| oldest(&mut snapshot.eips_asking(ip)));
+    match first {
+        Some(other) if other != *key => Err(Rejection::new(
+            reason::ADDRESS_TAKEN,
+            format!(
+                "Eip {key}: address {ip} is Eip {other}'s; make this Eip anew with another one, or delete that one"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Who has an Eip.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Binding {
+    /// The Services that it serves, oldest first. They are of one Vpc, or all of several.
+    pub services: Vec<ObjectKey>,
+    /// Their Vpc; `None` if they are over several, or there are none.
+    pub vpc: Option<String>,
+    /// They are over several Vpcs.
+    pub several: bool,
+    /// The Services that mean it and cannot have it.
+    pub refused: BTreeMap<ObjectKey, Rejection>,
+}
+
+/// Works out who has an Eip: the oldest Service that means it decides whether it serves one Vpc (and which) or several;
+/// then each has the ports that no older one has.
+pub fn binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
+    let mut services: Vec<_> = snapshot
+        .services_wishing(eip)
+        .into_iter()
+        .filter(|service| snapshot.eip_of_service(service).as_ref() == Some(eip))
+        .filter_map(|service| Some((snapshot.eip_use(&service)?, service)))
+        .collect();
+    services.sort_by(|(a, x), (b, y)| (a.created, x).cmp(&(b.created, y)));
+    let mut binding = Binding::default();
+    let mut ports = BTreeMap::new();
+    for (used, service) in services {
+        match may_have(snapshot, eip, &service, used, &binding, &ports) {
+            Ok(()) => {
+                binding.several = used.several;
+                binding.vpc = used.vpcs.first().filter(|_| !used.several).cloned();
+                ports.extend(
+                    used.ports
+                        .iter()
+                        .cloned()
+                        .map(|port| (port, service.clone())),
+                );
+                binding.services.push(service);
+            }
+            Err(rejection) => {
+                binding.refused.insert(service, rejection);
+            }
+        }
+    }
+    binding
+}
+
+fn may_have(
+    snapshot: &Snapshot,
+    eip: &ObjectKey,
+    service: &ObjectKey,
+    used: &EipUse,
+    binding: &Binding,
+    taken: &BTreeMap<(String, i32), ObjectKey>,
+) -> Result<(), Rejection> {
+    if let Some(object) = snapshot.service(service) {
+        service::check(snapshot, service, object)?;
+    }
+    same_gateway(snapshot, eip, service, &used.vpcs)?;
+    let conflict = |message: String| {
+        Err(Rejection::new(
+            reason::CONFLICT,
+            format!("Service {service}: {message}"),
+        ))
+    };
+    if let Some(first) = binding.services.first() {
+        let vpc = used.vpcs.first().filter(|_| !used.several);
+        if binding.several != used.several || (!used.several && binding.vpc.as_ref() != vpc) {
+            return conflict(format!(
+                "Eip {eip} serves Service {first}, which is of another Vpc; name another Eip"
+            ));
+        }
+    }
+    match used
+        .ports
+        .iter()
+        .find_map(|port| Some((port, taken.get(port)?)))
+    {
+        Some(((protocol, port), other)) => conflict(format!(
+            "port {port}/{protocol} of Eip {eip} is Service {other}'s; use another port, or name another Eip"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether the Vpcs of a Service's backends hang on the EipGateway of its Eip.
+fn same_gateway(
+    snapshot: &Snapshot,
+    eip: &ObjectKey,
+    service: &ObjectKey,
+    vpcs: &BTreeSet<String>,
+) -> Result<(), Rejection> {
+    let object = snapshot.eip(eip);
+    let gateway = object.and_then(|object| snapshot.eip_gateway_of_eip(object));
+    for vpc in vpcs {
+        let of = snapshot.eip_gateway_of(vpc);
+        if of != gateway {
+            let name = |gateway: Option<&str>| {
+                gateway.map_or("none".to_owned(), |name| format!("EipGateway {name}"))
+            };
+            return Err(Rejection::new(
+                reason::OTHER_GATEWAY,
+                format!(
+                    "Service {service}: Eip {eip} is of {}, and Vpc {vpc} hangs on {}; take an Eip of the Vpc's, \
+                     or set spec.eipGateway of the Vpc",
+                    name(gateway),
+                    name(of)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
