@@ -151,26 +151,22 @@ pub struct NetConf {
     previous: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments", default)]
     valid: Option<Value>,
+    /// What the runtime adds for the capabilities that the configuration has. Read by ADD alone: a DEL must not fail for it.
     #[serde(rename = "runtimeConfig", default)]
-    runtime: Runtime,
+    runtime: Option<Value>,
 }
 
-/// What the runtime adds for the capabilities that the configuration has.
-#[derive(Debug, Clone, Default, Deserialize)]
-struct Runtime {
-    #[serde(rename = "portMappings", default)]
-    port_mappings: Option<Vec<PortMapping>>,
-}
-
-/// CNI conventions, `portMappings`.
+/// CNI conventions, `portMappings`. containerd 1.6 writes the names with a capital first letter: the reference plugin, in
+/// Go, reads either.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct PortMapping {
+    #[serde(alias = "HostPort", rename = "hostPort")]
     host_port: u16,
+    #[serde(alias = "ContainerPort", rename = "containerPort")]
     container_port: u16,
-    #[serde(default)]
+    #[serde(alias = "Protocol", default)]
     protocol: Option<String>,
-    #[serde(rename = "hostIP", default)]
+    #[serde(alias = "HostIP", rename = "hostIP", default)]
     host_ip: Option<String>,
 }
 
@@ -253,10 +249,15 @@ impl NetConf {
     /// `runtimeConfig.portMappings`, sorted, without those that have no port of the node.
     ///
     /// # Errors
-    /// An address that is not IPv4, or a protocol without ports.
+    /// Mappings of another form, an address that is not IPv4, or a protocol without ports.
     pub fn host_ports(&self) -> Result<Vec<HostPort>, Failure> {
-        let mappings = self.runtime.port_mappings.iter().flatten();
-        let mappings = mappings.filter(|mapping| mapping.host_port > 0);
+        let mappings = self.runtime.as_ref().map(|r| r["portMappings"].clone());
+        let mappings: Option<Vec<PortMapping>> = serde_json::from_value(mappings.into())
+            .map_err(|error| unusable(&format!("portMappings: {error}")))?;
+        let mappings = mappings
+            .iter()
+            .flatten()
+            .filter(|mapping| mapping.host_port > 0);
         let mut ports: Vec<HostPort> = mappings.map(PortMapping::read).collect::<Result<_, _>>()?;
         ports.sort();
         ports.dedup();
@@ -387,10 +388,15 @@ mod tests {
         );
         let texts: Vec<String> = ports.unwrap().iter().map(HostPort::to_string).collect();
         assert_eq!(texts, ["TCP/*/8080/80", "UDP/127.0.0.1/53/5353"]);
+        let containerd = r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}]"#;
+        assert_eq!(read(containerd).unwrap()[0].to_string(), "TCP/*/8080/80");
         assert!(read("null").unwrap().is_empty());
+        assert!(conf("{}").host_ports().unwrap().is_empty());
         for bad in [
             r#"[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]"#,
             r#"[{"hostPort":1,"containerPort":1,"hostIP":"::1"}]"#,
+            r#"[{"hostPort":-1,"containerPort":1}]"#,
+            r#"[{"containerPort":1}]"#,
         ] {
             assert_eq!(read(bad).unwrap_err().code, code::INVALID_CONFIG, "{bad}");
         }
