@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use ycloud_compiler::{Batch, Owner, Row, compile};
+use ycloud_compiler::{Batch, Owner, Row, compile, hindrance, prerequisites};
 use ycloud_ovsdb::{Mutation, Operation, Outcome, Where, nb};
 
 use crate::state::State;
@@ -147,12 +147,35 @@ impl State {
             return;
         }
         self.set_row_state(owner, RowState::Settled);
+        for waiting in self.awaiting.remove(owner).unwrap_or_default() {
+            self.rows.push(waiting);
+        }
         if let Owner::Service(key) = owner
             && let Some(digest) = self.snapshot.digest(key)
         {
-            self.tracker.settle(owner, digest, nb_cfg);
+            let hindered = hindrance(&self.snapshot, owner).is_some();
+            if self.prerequisites_settled(owner) && !hindered {
+                self.tracker.settle(owner, digest, nb_cfg);
+            } else {
+                self.tracker.unsettle(owner);
+            }
             self.objects.push(owner.clone());
         }
+    }
+
+    /// Whether the rows without which those of `owner` serve nobody are there too. If not, `owner` is compared again
+    /// once they are.
+    fn prerequisites_settled(&mut self, owner: &Owner) -> bool {
+        let mut settled = true;
+        for prerequisite in prerequisites(&self.snapshot, owner) {
+            if matches!(self.row_state(&prerequisite), RowState::Settled) {
+                continue;
+            }
+            settled = false;
+            let waiting = self.awaiting.entry(prerequisite).or_default();
+            waiting.insert(owner.clone());
+        }
+        settled
     }
 
     /// Whether [`Self::plan`] has something to do.

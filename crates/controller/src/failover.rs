@@ -6,8 +6,8 @@
 //! `options:chassis`: a Lease takes 15 seconds to change hands, and the node that died may have carried the leader.
 //!
 //! ```text
-//!   Southbound: Port_Binding (chassisredirect) ──┐
-//!   Northbound: HA_Chassis_Group, options:chassis ┴─► moves (pure) ─► one guarded update a router ─► Northbound
+//!   Southbound: Port_Binding (chassisredirect) ─► Standing ─┬─► the reconciler (priorities of the groups)
+//!   Northbound: HA_Chassis_Group, options:chassis ──────────┴─► moves (pure) ─► one guarded update a router
 //! ```
 //!
 //! # Guarantees
@@ -15,8 +15,10 @@
 //! * Each update is refused if the options are not those that it was computed from; two replicas do no harm.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use ycloud_compiler::Owner;
@@ -24,7 +26,7 @@ use ycloud_compiler::owner::OWNER_KEY;
 use ycloud_compiler::snapshot::Claim;
 use ycloud_ovsdb::{Change, Client, Columns, Event, Mutation, Operation, Outcome, Snapshot, nb};
 
-use crate::southbound;
+use crate::southbound::{self, Standing};
 
 /// The option of a gateway router that says where it is. Source: ovn-nb(5), Logical_Router.
 const CHASSIS: &str = "chassis";
@@ -117,11 +119,24 @@ fn concerns(changes: &[Change]) -> bool {
         .any(|change| tables.contains(&&*change.table))
 }
 
-/// Moves service gateways until `stop` is cancelled.
-pub async fn run(northbound: Client, southbound: Client, stop: CancellationToken) {
+/// Who holds each group, as it is told to others; `None`: not known yet.
+pub type Claims = Option<Arc<BTreeMap<String, Claim>>>;
+
+/// Moves service gateways until `stop` is cancelled, and tells who holds the groups.
+pub async fn run(
+    northbound: Client,
+    southbound: Client,
+    told: watch::Sender<Claims>,
+    stop: CancellationToken,
+) {
+    if southbound.synced().await.is_err() {
+        return;
+    }
     let (mut of_north, mut of_south) = (northbound.subscribe(), southbound.subscribe());
+    let mut standing = Standing::default();
     let mut retry: Option<Duration> = None;
     loop {
+        let due = standing.next_due();
         let look = tokio::select! {
             () = stop.cancelled() => return,
             event = of_south.next() => match event {
@@ -132,15 +147,38 @@ pub async fn run(northbound: Client, southbound: Client, stop: CancellationToken
                 Event::Delta(changes) => concerns(&changes),
                 Event::Resync(_) => true,
             },
+            () = until(due) => true,
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => true,
         };
-        if look {
-            let claims = southbound::claims(&southbound.snapshot());
-            let done = follow(&northbound, moves(&northbound.snapshot(), &claims)).await;
-            let longer = retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
-            retry = (!done).then_some(longer);
+        if !look {
+            continue;
         }
+        let now = Instant::now();
+        standing.observe(&southbound.snapshot(), now);
+        standing.settle(now);
+        tell(&told, standing.claims());
+        let moves = moves(&northbound.snapshot(), standing.claims());
+        let done = follow(&northbound, moves).await;
+        let longer = retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
+        retry = (!done).then_some(longer);
     }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(told: &watch::Sender<Claims>, claims: &BTreeMap<String, Claim>) {
+    told.send_if_modified(|last| {
+        let news = last.as_deref() != Some(claims);
+        if news {
+            *last = Some(Arc::new(claims.clone()));
+        }
+        news
+    });
 }
 
 /// Moves the service gateways; false: to be tried again.
@@ -172,7 +210,6 @@ async fn follow(northbound: &Client, moves: Vec<Move>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use ycloud_compiler::row::external_ids;
     use ycloud_ovsdb::Schema;
 

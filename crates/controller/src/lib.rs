@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod chores;
+mod eip;
 pub mod failover;
 pub mod health;
 pub mod intake;
@@ -19,6 +20,7 @@ pub mod programmed;
 pub mod queue;
 pub mod reconcile;
 pub mod runtime;
+mod service;
 pub mod southbound;
 pub mod state;
 pub mod status;

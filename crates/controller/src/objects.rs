@@ -10,15 +10,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ycloud_api::condition::READY;
 use ycloud_api::{Subnet, SubnetSpec, Vpc, VpcSpec, key};
-use ycloud_compiler::{ObjectKey, Owner, Settings, usage, users};
+use ycloud_compiler::{Owner, Settings, usage, users};
 
 use crate::mergepatch;
 use crate::state::State;
 use crate::status::{self, RowState};
 use crate::write::{Action, Report};
 
-/// How often the counters of a Vpc or Subnet are written at most.
-const COUNTER_REST: Duration = Duration::from_millis(500);
+/// How often the counters of a Vpc, Subnet or EipGateway are written at most.
+pub(crate) const COUNTER_REST: Duration = Duration::from_millis(500);
 
 /// A write that an object needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,9 @@ impl State {
             Owner::Subnet(name) => self.subnet_write(name, owner, now),
             Owner::VNic(key) => self.vnic_write(key, owner, now),
             Owner::Service(key) => self.service_write(key, owner, now),
-            Owner::Node(_) | Owner::EipGateway(_) | Owner::Eip(_) => None,
+            Owner::EipGateway(name) => self.eip_gateway_write(name, owner, now),
+            Owner::Eip(key) => self.eip_write(key, owner, now),
+            Owner::Node(_) => None,
         }
     }
 
@@ -69,7 +71,7 @@ impl State {
         if gone(&vpc.metadata) {
             return None;
         }
-        let state = self.row_state(owner);
+        let state = self.said(owner);
         if matches!(state, RowState::Pending) && !deleting {
             return None;
         }
@@ -77,7 +79,7 @@ impl State {
         let gateway = self.snapshot.eip_gateway_of(name);
         let gateway = gateway.filter(|name| self.snapshot.eip_gateway(name).is_some());
         let gateway = gateway.map(str::to_owned);
-        let status = status::vpc::status(&vpc, state, gateway, subnets, &users, now);
+        let status = status::vpc::status(&vpc, &state, gateway, subnets, &users, now);
         let former = vpc.status.clone().unwrap_or_default();
         let report = refusal(&*vpc, "Programming", &former.conditions, &status.conditions);
         status_patch(
@@ -128,53 +130,10 @@ impl State {
             report,
         )
     }
-
-    fn service_write(&mut self, key: &ObjectKey, owner: &Owner, now: &Time) -> Option<Need> {
-        let service = self.snapshot.service(key)?;
-        let state = self.row_state(owner);
-        if let Some(condition) = status::service::condition(service, state, now) {
-            let report = (condition.status == "False").then(|| Report {
-                regarding: service.object_ref(&()),
-                warning: true,
-                reason: condition.reason.clone(),
-                action: "Programming",
-                message: condition.message.clone(),
-            });
-            let action = Action::ServiceCondition(condition);
-            return Some(Need {
-                report,
-                ..Need::from(action)
-            });
-        }
-        let labels = service.metadata.labels.as_ref();
-        let ours = labels.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
-        if ours.is_none_or(|name| name != key::PROXY) {
-            return None;
-        }
-        let digest = self.tracker.programmed(owner)?;
-        // Written only while it says something about the Service as it is now.
-        if self.snapshot.digest(key).as_deref() != Some(digest) {
-            return None;
-        }
-        let annotations = service.metadata.annotations.as_ref();
-        if annotations
-            .and_then(|all| all.get(key::PROGRAMMED))
-            .map(String::as_str)
-            == Some(digest)
-        {
-            return None;
-        }
-        let action = Action::Patch {
-            patch: json!({"metadata": {"annotations": {key::PROGRAMMED: digest}}}),
-            subresource: None,
-            version: service.metadata.resource_version.clone(),
-        };
-        Some(action.into())
-    }
 }
 
 /// Adds the in-use finalizer to an object that lives and lacks it; takes it from one that is deleted and unused.
-fn finalizer(metadata: &ObjectMeta, used: bool) -> Option<Action> {
+pub(crate) fn finalizer(metadata: &ObjectMeta, used: bool) -> Option<Action> {
     let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
     let has = finalizers.iter().any(|name| name == key::IN_USE_FINALIZER);
     match (metadata.deletion_timestamp.is_some(), has) {
@@ -190,7 +149,7 @@ fn finalizer(metadata: &ObjectMeta, used: bool) -> Option<Action> {
 }
 
 /// Whether the finalizer was given up: the object is about to vanish, and its status matters to nobody.
-fn gone(metadata: &ObjectMeta) -> bool {
+pub(crate) fn gone(metadata: &ObjectMeta) -> bool {
     let finalizers = metadata.finalizers.iter().flatten();
     let mut ours = finalizers.filter(|name| *name == key::IN_USE_FINALIZER);
     metadata.deletion_timestamp.is_some() && ours.next().is_none()
@@ -230,7 +189,7 @@ pub(crate) fn status_patch<S: Serialize>(
 }
 
 /// A warning, if `new` says that the object is not ready for another reason than `old` does.
-fn refusal<K: Resource<DynamicType = ()>>(
+pub(crate) fn refusal<K: Resource<DynamicType = ()>>(
     object: &K,
     action: &'static str,
     old: &[Condition],

@@ -1,8 +1,9 @@
 //! What the replicas of OVN's databases tell the [`State`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ycloud_compiler::{Event, Object, ObjectRef, Owner, OwnerIndex};
+use ycloud_compiler::{Claim, Event, Object, ObjectRef, Owner, OwnerIndex};
 use ycloud_ovsdb::{Change, Snapshot, nb, sb};
 
 use crate::metrics::count;
@@ -63,8 +64,11 @@ impl State {
                 self.tracker.chassis(row.name(), Some(row.nb_cfg()));
             }
         }
-        if southbound::concerns_claims(changes) {
-            self.observe_gateways(observed);
+        if changes
+            .iter()
+            .any(|change| &*change.table == sb::Chassis::TABLE)
+        {
+            self.observe_chassis(observed);
         }
         self.advance();
     }
@@ -76,49 +80,35 @@ impl State {
             let row = sb::ChassisPrivate::of(row);
             self.tracker.chassis(row.name(), Some(row.nb_cfg()));
         }
-        self.observe_gateways(observed);
+        self.observe_chassis(observed);
         self.advance();
     }
 
-    /// Tells the snapshot which chassis there are, and who holds which group. A group that nobody holds for the moment
-    /// keeps its last holder, so that priorities stay as they are until somebody takes over.
-    fn observe_gateways(&mut self, observed: &Snapshot) {
+    /// Tells the snapshot which chassis there are.
+    fn observe_chassis(&mut self, observed: &Snapshot) {
         let chassis = southbound::chassis(observed);
-        let mut claims = southbound::claims(observed);
-        for group in sb::HaChassisGroup::all(observed) {
-            if let Some(held) = self.claims.get(group.name()) {
-                let claim = claims.entry(held.group.clone());
-                claim.or_insert_with(|| held.clone());
+        let former = std::mem::replace(&mut self.chassis, chassis.clone());
+        for name in former.keys().filter(|name| !chassis.contains_key(*name)) {
+            self.take_in(Event::Delete(ObjectRef::Chassis(name.clone())));
+        }
+        for (name, new) in chassis {
+            if former.get(&name) != Some(&new) {
+                self.take_in(Event::Apply(Object::Chassis(new)));
             }
         }
-        let mut events = Vec::new();
-        for name in self
-            .chassis
-            .keys()
-            .filter(|name| !chassis.contains_key(*name))
-        {
-            events.push(Event::Delete(ObjectRef::Chassis(name.clone())));
+    }
+
+    /// Tells the snapshot who holds each `HA_Chassis_Group`, see [`southbound::Standing`].
+    pub fn observe_claims(&mut self, claims: &BTreeMap<String, Claim>) {
+        let former = std::mem::replace(&mut self.claims, claims.clone());
+        for group in former.keys().filter(|group| !claims.contains_key(*group)) {
+            self.take_in(Event::Delete(ObjectRef::Claim(group.clone())));
         }
-        for (name, new) in &chassis {
-            if self.chassis.get(name) != Some(new) {
-                events.push(Event::Apply(Object::Chassis(new.clone())));
+        for (group, new) in claims {
+            if former.get(group) != Some(new) {
+                self.take_in(Event::Apply(Object::Claim(new.clone())));
             }
         }
-        for group in self
-            .claims
-            .keys()
-            .filter(|group| !claims.contains_key(*group))
-        {
-            events.push(Event::Delete(ObjectRef::Claim(group.clone())));
-        }
-        for (group, new) in &claims {
-            if self.claims.get(group) != Some(new) {
-                events.push(Event::Apply(Object::Claim(new.clone())));
-            }
-        }
-        self.chassis = chassis;
-        self.claims = claims;
-        events.into_iter().for_each(|event| self.take_in(event));
     }
 
     /// Services that the hypervisors have now get their annotation.

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use ycloud_compiler::{Owner, Settings};
 use ycloud_ovsdb::{Connection, Subscription};
 
-use crate::failover;
+use crate::failover::{self, Claims};
 use crate::intake::{self, Input, KINDS};
 use crate::metrics::Metrics;
 use crate::objects::default_owners;
@@ -73,9 +73,11 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
         runtime.readiness.expect(part);
     }
     let (northbound, southbound) = ovn::connect(&options.remotes)?;
+    let (told, claims) = watch::channel(None);
     tokio::spawn(failover::run(
         northbound.clone(),
         southbound.clone(),
+        told,
         runtime.stop.clone(),
     ));
     let mut reconciler = Reconciler {
@@ -84,6 +86,7 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
         connection: northbound.connection(),
         northbound_events: northbound.subscribe(),
         southbound_events: southbound.subscribe(),
+        claims,
         northbound,
         southbound,
         synced: (false, false),
@@ -115,6 +118,8 @@ struct Reconciler {
     connection: watch::Receiver<Connection>,
     northbound_events: Subscription,
     southbound_events: Subscription,
+    /// Who holds the groups of gateways.
+    claims: watch::Receiver<Claims>,
     /// Northbound, Southbound.
     synced: (bool, bool),
     writer: Writer,
@@ -167,6 +172,9 @@ impl Reconciler {
         while let Some(event) = self.southbound_events.next().now_or_never() {
             self.on_southbound(event);
         }
+        if self.claims.has_changed().unwrap_or(false) {
+            self.on_claims();
+        }
         while let Some(Some(finished)) = self.writes.join_next().now_or_never() {
             self.on_written(finished.context("a write ended badly")?);
         }
@@ -205,6 +213,12 @@ impl Reconciler {
         }
     }
 
+    fn on_claims(&mut self) {
+        if let Some(claims) = self.claims.borrow_and_update().clone() {
+            self.state.observe_claims(&claims);
+        }
+    }
+
     /// Starts what can be started. True: there is more to do at once.
     fn turn(&mut self) -> bool {
         if !self.may_work() {
@@ -230,7 +244,8 @@ impl Reconciler {
 
     /// Whether this process leads and everything is there to work on; looks at everything when that begins.
     fn may_work(&mut self) -> bool {
-        let knows = self.listed == KINDS && self.synced == (true, true);
+        let claims = self.claims.borrow().is_some();
+        let knows = self.listed == KINDS && self.synced == (true, true) && claims;
         if !knows || !self.runtime.leads() {
             return false;
         }
@@ -306,6 +321,8 @@ impl Reconciler {
             Some(finished) = self.writes.join_next() => {
                 self.on_written(finished.context("a write ended badly")?);
             }
+            // The sender ends with the process only.
+            Ok(()) = self.claims.changed() => self.on_claims(),
             () = sleep_until(due) => {}
             result = northbound.synced(), if !synced.0 => {
                 result.context("the Northbound client ended")?;

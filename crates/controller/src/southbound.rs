@@ -1,6 +1,7 @@
 //! What the Southbound database says of chassis, and of who carries gateways: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use ycloud_compiler::snapshot::{Chassis, Claim};
 use ycloud_ovsdb::{Change, Snapshot, sb};
@@ -68,6 +69,73 @@ pub fn claims(observed: &Snapshot) -> BTreeMap<String, Claim> {
         Some((group.clone(), Claim { group, chassis }))
     };
     ports.into_iter().filter_map(claim).collect()
+}
+
+/// Names of the groups that there are.
+pub fn groups(observed: &Snapshot) -> BTreeSet<String> {
+    let all = sb::HaChassisGroup::all(observed);
+    all.map(|group| group.name().to_owned()).collect()
+}
+
+/// How long a claim must stand before it is believed. A node that was cut off and returns claims for about 130 ms what
+/// it held before, until it hears of the others again; to follow it would move everything twice.
+pub const STANDING: Duration = Duration::from_millis(200);
+
+/// The claims that have stood for a while. A group keeps its last holder while nobody holds it, so that priorities stay
+/// as they are until somebody takes over. No clock of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    believed: BTreeMap<String, Claim>,
+    /// What is held by somebody else than is believed, and since when.
+    rivals: BTreeMap<String, (Claim, Instant)>,
+}
+
+impl Standing {
+    /// The replica says so at `now`. The first holder of a group is believed at once.
+    pub fn observe(&mut self, observed: &Snapshot, now: Instant) {
+        let groups = groups(observed);
+        self.believed.retain(|group, _| groups.contains(group));
+        let held = claims(observed);
+        self.rivals
+            .retain(|group, (claim, _)| held.get(group) == Some(claim));
+        for (group, claim) in held {
+            match self.believed.get(&group) {
+                None => {
+                    self.believed.insert(group, claim);
+                }
+                Some(believed) if *believed == claim => {
+                    self.rivals.remove(&group);
+                }
+                Some(_) => {
+                    self.rivals.entry(group).or_insert((claim, now));
+                }
+            }
+        }
+    }
+
+    /// Believes what has stood for long enough at `now`.
+    pub fn settle(&mut self, now: Instant) {
+        let due = |(_, since): &(Claim, Instant)| *since + STANDING <= now;
+        let (settled, rivals) = std::mem::take(&mut self.rivals)
+            .into_iter()
+            .partition(|(_, rival)| due(rival));
+        self.rivals = rivals;
+        let settled: BTreeMap<String, (Claim, Instant)> = settled;
+        for (group, (claim, _)) in settled {
+            self.believed.insert(group, claim);
+        }
+    }
+
+    /// When [`Self::settle`] has something to do.
+    pub fn next_due(&self) -> Option<Instant> {
+        let since = self.rivals.values().map(|(_, since)| *since);
+        since.min().map(|since| since + STANDING)
+    }
+
+    /// The holder of each group, by the group's name.
+    pub fn claims(&self) -> &BTreeMap<String, Claim> {
+        &self.believed
+    }
 }
 
 #[cfg(test)]
@@ -163,5 +231,32 @@ pub(crate) mod tests {
         assert_eq!(networks("a"), ["ext", "lan"]);
         assert!(networks("c").is_empty());
         assert!(physical_networks("ext,:br,").is_empty());
+    }
+
+    #[test]
+    fn a_claim_is_believed_once_it_has_stood() {
+        let at = |holder| database([(CHASSIS_REDIRECT, 11, holder)]);
+        let holder = |standing: &Standing| standing.claims()["g"].chassis.clone();
+        let start = Instant::now();
+        let mut standing = Standing::default();
+        standing.observe(&at(None), start);
+        assert!(standing.claims().is_empty());
+        standing.observe(&at(Some(1)), start);
+        assert_eq!(holder(&standing), "a", "the first at once");
+        standing.observe(&at(None), start);
+        assert_eq!((holder(&standing), standing.next_due()), ("a".into(), None));
+        // A node returns and takes what it held before, for a moment.
+        standing.observe(&at(Some(2)), start);
+        assert_eq!(standing.next_due(), Some(start + STANDING));
+        standing.settle(start + STANDING / 2);
+        standing.observe(&at(Some(1)), start + STANDING / 2);
+        standing.settle(start + 2 * STANDING);
+        assert_eq!((holder(&standing), standing.next_due()), ("a".into(), None));
+        // A take-over that lasts.
+        let later = start + 3 * STANDING;
+        standing.observe(&at(Some(2)), later);
+        standing.observe(&at(Some(2)), later + STANDING / 2);
+        standing.settle(later + STANDING);
+        assert_eq!((holder(&standing), standing.next_due()), ("b".into(), None));
     }
 }

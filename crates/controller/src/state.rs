@@ -16,6 +16,7 @@ use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{Eip, VNic};
 use ycloud_compiler::{
     Chassis, Claim, Event, Object, ObjectKey, ObjectRef, Owner, OwnerIndex, Settings, Snapshot,
+    hindrance,
 };
 
 use crate::chores::Chores;
@@ -41,6 +42,8 @@ pub struct State {
     pub(crate) states: HashMap<Owner, RowState>,
     /// Which Services the hypervisors have.
     pub tracker: Tracker<Owner>,
+    /// Owners that are not settled, and the Services that are programmed only once they are.
+    pub(crate) awaiting: HashMap<Owner, BTreeSet<Owner>>,
     /// The chassis of the Southbound database, as the snapshot was told of them.
     pub(crate) chassis: BTreeMap<String, Chassis>,
     /// Who holds each `HA_Chassis_Group`, as the snapshot was told of it.
@@ -72,6 +75,7 @@ impl State {
             objects: Chores::default(),
             states: HashMap::new(),
             tracker: Tracker::default(),
+            awaiting: HashMap::new(),
             chassis: BTreeMap::new(),
             claims: BTreeMap::new(),
             unconfirmed: Unconfirmed::default(),
@@ -232,6 +236,15 @@ impl State {
         self.states.get(owner).unwrap_or(&RowState::Pending)
     }
 
+    /// What is to be said of `owner`: what is known of its rows, or what hinders it although they are right.
+    pub(crate) fn said(&self, owner: &Owner) -> RowState {
+        let state = self.row_state(owner);
+        match hindrance(&self.snapshot, owner) {
+            Some(rejection) if matches!(state, RowState::Settled) => RowState::Hindered(rejection),
+            _ => state.clone(),
+        }
+    }
+
     /// Notes what is known of the rows of `owner`; if that is news, its object is to be looked at.
     pub(crate) fn set_row_state(&mut self, owner: &Owner, state: RowState) {
         if self.states.get(owner) == Some(&state) {
@@ -270,7 +283,7 @@ impl State {
         match state {
             RowState::Refused(_) => self.metrics.refused.inc_by(by),
             RowState::Failing(_) => self.metrics.failing.inc_by(by),
-            RowState::Settled | RowState::Pending => 0,
+            RowState::Settled | RowState::Pending | RowState::Hindered(_) => 0,
         };
     }
 

@@ -5,26 +5,22 @@
 //!   nothing is written and the newest object is returned instead.
 //! * Every write ends, within [`LIMIT`] a request.
 
-use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
-use kube::{Api, Client, Resource};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::{Api, Client};
 use serde_json::{Value, json};
-use ycloud_api::{Subnet, VNic, Vpc};
+use ycloud_api::{Eip, Subnet, VNic, Vpc};
 use ycloud_compiler::{Event, Object, ObjectKey, Owner};
+
+mod request;
+
+pub use request::LIMIT;
+use request::{answer, change, create, delete, describe, failed, limited};
 
 /// Field manager of every write.
 pub const FIELD_MANAGER: &str = "ycloud-controller";
-
-/// Longest wait for the answer to one request.
-pub const LIMIT: Duration = Duration::from_secs(15);
 
 /// One write.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +31,8 @@ pub enum Action {
     CreateSubnet(Box<Subnet>),
     /// Makes a VNic.
     CreateVNic(Box<VNic>),
+    /// Makes an Eip.
+    CreateEip(Box<Eip>),
     /// Changes the owner's object by a merge patch, RFC 7386.
     Patch {
         /// What changes, without metadata, unless `subresource` is none.
@@ -46,6 +44,11 @@ pub enum Action {
     },
     /// Sets one condition of a Service, by server-side apply.
     ServiceCondition(Condition),
+    /// Deletes the owner's Eip.
+    DeleteEip {
+        /// UID of the Eip, so that no later one of the same name is deleted.
+        uid: Option<String>,
+    },
     /// Deletes the owner's VNic.
     DeleteVNic {
         /// UID of the VNic, so that no later one of the same name is deleted.
@@ -141,6 +144,11 @@ impl Writer {
                 let api = Api::namespaced(self.client.clone(), &namespace);
                 create(&api, *vnic, Object::VNic).await
             }
+            Action::CreateEip(eip) => {
+                let namespace = eip.metadata.namespace.clone().unwrap_or_default();
+                let api = Api::namespaced(self.client.clone(), &namespace);
+                create(&api, *eip, Object::Eip).await
+            }
             Action::Patch {
                 patch,
                 subresource,
@@ -148,6 +156,13 @@ impl Writer {
             } => self.patch(owner, patch, subresource, version).await,
             Action::ServiceCondition(condition) => match owner {
                 Owner::Service(key) => self.service_condition(key, condition).await,
+                _ => Written::Gone,
+            },
+            Action::DeleteEip { uid } => match owner {
+                Owner::Eip(key) => {
+                    let api: Api<Eip> = Api::namespaced(self.client.clone(), &key.namespace);
+                    delete(&api, &key.name, uid).await
+                }
                 _ => Written::Gone,
             },
             Action::DeleteVNic { uid, pod } => match owner {
@@ -246,19 +261,7 @@ impl Writer {
             return reason;
         }
         let api: Api<VNic> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = DeleteParams {
-            preconditions: uid.map(|uid| Preconditions {
-                uid: Some(uid),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match limited(api.delete(&key.name, &params)).await {
-            Ok(_) => Written::Done(None),
-            Err(error) if has_code(&error, 404) => Written::Gone,
-            Err(error) if has_code(&error, 409) => Written::Gone,
-            Err(error) => failed(error),
-        }
+        delete(&api, &key.name, uid).await
     }
 
     /// Publishes an Event; a failure is logged only.
@@ -296,116 +299,6 @@ fn finished(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// Why a request has no good answer.
-#[derive(Debug, thiserror::Error)]
-enum RequestError {
-    #[error("no answer within {LIMIT:?}")]
-    Timeout,
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
-}
-
-async fn limited<T>(
-    request: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, RequestError> {
-    match tokio::time::timeout(LIMIT, request).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(RequestError::Timeout),
-    }
-}
-
-fn has_code(error: &RequestError, code: u16) -> bool {
-    matches!(error, RequestError::Kube(kube::Error::Api(status)) if status.code == code)
-}
-
-fn describe(error: &RequestError) -> String {
-    match error {
-        RequestError::Kube(kube::Error::Api(status)) => {
-            format!("{} ({})", status.message, status.code)
-        }
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                text.push_str(": ");
-                text.push_str(&cause.to_string());
-                source = cause.source();
-            }
-            text
-        }
-    }
-}
-
-fn failed(error: RequestError) -> Written {
-    Written::Failed(describe(&error))
-}
-
-async fn create<K>(api: &Api<K>, object: K, wrap: fn(Arc<K>) -> Object) -> Written
-where
-    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    let name = object.meta().name.clone().unwrap_or_default();
-    let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PostParams::default()
-    };
-    let result = limited(api.create(&params, &object)).await;
-    // Not found: its namespace does not exist (yet).
-    if let Err(error) = &result
-        && has_code(error, 404)
-    {
-        return Written::Failed(describe(error));
-    }
-    answer(api, &name, result, wrap).await
-}
-
-async fn change<K>(
-    api: &Api<K>,
-    name: &str,
-    patch: Patch<Value>,
-    subresource: Option<&'static str>,
-    wrap: fn(Arc<K>) -> Object,
-) -> Written
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let result = match subresource {
-        Some(part) => limited(api.patch_subresource(part, name, &params, &patch)).await,
-        None => limited(api.patch(name, &params, &patch)).await,
-    };
-    answer(api, name, result, wrap).await
-}
-
-/// What a request's result means; after a conflict, the object is read again.
-async fn answer<K>(
-    api: &Api<K>,
-    name: &str,
-    result: Result<K, RequestError>,
-    wrap: fn(Arc<K>) -> Object,
-) -> Written
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let event = |mut object: K| {
-        object.meta_mut().managed_fields = None;
-        Event::Apply(wrap(Arc::new(object)))
-    };
-    match result {
-        Ok(object) => Written::Done(Some(event(object))),
-        Err(error) if has_code(&error, 404) => Written::Gone,
-        Err(error) if has_code(&error, 409) => match limited(api.get_opt(name)).await {
-            Ok(Some(object)) => Written::Stale(Some(event(object))),
-            Ok(None) => Written::Gone,
-            Err(error) => failed(error),
-        },
-        Err(error) => failed(error),
-    }
 }
 
 #[cfg(test)]

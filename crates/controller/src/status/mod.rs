@@ -3,6 +3,8 @@
 //! Each function takes the object as it is and what is known of its rows, and returns the status that it should have.
 //! The caller writes it if it differs; a status that is computed again from the same facts is equal.
 
+pub mod eip;
+pub mod eip_gateway;
 pub mod service;
 pub mod subnet;
 pub mod vnic;
@@ -22,6 +24,9 @@ pub enum RowState {
     Refused(Rejection),
     /// The Northbound database refuses the rows; in words.
     Failing(String),
+    /// It has exactly the rows that it must have, and yet does not do what its spec asks: see
+    /// [`ycloud_compiler::hindrance`]. Worked out when it is asked for, never stored.
+    Hindered(Rejection),
 }
 
 /// The condition `Ready` of an object of which nothing but its rows matters; `None`: nothing is known yet.
@@ -32,7 +37,9 @@ fn ready(state: &RowState) -> Option<Verdict> {
             "the Northbound database has its rows",
         )),
         RowState::Pending => None,
-        RowState::Refused(rejection) => Some(Verdict::no(rejection.reason, &rejection.message)),
+        RowState::Refused(rejection) | RowState::Hindered(rejection) => {
+            Some(Verdict::no(rejection.reason, &rejection.message))
+        }
         RowState::Failing(why) => Some(Verdict::no(
             reason::REFUSED,
             format!("the Northbound database refuses its rows and is asked again: {why}"),

@@ -17,11 +17,15 @@ pub fn condition(service: &Service, state: &RowState, now: &Time) -> Option<Cond
     let former = conditions.and_then(|all| all.iter().find(|c| c.type_ == ACCEPTED));
     let verdict = match state {
         RowState::Pending => return None,
+        // Its Eip is about to come.
+        RowState::Hindered(rejection) if rejection.reason == reason::PENDING => return None,
         RowState::Settled => {
             former?;
             Verdict::yes(reason::ACCEPTED, "the Service is valid")
         }
-        RowState::Refused(rejection) => Verdict::no(rejection.reason, &rejection.message),
+        RowState::Refused(rejection) | RowState::Hindered(rejection) => {
+            Verdict::no(rejection.reason, &rejection.message)
+        }
         RowState::Failing(why) => Verdict::no(
             reason::REFUSED,
             format!("the Northbound database refuses its rows and is asked again: {why}"),

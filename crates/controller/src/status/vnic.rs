@@ -57,7 +57,7 @@ pub fn status(vnic: &VNic, state: &RowState, up: bool, now: &Time) -> VNicStatus
                 ),
             }
         }
-        (RowState::Refused(_) | RowState::Failing(_), _) => {
+        (RowState::Refused(_) | RowState::Failing(_) | RowState::Hindered(_), _) => {
             status.phase = Phase::Pending;
             match super::ready(state) {
                 Some(verdict) => verdict,

@@ -31,7 +31,7 @@ pub fn status(
             _ => vpc.metadata.name.clone(),
         },
         eip_gateway: match state {
-            RowState::Refused(_) => None,
+            RowState::Refused(_) | RowState::Hindered(_) => None,
             _ => eip_gateway,
         },
         subnets,

@@ -1,0 +1,191 @@
+//! EipGateways and Eips: made for Services, given addresses (see [`crate::unconfirmed`]), and told how far they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use ycloud_api::selector::matches;
+use ycloud_api::{Eip, EipGateway, EipGatewayStatus, key};
+use ycloud_compiler::{
+    Event, Object, ObjectKey, Owner, active_node, allocate_eip, eip_binding, eip_gateway_address,
+    eip_usage, eligible_nodes, service_gateways, users, wanted_eip,
+};
+
+use crate::objects::{COUNTER_REST, Need, finalizer, gone, refusal, status_patch};
+use crate::state::State;
+use crate::status::eip::Use;
+use crate::status::eip_gateway::Knowledge;
+use crate::status::{self, RowState};
+use crate::unconfirmed::Addressed;
+use crate::write::{Action, Report};
+
+/// How long an Eip rests after its status was written.
+const EIP_REST: Duration = Duration::from_millis(100);
+
+impl State {
+    /// The write that an EipGateway needs next.
+    pub(crate) fn eip_gateway_write(
+        &mut self,
+        name: &str,
+        owner: &Owner,
+        now: &Time,
+    ) -> Option<Need> {
+        let gateway = self.snapshot.eip_gateway(name).cloned()?;
+        let deleting = gateway.metadata.deletion_timestamp.is_some();
+        let users = match deleting {
+            true => users(&self.snapshot, owner),
+            false => Vec::new(),
+        };
+        if let Some(action) = finalizer(&gateway.metadata, !users.is_empty()) {
+            return Some(action.into());
+        }
+        let state = self.said(owner);
+        if gone(&gateway.metadata) || (matches!(state, RowState::Pending) && !deleting) {
+            return None;
+        }
+        let default = self.snapshot.default_eip_gateway();
+        let known = Knowledge {
+            address: eip_gateway_address(&self.snapshot, name),
+            active_node: active_node(&self.snapshot, name),
+            nodes: eligible_nodes(&self.snapshot, name),
+            without_network: self.without_network(&gateway),
+            service_gateways: service_gateways(&self.snapshot, name),
+            addresses: eip_usage(&self.snapshot, name),
+            other_default: default
+                .filter(|default| gateway.spec.default && *default != name)
+                .map(str::to_owned),
+            users,
+        };
+        let status = status::eip_gateway::status(&gateway, &state, known, now);
+        let former = gateway.status.clone().unwrap_or_default();
+        let report = refusal(
+            &*gateway,
+            "Programming",
+            &former.conditions,
+            &status.conditions,
+        )
+        .or_else(|| moved(&*gateway, &former, &status));
+        let old = gateway.status.as_ref();
+        status_patch(&gateway.metadata, old, &status, COUNTER_REST, report)
+    }
+
+    /// The nodes that are selected, and whose chassis lacks the physical network.
+    fn without_network(&self, gateway: &EipGateway) -> Vec<String> {
+        let spec = &gateway.spec;
+        let lacks = |name: &str| {
+            let chassis = self.chassis.get(name);
+            chassis.is_some_and(|c| !c.physical_networks.contains(&spec.physical_network))
+        };
+        let nodes = self.snapshot.nodes().filter(|(name, node)| {
+            let selector = spec.node_selector.as_ref();
+            selector.is_none_or(|selector| matches(selector, &node.labels)) && lacks(name)
+        });
+        nodes.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The write that an Eip needs next, or the Eip that a Service needs.
+    pub(crate) fn eip_write(&mut self, key: &ObjectKey, owner: &Owner, now: &Time) -> Option<Need> {
+        let Some(eip) = self.snapshot.eip(key).cloned() else {
+            let mut eip = wanted_eip(&self.snapshot, key)?;
+            eip.metadata.finalizers = Some(vec![key::IN_USE_FINALIZER.to_owned()]);
+            return Some(Action::CreateEip(Box::new(eip)).into());
+        };
+        let users = users(&self.snapshot, owner);
+        if let Some(action) = finalizer(&eip.metadata, !users.is_empty()) {
+            return Some(action.into());
+        }
+        if gone(&eip.metadata) {
+            return None;
+        }
+        let deleting = eip.metadata.deletion_timestamp.is_some();
+        let binding = eip_binding(&self.snapshot, key);
+        // It has the name of its Service.
+        let wanted = self.snapshot.eip_of_service(key).as_ref() == Some(key);
+        if !deleting && is_made_here(&eip) && !wanted && binding.services.is_empty() {
+            let uid = eip.metadata.uid.clone();
+            return Some(Action::DeleteEip { uid }.into());
+        }
+        if let Some(status) = self.unconfirmed_eips.status(key) {
+            // Not confirmed yet: compared with an Eip without status, everything is written again.
+            return status_patch(&eip.metadata, None, status, EIP_REST, None);
+        }
+        if !eip.has_address() {
+            return match deleting {
+                true => None,
+                false => self.give_eip_address(key, eip, now),
+            };
+        }
+        let mut bound_to: Vec<String> = binding
+            .services
+            .iter()
+            .map(|service| format!("Service/{}", service.name))
+            .collect();
+        bound_to.sort();
+        let uses = Use {
+            bound_to,
+            vpc: binding.vpc,
+            users,
+        };
+        let status = status::eip::status(&eip, self.row_state(owner), uses, now);
+        let former = eip.status.clone().unwrap_or_default();
+        let report = refusal(&*eip, "Addressing", &former.conditions, &status.conditions);
+        status_patch(
+            &eip.metadata,
+            eip.status.as_ref(),
+            &status,
+            EIP_REST,
+            report,
+        )
+    }
+
+    fn give_eip_address(&mut self, key: &ObjectKey, eip: Arc<Eip>, now: &Time) -> Option<Need> {
+        let former = eip.status.clone().unwrap_or_default();
+        let old = eip.status.as_ref();
+        match allocate_eip(&self.snapshot, &eip) {
+            Ok(allocation) => {
+                let status = status::eip::addressed(&eip, &allocation, now);
+                let need = status_patch(&eip.metadata, old, &status, EIP_REST, None);
+                let mut held = Eip::clone(&eip);
+                held.status = Some(status.clone());
+                let held = Event::Apply(Object::Eip(Arc::new(held)));
+                let owners = self.snapshot.apply(held);
+                for owner in &owners {
+                    self.objects.push(owner.clone());
+                }
+                self.unconfirmed_eips
+                    .give(key.clone(), &eip, status, owners);
+                need
+            }
+            Err(rejection) => {
+                let status = status::eip::refused(&eip, &rejection, now);
+                let report = refusal(&*eip, "Addressing", &former.conditions, &status.conditions);
+                status_patch(&eip.metadata, old, &status, EIP_REST, report)
+            }
+        }
+    }
+}
+
+/// Whether an Eip was made for a Service by this controller, and not by somebody else.
+fn is_made_here(eip: &Eip) -> bool {
+    let mut references = eip.metadata.owner_references.iter().flatten();
+    references.any(|reference| reference.kind == "Service" && reference.api_version == "v1")
+}
+
+/// The Event of a gateway that another node carries now.
+fn moved<K: Resource<DynamicType = ()>>(
+    gateway: &K,
+    old: &EipGatewayStatus,
+    new: &EipGatewayStatus,
+) -> Option<Report> {
+    let (Some(from), Some(to)) = (&old.active_node, &new.active_node) else {
+        return None;
+    };
+    (from != to).then(|| Report {
+        regarding: gateway.object_ref(&()),
+        warning: false,
+        reason: "Moved".to_owned(),
+        action: "Moving",
+        message: format!("node {to} carries the gateway now, in the place of {from}"),
+    })
+}

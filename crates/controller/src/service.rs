@@ -1,0 +1,106 @@
+//! What is written to Services: refusals, the address of a load balancer, and how far the hypervisors are.
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use serde_json::json;
+use ycloud_api::key;
+use ycloud_compiler::desired::service::takes_eip;
+use ycloud_compiler::{ObjectKey, Owner, eip_address};
+
+use crate::objects::Need;
+use crate::state::State;
+use crate::status::{self, RowState};
+use crate::write::{Action, Report};
+
+impl State {
+    /// The write that a Service needs next: its condition, its address, and what the hypervisors have of it.
+    pub(crate) fn service_write(
+        &mut self,
+        key: &ObjectKey,
+        owner: &Owner,
+        now: &Time,
+    ) -> Option<Need> {
+        let service = self.snapshot.service(key)?;
+        let state = self.said(owner);
+        if let Some(condition) = status::service::condition(service, &state, now) {
+            let report = (condition.status == "False").then(|| Report {
+                regarding: service.object_ref(&()),
+                warning: true,
+                reason: condition.reason.clone(),
+                action: "Programming",
+                message: condition.message.clone(),
+            });
+            let action = Action::ServiceCondition(condition);
+            return Some(Need {
+                report,
+                ..Need::from(action)
+            });
+        }
+        if let Some(action) = self.load_balancer(key, service, &state) {
+            return Some(action.into());
+        }
+        self.programmed(key, owner, service).map(Need::from)
+    }
+
+    /// Writes the Service's EIP where `kubectl get service` and others look for it, once the Eip has it for sure.
+    fn load_balancer(
+        &self,
+        key: &ObjectKey,
+        service: &Service,
+        state: &RowState,
+    ) -> Option<Action> {
+        if !takes_eip(service) {
+            return None;
+        }
+        let eip = self.snapshot.eip_of_service(key);
+        let confirmed = eip.is_some_and(|eip| !self.unconfirmed_eips.contains(&eip));
+        let address = eip_address(&self.snapshot, key).filter(|_| confirmed);
+        let ingress = match (state, address) {
+            (RowState::Pending, None) => return None,
+            (RowState::Refused(_), _) | (_, None) => Vec::new(),
+            (_, Some(address)) => vec![LoadBalancerIngress {
+                ip: Some(address.to_string()),
+                ip_mode: Some("VIP".to_owned()),
+                ..LoadBalancerIngress::default()
+            }],
+        };
+        let former = service.status.as_ref();
+        let former = former.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+        if former.map_or(&[][..], Vec::as_slice) == ingress {
+            return None;
+        }
+        Some(Action::Patch {
+            patch: json!({"status": {"loadBalancer": {"ingress": ingress}}}),
+            subresource: Some("status"),
+            version: service.metadata.resource_version.clone(),
+        })
+    }
+
+    /// Writes the digest of what the hypervisors have.
+    fn programmed(&self, key: &ObjectKey, owner: &Owner, service: &Service) -> Option<Action> {
+        let labels = service.metadata.labels.as_ref();
+        let ours = labels.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
+        if ours.is_none_or(|name| name != key::PROXY) {
+            return None;
+        }
+        let digest = self.tracker.programmed(owner)?;
+        // Written only while it says something about the Service as it is now.
+        if self.snapshot.digest(key).as_deref() != Some(digest) {
+            return None;
+        }
+        let annotations = service.metadata.annotations.as_ref();
+        if annotations
+            .and_then(|all| all.get(key::PROGRAMMED))
+            .map(String::as_str)
+            == Some(digest)
+        {
+            return None;
+        }
+        Some(Action::Patch {
+            patch: json!({"metadata": {"annotations": {key::PROGRAMMED: digest}}}),
+            subresource: None,
+            version: service.metadata.resource_version.clone(),
+        })
+    }
+}
