@@ -18,6 +18,7 @@
 //! ```
 
 mod apt;
+pub mod ask;
 mod bench;
 mod bringup;
 mod cache;
@@ -29,6 +30,7 @@ mod conformance;
 mod demo;
 pub mod ext;
 mod host;
+pub mod icmp;
 mod image;
 mod install;
 mod kubernetes;
@@ -38,6 +40,7 @@ mod net;
 mod node;
 mod ovn;
 mod ovn_packages;
+pub mod place;
 mod process;
 mod programs;
 mod progress;

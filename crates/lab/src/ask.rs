@@ -1,0 +1,308 @@
+//! Questions to backends that run `agnhost netexec`: who answers, and which client it sees.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::icmp;
+use crate::place::Place;
+
+/// A backend's answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reply {
+    /// Its host name: the Pod's name, or on a node's network the node's.
+    pub backend: String,
+    /// The client as the backend sees it.
+    pub client: SocketAddrV4,
+}
+
+/// A conversation that stays open: a TCP connection with one HTTP request after the other, or a UDP socket.
+#[derive(Debug)]
+pub enum Held {
+    /// The connection, with what was read ahead.
+    Tcp(BufReader<TcpStream>),
+    /// The socket, connected.
+    Udp(UdpSocket),
+}
+
+/// TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// What comes back from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heard {
+    /// Somebody is there and answers.
+    Answer,
+    /// A TCP reset or ICMP port unreachable.
+    Refusal,
+    /// Another ICMP error, or no route.
+    Unreachable,
+    /// Nothing.
+    Silence,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+impl From<&io::Error> for Heard {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Self::Refusal,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Unreachable,
+            _ => Self::Silence,
+        }
+    }
+}
+
+impl Held {
+    /// Opens it. No part of it takes longer than `limit`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(
+        place: &Place,
+        protocol: Protocol,
+        to: SocketAddrV4,
+        limit: Duration,
+    ) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Tcp => Self::Tcp(BufReader::new(place.connect(to, limit)?)),
+            Protocol::Udp => Self::Udp(place.datagrams(to, limit)?),
+        })
+    }
+
+    /// Asks who is there, and whom it sees.
+    ///
+    /// # Errors
+    /// What the kernel says; `UnexpectedEof` when the other side has closed; `InvalidData` when it is not netexec.
+    pub fn ask(&mut self) -> io::Result<Reply> {
+        let backend = self.question("hostname")?;
+        let client = self.question("clientip")?;
+        let client = client.parse().map_err(|_| {
+            io::Error::new(ErrorKind::InvalidData, format!("no address: {client:?}"))
+        })?;
+        Ok(Reply { backend, client })
+    }
+
+    fn question(&mut self, what: &str) -> io::Result<String> {
+        match self {
+            Self::Tcp(stream) => {
+                let request = format!("GET /{what} HTTP/1.1\r\nHost: lab\r\n\r\n");
+                stream.get_mut().write_all(request.as_bytes())?;
+                body(stream)
+            }
+            Self::Udp(socket) => {
+                socket.send(what.as_bytes())?;
+                let mut buffer = [0_u8; 512];
+                let length = socket.recv(&mut buffer)?;
+                Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
+            }
+        }
+    }
+}
+
+/// The body of an HTTP answer that says how long it is.
+fn body(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = String::new();
+    stream.take(length).read_to_string(&mut body)?;
+    Ok(body)
+}
+
+/// One question on a connection or socket of its own.
+///
+/// # Errors
+/// As [`Held::open`] and [`Held::ask`].
+pub fn ask(
+    place: &Place,
+    protocol: Protocol,
+    to: SocketAddrV4,
+    limit: Duration,
+) -> io::Result<Reply> {
+    Held::open(place, protocol, to, limit)?.ask()
+}
+
+/// What a TCP connection, or a datagram, to this address and port meets.
+pub fn knock(place: &Place, protocol: Protocol, to: SocketAddrV4, limit: Duration) -> Heard {
+    let met = Held::open(place, protocol, to, limit).and_then(|mut held| match held {
+        Held::Tcp(_) => Ok(()),
+        Held::Udp(_) => held.question("hostname").map(drop),
+    });
+    met.map_or_else(|error| Heard::from(&error), |()| Heard::Answer)
+}
+
+/// What a ping of this address meets.
+pub fn ping(place: &Place, to: Ipv4Addr, limit: Duration) -> Heard {
+    let met = icmp::ping(place, to, limit);
+    met.unwrap_or_else(|error| Heard::from(&error))
+}
+
+/// One of the connections of a [`Stream`].
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// When it began, since the stream did.
+    pub at: Duration,
+    /// The answer, or how it failed.
+    pub result: Result<Reply, ErrorKind>,
+}
+
+/// Questions at a steady pace, each on a connection of its own and none waiting for another, until it is finished.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    started: Instant,
+    pace: JoinHandle<Vec<Attempt>>,
+}
+
+impl Stream {
+    /// Starts one question `every` so often; each fails after a second.
+    pub fn start(place: &Place, protocol: Protocol, to: SocketAddrV4, every: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
+        let (place, stopped) = (place.clone(), Arc::clone(&stop));
+        let pace = thread::spawn(move || {
+            let (sender, attempts) = mpsc::channel();
+            let mut next = started;
+            while !stopped.load(Ordering::Relaxed) {
+                let (place, sender, at) = (place.clone(), sender.clone(), started.elapsed());
+                thread::spawn(move || {
+                    let result = ask(&place, protocol, to, Duration::from_secs(1));
+                    let result = result.map_err(|error| error.kind());
+                    // Only a stream that was dropped does not listen any more.
+                    let _ = sender.send(Attempt { at, result });
+                });
+                next += every;
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            drop(sender);
+            let mut attempts: Vec<Attempt> = attempts.iter().collect();
+            attempts.sort_by_key(|attempt| attempt.at);
+            attempts
+        });
+        Self {
+            stop,
+            started,
+            pace,
+        }
+    }
+
+    /// How long it has been going on.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Stops it, waits for the questions under way, and returns all in the order in which they began.
+    pub fn finish(self) -> Attempts {
+        self.stop.store(true, Ordering::Relaxed);
+        Attempts(self.pace.join().unwrap_or_default())
+    }
+}
+
+/// What became of the questions of a [`Stream`], in the order in which they began.
+#[derive(Clone, Debug)]
+pub struct Attempts(pub Vec<Attempt>);
+
+impl Attempts {
+    /// Those that began within this span of the stream.
+    #[must_use]
+    pub fn between(&self, from: Duration, to: Duration) -> Self {
+        let within = |attempt: &&Attempt| (from..to).contains(&attempt.at);
+        Self(self.0.iter().filter(within).cloned().collect())
+    }
+
+    /// How many had no answer.
+    pub fn failed(&self) -> usize {
+        self.0.iter().filter(|a| a.result.is_err()).count()
+    }
+
+    /// The longest time in which none that began had an answer; zero if none failed.
+    pub fn longest_outage(&self) -> Duration {
+        let mut longest = Duration::ZERO;
+        let mut since = None;
+        for attempt in &self.0 {
+            match (&attempt.result, since) {
+                (Err(_), None) => since = Some(attempt.at),
+                (Ok(_), Some(start)) => {
+                    longest = longest.max(attempt.at.saturating_sub(start));
+                    since = None;
+                }
+                _ => {}
+            }
+        }
+        if let (Some(start), Some(last)) = (since, self.0.last()) {
+            longest = longest.max(last.at.saturating_sub(start));
+        }
+        longest
+    }
+
+    /// The last one without an answer, since the stream began.
+    pub fn last_failure(&self) -> Option<Duration> {
+        let mut failed = self.0.iter().filter(|a| a.result.is_err());
+        failed.next_back().map(|a| a.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts(pattern: &str) -> Attempts {
+        let reply = Reply {
+            backend: "b".into(),
+            client: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
+        };
+        let attempt = |(i, c): (usize, char)| Attempt {
+            at: Duration::from_millis(20 * i as u64),
+            result: if c == '+' {
+                Ok(reply.clone())
+            } else {
+                Err(ErrorKind::TimedOut)
+            },
+        };
+        Attempts(pattern.chars().enumerate().map(attempt).collect())
+    }
+
+    #[test]
+    fn an_outage_lasts_from_its_first_failure_to_the_next_answer() {
+        let milliseconds = |pattern| attempts(pattern).longest_outage().as_millis();
+        assert_eq!(milliseconds("+++++"), 0);
+        assert_eq!(milliseconds("+-+--+"), 40);
+        assert_eq!(milliseconds("++---"), 40);
+        assert_eq!(attempts("+-+--+").failed(), 3);
+        assert_eq!(
+            attempts("+-+--+").last_failure(),
+            Some(Duration::from_millis(80))
+        );
+    }
+}

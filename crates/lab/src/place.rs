@@ -1,0 +1,146 @@
+//! A place in a lab to send packets from: the network namespace of a machine or of a Pod.
+//!
+//! Sockets are made there and used from here, as a socket keeps the namespace that it was made in. So a test or a
+//! measurement opens hundreds of connections without starting a process for each, sees what the kernel says of each, and
+//! keeps them open as long as it likes.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::command::run;
+use crate::lab::Lab;
+use crate::layout::Machine;
+use crate::net;
+
+/// Where packets are sent from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Place {
+    name: String,
+    netns: Arc<File>,
+    source: Option<Ipv4Addr>,
+}
+
+impl Lab {
+    /// A machine of the lab.
+    ///
+    /// # Errors
+    /// When there is no such machine, or it is not up.
+    pub fn place(&self, machine: Machine) -> Result<Place> {
+        let netns = self.layout()?.netns(machine);
+        Place::open(machine.to_string(), &net::path(&netns))
+    }
+
+    /// The Pod `name` of `namespace`, which runs on one of the lab's nodes.
+    ///
+    /// # Errors
+    /// When there is no such Pod, or none of its processes runs.
+    pub fn pod(&self, namespace: &str, name: &str) -> Result<Place> {
+        let words = ["-n", namespace, "get", "pod", name, "-o", "json"];
+        let pod: Value = serde_json::from_str(&run(&mut self.kubectl(words)?)?)?;
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        if uid.is_empty() {
+            bail!("Pod {namespace}/{name} has no UID");
+        }
+        // The kubelet names a Pod's cgroup by its UID, with either separator.
+        let uids = [uid.to_owned(), uid.replace('-', "_")];
+        let in_pod = |folder: &Path| {
+            std::fs::read_to_string(folder.join("cgroup"))
+                .is_ok_and(|cgroup| uids.iter().any(|uid| cgroup.contains(uid)))
+        };
+        let process = std::fs::read_dir("/proc")?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|folder| in_pod(folder))
+            .with_context(|| format!("no process of Pod {namespace}/{name} runs"))?;
+        Place::open(format!("{namespace}/{name}"), &process.join("ns/net"))
+    }
+}
+
+impl Place {
+    fn open(name: String, netns: &Path) -> Result<Self> {
+        let file = File::open(netns).with_context(|| {
+            format!("failed to open {}, the network of {name}", netns.display())
+        })?;
+        Ok(Self {
+            name,
+            netns: Arc::new(file),
+            source: None,
+        })
+    }
+
+    /// The machine's name, or the Pod's with its namespace.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same place, sending from this one of its addresses. Otherwise the kernel chooses.
+    #[must_use]
+    pub fn from(&self, source: Ipv4Addr) -> Self {
+        Self {
+            source: Some(source),
+            ..self.clone()
+        }
+    }
+
+    /// A TCP connection, for which it waits no longer than `limit`; reads and writes time out after `limit` too.
+    ///
+    /// # Errors
+    /// What the kernel says, such as `ConnectionRefused` or `TimedOut`.
+    pub fn connect(&self, to: SocketAddrV4, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.socket(Type::STREAM, Protocol::TCP)?;
+        socket.connect_timeout(&SocketAddr::V4(to).into(), limit)?;
+        socket.set_read_timeout(Some(limit))?;
+        socket.set_write_timeout(Some(limit))?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket.into())
+    }
+
+    /// A UDP socket that sends to `to` and hears only from there; reads time out after `limit`.
+    ///
+    /// # Errors
+    /// What the kernel says, such as `NetworkUnreachable`.
+    pub fn datagrams(&self, to: SocketAddrV4, limit: Duration) -> io::Result<UdpSocket> {
+        let socket = self.socket(Type::DGRAM, Protocol::UDP)?;
+        socket.connect(&SocketAddr::V4(to).into())?;
+        socket.set_read_timeout(Some(limit))?;
+        Ok(socket.into())
+    }
+
+    /// A raw socket of an IP protocol, such as 1 for ICMP: sees all packets of that protocol that arrive, headers included.
+    ///
+    /// # Errors
+    /// Without the right to: needs root.
+    pub fn raw(&self, protocol: i32) -> io::Result<Socket> {
+        self.socket(Type::RAW, Protocol::from(protocol))
+    }
+
+    fn socket(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let socket = self.inside(|| Socket::new(Domain::IPV4, kind, Some(protocol)))?;
+        if let Some(source) = self.source {
+            socket.bind(&SocketAddr::V4(SocketAddrV4::new(source, 0)).into())?;
+        }
+        Ok(socket)
+    }
+
+    /// Does `work` in a thread that is in this network namespace, and waits for it.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        thread::scope(|scope| {
+            let made = scope.spawn(|| {
+                setns(&*self.netns, CloneFlags::CLONE_NEWNET)?;
+                work()
+            });
+            made.join()
+                .map_err(|_| io::Error::other("the thread panicked"))?
+        })
+    }
+}
