@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use ycloud_api::condition::{self, Verdict, reason};
 use ycloud_api::{YusurService, YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
+use ycloud_compiler::desired::service::takes_eip;
 use ycloud_compiler::endpoint::{ANNOTATIONS, Translation, belongs, translate};
 
 use super::world::World;
@@ -83,7 +84,7 @@ pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
 }
 
 /// The reasons that ycloud-controller refuses Services for, besides [`reason::REFUSED`].
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 11] = [
     reason::INVALID,
     reason::NOT_FOUND,
     reason::NOT_SUPPORTED,
@@ -93,6 +94,8 @@ const REASONS: [&str; 9] = [
     reason::EXHAUSTED,
     reason::CONFLICT,
     reason::OTHER_GATEWAY,
+    reason::NO_NODES,
+    reason::OVERLAPS,
 ];
 
 /// Why ycloud-controller does not serve the Service, if it does not.
@@ -103,13 +106,6 @@ fn refusal(service: &Service) -> Option<Verdict> {
     let known = REASONS.into_iter().find(|known| *known == refused.reason);
     let text = format!("ycloud-controller refuses the Service: {}", refused.message);
     Some(Verdict::no(known.unwrap_or(reason::REFUSED), text))
-}
-
-/// Whether the Service is to have an EIP.
-fn takes_eip(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    let class = spec.and_then(|spec| spec.load_balancer_class.as_deref());
-    class == Some(key::LOAD_BALANCER_CLASS)
 }
 
 /// The EIP that the Service has.
