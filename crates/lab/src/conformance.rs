@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal};
 use serde::Deserialize;
 
 use crate::command::run;
@@ -177,15 +177,17 @@ impl Lab {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)
             .with_context(|| format!("failed to make {}", folder.display()))?;
+        pass_on(signals, &process);
+        let limit = Duration::from_secs(u64::from(options.minutes) * 60) + GRACE;
         let ran = progress.step(&format!("tests {}", options.focus), |step| {
             let mut ginkgo = ginkgo(&layout, &tests, &folder, options, self)?;
             ginkgo.envs([process.mark_variable()]);
             watch(
                 &mut ginkgo,
-                signals,
+                limit,
+                &process,
                 &folder.join("e2e.log"),
-                &progress,
-                step,
+                (&progress, step),
             )
         });
         // Also what ginkgo started, if it was killed itself.
@@ -228,10 +230,7 @@ fn ginkgo(
     let kubeconfig = folder.join("kubeconfig");
     fs::write(&kubeconfig, outside(layout)?)
         .with_context(|| format!("failed to write {}", kubeconfig.display()))?;
-    let hard = Duration::from_secs(u64::from(options.minutes) * 60) + GRACE;
     let mut words = enter(layout, Machine::External)?;
-    words.extend(["timeout", "--foreground", "--kill-after=5"].map(Into::into));
-    words.push(hard.as_secs().to_string().into());
     words.push(tests.join("ginkgo").into());
     words.extend(
         [
@@ -282,15 +281,14 @@ fn outside(layout: &Layout) -> Result<String> {
     ))
 }
 
-/// Runs the tests to their end. Shows how far they are, and each failure as it comes; all they print goes to `log`.
-///
-/// An interrupt is the tests' to handle: this run goes on until they have cleaned up.
+/// Runs the tests to their end, at most for `limit`. Shows how far they are, and each failure as it comes; all they print
+/// goes to `log`.
 fn watch(
     ginkgo: &mut Command,
-    signals: SigSet,
+    limit: Duration,
+    process: &Process<'_>,
     log: &Path,
-    progress: &Progress,
-    step: &Step,
+    (progress, step): (&Progress, &Step),
 ) -> Result<()> {
     let mut file =
         File::create(log).with_context(|| format!("failed to write {}", log.display()))?;
@@ -301,9 +299,9 @@ fn watch(
         .stderr(writer)
         .spawn()
         .context("failed to start ginkgo")?;
+    let _ended = end_after(limit, process);
     // The command holds the pipe's writing ends: without this the reader would never see its end.
     ginkgo.stdout(Stdio::null()).stderr(Stdio::null());
-    pass_on(signals, &child)?;
     let (mut of, mut done, mut failed) = (String::from("?"), 0, 0);
     let mut lines = BufReader::new(reader).lines();
     while let Some(line) = lines.next() {
@@ -325,25 +323,50 @@ fn watch(
         step.note(format!("{done} of {of}, {failed} failed"));
     }
     let status = child.wait().context("failed to wait for ginkgo")?;
-    // 124 and 137: the hard limit. Every other end has its report.
-    if matches!(status.code(), Some(124 | 137)) {
-        bail!("the tests did not end in time: see {}", log.display());
+    if status.code().is_none() {
+        bail!(
+            "the tests did not end in time and were killed: see {}",
+            log.display()
+        );
     }
     Ok(())
 }
 
-/// Passes on what only this process gets. An interrupt from the keyboard goes to the tests as well, by itself.
-fn pass_on(signals: SigSet, child: &Child) -> Result<()> {
-    let child = Pid::from_raw(i32::try_from(child.id())?);
+/// Kills the tests after `limit`, unless what is returned is dropped before.
+fn end_after(limit: Duration, process: &Process<'_>) -> Sender<()> {
+    let (ended, waiting) = std::sync::mpsc::channel();
+    let layout = process.layout.clone();
+    let Process { machine, part, .. } = *process;
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            Process {
+                layout: &layout,
+                machine,
+                part,
+            }
+            .kill();
+        }
+    });
+    ended
+}
+
+/// Passes on to the tests what only this process gets, so that they clean up, and this run goes on until they have. An
+/// interrupt from the keyboard reaches them by itself.
+fn pass_on(signals: SigSet, process: &Process<'_>) {
+    let layout = process.layout.clone();
+    let Process { machine, part, .. } = *process;
     std::thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
             if signal != Signal::SIGINT {
-                // It may be gone already, which is what is wanted.
-                let _ = kill(child, Signal::SIGTERM);
+                Process {
+                    layout: &layout,
+                    machine,
+                    part,
+                }
+                .signal(Signal::SIGTERM);
             }
         }
     });
-    Ok(())
 }
 
 /// What a line of ginkgo's output means for the progress.

@@ -62,6 +62,14 @@ impl Process<'_> {
         end(&self.family(), Duration::ZERO);
     }
 
+    /// Sends a signal to the process and to what it started for itself.
+    pub fn signal(&self, signal: Signal) {
+        for pid in self.family() {
+            // It may be gone already.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
     /// The process and all that it started for itself, also when it is dead itself. What it runs for others, as containerd
     /// its shims, is not among them: that outlives it by design.
     fn family(&self) -> Vec<i32> {
