@@ -2,6 +2,7 @@
 
 use crate::desired;
 use crate::desired::attachment::Attachment;
+use crate::eip::allocate_eip;
 use crate::owner::{ObjectKey, Owner};
 use crate::row::Row;
 use crate::snapshot::Snapshot;
@@ -108,7 +109,7 @@ fn eip(snapshot: &Snapshot, key: &ObjectKey) -> Result<Vec<Row>, Rejection> {
 }
 
 /// What keeps an accepted object from doing what its spec asks, although its rows are right: an EipGateway without nodes,
-/// a Vpc whose EipGateway is missing, a Service without its EIP. `None`: nothing.
+/// a Vpc whose EipGateway is missing, an Eip that cannot have an address, a Service without its EIP. `None`: nothing.
 pub fn hindrance(snapshot: &Snapshot, owner: &Owner) -> Option<Rejection> {
     match owner {
         Owner::EipGateway(name) => {
@@ -116,7 +117,8 @@ pub fn hindrance(snapshot: &Snapshot, owner: &Owner) -> Option<Rejection> {
         }
         Owner::Vpc(name) => validate::vpc::hindrance(snapshot, name),
         Owner::Service(key) => validate::service::hindrance(snapshot, key),
-        Owner::Subnet(_) | Owner::Node(_) | Owner::VNic(_) | Owner::Eip(_) => None,
+        Owner::Eip(key) => allocate_eip(snapshot, snapshot.eip(key)?).err(),
+        Owner::Subnet(_) | Owner::Node(_) | Owner::VNic(_) => None,
     }
 }
 

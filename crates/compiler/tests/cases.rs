@@ -10,7 +10,7 @@ use std::sync::Arc;
 use support::cases::{folder, names, snapshot};
 use support::database::{Database, uuids};
 use uuid::Uuid;
-use ycloud_compiler::{Batch, Owner, OwnerIndex, Rejection, Snapshot, compile};
+use ycloud_compiler::{Batch, Owner, OwnerIndex, Rejection, Snapshot, compile, hindrance};
 use ycloud_ovsdb::{Atom, Columns, Datum};
 
 #[test]
@@ -36,9 +36,13 @@ fn rendered(snapshot: &Snapshot) -> String {
     let index = OwnerIndex::build(&empty);
     let mut batch = Batch::new(&empty, &index);
     let mut refused: Vec<(Owner, Rejection)> = Vec::new();
+    let mut hindered: Vec<(Owner, Rejection)> = Vec::new();
     for owner in snapshot.owners() {
         match compile(snapshot, &owner) {
-            Ok(rows) => drop(batch.add(&owner, &rows)),
+            Ok(rows) => {
+                batch.add(&owner, &rows);
+                hindered.extend(hindrance(snapshot, &owner).map(|why| (owner, why)));
+            }
             Err(rejection) => refused.push((owner, rejection)),
         }
     }
@@ -55,6 +59,13 @@ fn rendered(snapshot: &Snapshot) -> String {
         let _ = writeln!(
             text,
             "refused {owner}: {}{keep}: {}",
+            rejection.reason, rejection.message
+        );
+    }
+    for (owner, rejection) in hindered {
+        let _ = writeln!(
+            text,
+            "hindered {owner}: {}: {}",
             rejection.reason, rejection.message
         );
     }
@@ -110,7 +121,12 @@ fn name(table: &str, row: &Columns) -> String {
         }
         "Chassis_Template_Var" => text("chassis").to_owned(),
         "Logical_Router_Static_Route" => format!("{} via {}", text("ip_prefix"), text("nexthop")),
-        "NAT" => format!("{} {} {}", text("type"), text("external_ip"), text("logical_ip")),
+        "NAT" => format!(
+            "{} {} {}",
+            text("type"),
+            text("external_ip"),
+            text("logical_ip")
+        ),
         "HA_Chassis" => text("chassis_name").to_owned(),
         _ => text("name").to_owned(),
     }

@@ -9,14 +9,20 @@ use support::database::{Database, foreign};
 use support::objects::reference;
 use support::world::{events, line, survivors};
 use ycloud_compiler::row::MONITORED;
-use ycloud_compiler::{Batch, Event, Owner, OwnerIndex, Row, Settings, Snapshot, compile};
+use ycloud_compiler::{
+    Batch, Event, Owner, OwnerIndex, Row, Settings, Snapshot, compile, hindrance,
+};
 use ycloud_ovsdb::{Columns, Operation};
 
-type Verdicts = BTreeMap<Owner, Result<Vec<Row>, (bool, String)>>;
+type Verdicts = BTreeMap<Owner, Result<(Vec<Row>, Option<String>), (bool, String)>>;
 
-/// What every owner compiles to.
+/// What every owner compiles to, and what hinders it.
 fn verdicts(snapshot: &Snapshot) -> Verdicts {
-    let compiled = |owner: &Owner| compile(snapshot, owner).map_err(|r| (r.keep, r.message));
+    let hindered = |owner: &Owner| hindrance(snapshot, owner).map(|r| r.message);
+    let compiled = |owner: &Owner| match compile(snapshot, owner) {
+        Ok(rows) => Ok((rows, hindered(owner))),
+        Err(rejection) => Err((rejection.keep, rejection.message)),
+    };
     snapshot
         .owners()
         .into_iter()
@@ -108,7 +114,7 @@ proptest! {
             let after = verdicts(&snapshot);
             let all: BTreeSet<&Owner> = before.keys().chain(after.keys()).collect();
             for owner in all {
-                let nothing = Ok(Vec::new());
+                let nothing = Ok((Vec::new(), None));
                 let (old, new) = (before.get(owner).unwrap_or(&nothing), after.get(owner).unwrap_or(&nothing));
                 prop_assert!(old == new || named.contains(owner), "{} changed {}, and did not name it: {:?} -> {:?}", line(&event), owner, old, new);
             }

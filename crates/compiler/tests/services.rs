@@ -418,3 +418,17 @@ fn a_digest_tells_vpc_affinity_ports_and_address() {
         assert!(seen.insert(digest_of(&service, &[])), "{service:?}");
     }
 }
+
+#[test]
+fn a_service_that_takes_an_eip_names_the_one_to_be_made_for_it() {
+    let mut snapshot = Snapshot::new(Settings::default());
+    snapshot.apply(Event::Apply(v1()));
+    let plain = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    let made = Owner::Eip(key());
+    let mut concerned = |spec: &Value| snapshot.apply(Event::Apply(service(spec.clone())));
+    assert!(!concerned(&plain).contains(&made));
+    let mut outside = plain;
+    outside["type"] = json!("LoadBalancer");
+    outside["loadBalancerClass"] = json!("iaas.yusur.io/eip");
+    assert!(concerned(&outside).contains(&made));
+}

@@ -284,7 +284,7 @@ impl Snapshot {
         )
     }
 
-    /// The Services that may mean an Eip, accepted or not.
+    /// The Services that may mean an Eip, accepted or not; and the one of its name, for which it could have been made.
     pub(crate) fn services_wishing(&self, eip: &ObjectKey) -> BTreeSet<ObjectKey> {
         let object = self.elastic.eips.get(eip);
         let addresses = object.into_iter().flat_map(|object| {
@@ -302,6 +302,7 @@ impl Snapshot {
                     .get(&(eip.namespace.clone(), wish))
             })
             .flatten()
+            .chain(self.elastic.uses.get_key_value(eip).map(|(key, _)| key))
             .cloned()
             .collect()
     }
@@ -330,7 +331,8 @@ impl Snapshot {
         };
         let mut owners = match self.eip_of_service(service) {
             Some(eip) => self.around_eip(&eip),
-            None => Owners::new(),
+            // The one to be made for it.
+            None => Owners::from([Owner::Eip(service.clone())]),
         };
         owners.extend(used.vpcs.iter().cloned().map(Owner::Vpc));
         owners.insert(Owner::Service(service.clone()));

@@ -287,9 +287,31 @@ pub fn foreign() -> Database {
         9,
         Columns::new().with("name", "theirs").with("ports", uuid(1)),
     );
+    add(
+        "HA_Chassis",
+        10,
+        Columns::new().with("chassis_name", "theirs"),
+    );
+    add(
+        "HA_Chassis_Group",
+        11,
+        Columns::new()
+            .with("name", "theirs")
+            .with("ha_chassis", uuid(10)),
+    );
+    let nat = Columns::new()
+        .with("type", "snat")
+        .with("external_ip", "192.0.2.1")
+        .with("logical_ip", "192.0.2.0/24");
+    add("NAT", 12, nat);
+    let router = Columns::new()
+        .with("name", "eipgw/g1")
+        .with("nat", uuid(12))
+        .with("load_balancer_group", uuid(6));
+    add("Logical_Router", 13, router);
     database.collect_garbage();
     database.check().expect("consistent rows");
-    assert_eq!(database.rows.len(), 9);
+    assert_eq!(database.rows.len(), 13);
     assert!(
         database
             .rows

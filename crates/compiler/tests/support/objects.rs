@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ycloud_api::{Subnet, VNic, Vpc};
+use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
 
 pub fn from<T: DeserializeOwned>(value: Value) -> Arc<T> {
@@ -128,6 +128,59 @@ pub fn service_external(
 
 pub fn port_name(protocol: &str, port: i32) -> String {
     format!("{}-{port}", protocol.to_lowercase())
+}
+
+/// An EipGateway with that range, whose upstream router has the first address.
+pub fn eip_gateway(name: &str, cidr: &str, default: bool, created: u32) -> Arc<EipGateway> {
+    let upstream = cidr.split('/').next().unwrap_or_default();
+    let upstream = format!("{}1", upstream.trim_end_matches('0'));
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "EipGateway",
+        "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
+        "spec": {"cidr": cidr, "gateway": upstream, "physicalNetwork": "ext", "default": default,
+            "serviceGateways": 1 + created % 2},
+    }))
+}
+
+/// An Eip; `held` is the address in its status.
+pub fn eip(
+    namespace: &str,
+    name: &str,
+    gateway: Option<&str>,
+    asked: Option<&str>,
+    held: Option<&str>,
+) -> Arc<Eip> {
+    let status = held.map(|ip| json!({"address": ip, "eipGateway": gateway.unwrap_or("g1")}));
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "Eip",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"eipGateway": gateway, "address": asked}, "status": status,
+    }))
+}
+
+/// The same Service, reached by an EIP.
+pub fn with_eip(service: &Service, several: bool, eip: Option<&str>) -> Arc<Service> {
+    let mut service = service.clone();
+    let annotations = service.metadata.annotations.get_or_insert_default();
+    if several {
+        annotations.insert("iaas.yusur.io/scope".to_owned(), "multiVpc".to_owned());
+    }
+    if let Some(eip) = eip {
+        annotations.insert("iaas.yusur.io/eip".to_owned(), eip.to_owned());
+    }
+    let spec = service.spec.get_or_insert_default();
+    spec.type_ = Some("LoadBalancer".to_owned());
+    spec.load_balancer_class = Some("iaas.yusur.io/eip".to_owned());
+    spec.load_balancer_source_ranges = several.then(|| vec!["203.0.113.0/24".to_owned()]);
+    Arc::new(service)
+}
+
+/// The same EndpointSlice, of a Vpc.
+pub fn slice_of_vpc(slice: &EndpointSlice, vpc: &str) -> Arc<EndpointSlice> {
+    let mut slice = slice.clone();
+    let labels = slice.metadata.labels.get_or_insert_default();
+    labels.insert("iaas.yusur.io/vpc".to_owned(), vpc.to_owned());
+    Arc::new(slice)
 }
 
 /// Endpoints are `address`, `state`: one of ready, unready, draining.

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use ycloud_compiler::{Event, Object};
+use ycloud_compiler::{Chassis, Claim, Event, Object};
 
 use super::objects::{self, reference};
 
@@ -22,6 +22,15 @@ const CIDRS: &[&str] = &[
 ];
 const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9"];
 const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1"];
+const GATEWAYS: &[&str] = &["g1", "g2"];
+/// One overlaps Subnets, one a part of another.
+const EIP_CIDRS: &[&str] = &[
+    "198.51.100.0/24",
+    "198.51.100.0/25",
+    "203.0.113.0/24",
+    "10.0.1.0/24",
+];
+const EIPS: &[&str] = &["198.51.100.9", "198.51.100.10", "203.0.113.9"];
 const PORTS: &[(&str, i32)] = &[("TCP", 80), ("TCP", 443), ("UDP", 80), ("SCTP", 9)];
 
 pub fn object() -> impl Strategy<Value = Object> {
@@ -58,6 +67,29 @@ pub fn object() -> impl Strategy<Value = Object> {
                 let slice = objects::slice(ns, name, service, &ports, &endpoints);
                 Object::EndpointSlice(node.map_or_else(|| slice.clone(), |node| objects::slice_on(&slice, node)))
             }),
+        3 => (select(GATEWAYS), select(EIP_CIDRS), proptest::bool::ANY, 0u32..3)
+            .prop_map(|(name, cidr, default, created)| Object::EipGateway(objects::eip_gateway(name, cidr, default, created))),
+        2 => (select(VPCS), proptest::option::of(select(GATEWAYS))).prop_map(|(name, gateway)| Object::Vpc(objects::from(serde_json::json!({
+            "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": name}, "spec": {"eipGateway": gateway},
+        })))),
+        4 => (select(NAMESPACES), select(&["a", "b", "e"][..]), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(EIPS)), proptest::option::of(select(EIPS)))
+            .prop_map(|(ns, name, gateway, asked, held)| Object::Eip(objects::eip(ns, name, gateway, asked, held))),
+        4 => (select(NAMESPACES), select(&["a", "b"][..]), proptest::option::of(select(VPCS)), ports(), proptest::bool::ANY, proptest::option::of(select(&["e", "198.51.100.9", "missing"][..])))
+            .prop_map(|(ns, name, vpc, ports, several, eip)| {
+                let service = objects::service(ns, name, vpc, "10.96.0.1", &ports);
+                Object::Service(objects::with_eip(&service, several, eip))
+            }),
+        3 => (select(NAMESPACES), select(&["s", "t"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..4), select(VPCS))
+            .prop_map(|(ns, name, service, ports, endpoints, vpc)| {
+                let slice = objects::slice(ns, name, service, &ports, &endpoints);
+                Object::EndpointSlice(objects::slice_of_vpc(&slice, vpc))
+            }),
+        1 => (select(&["eipgw/g1", "sg/g1/1", "sg/g2/2"][..]), select(&["n1", "n2", "gone"][..]))
+            .prop_map(|(group, chassis)| Object::Claim(Claim { group: group.to_owned(), chassis: chassis.to_owned() })),
+        1 => (select(NODES), subsequence(&["ext", "other"][..], 0..=2)).prop_map(|(name, networks)| Object::Chassis(Chassis {
+            name: name.to_owned(),
+            physical_networks: networks.into_iter().map(str::to_owned).collect(),
+        })),
         1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16"][..]))
             .prop_map(|(name, cidr)| Object::ServiceCidr(objects::service_cidr(name, cidr))),
     ]
