@@ -67,8 +67,8 @@ pub struct EipGatewaySpec {
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 8))]
     pub service_gateways: i32,
-    /// Whether Eips and Vpcs that name no EipGateway use this one. Of several the oldest is it. If none is marked and
-    /// there is only one EipGateway, that one is. Default: false.
+    /// Whether Eips and Vpcs that name no EipGateway use this one. Of several marked ones the oldest is it; if none is
+    /// marked, the oldest EipGateway is. Default: false.
     #[serde(default)]
     pub default: bool,
 }

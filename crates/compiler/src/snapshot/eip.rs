@@ -124,13 +124,14 @@ impl Snapshot {
         all.map(|(name, gateway)| (name.as_str(), gateway))
     }
 
-    /// The default EipGateway: the oldest that is marked; if none is, the only one there is.
+    /// The default EipGateway: the oldest that is marked, or else the oldest. So a new one that is not marked, whether it is
+    /// accepted or not, changes nothing for those that work.
     pub fn default_eip_gateway(&self) -> Option<&str> {
-        let all = &self.elastic.gateways;
-        let marked = all.iter().filter(|(_, gateway)| gateway.spec.default);
-        let oldest = marked.min_by_key(|(name, gateway)| age_of(name, &gateway.metadata));
-        let only = || (all.len() == 1).then(|| all.first_key_value());
-        oldest.or_else(|| only()?).map(|(name, _)| name.as_str())
+        let oldest =
+            self.elastic.gateways.iter().min_by_key(|(name, gateway)| {
+                (!gateway.spec.default, age_of(name, &gateway.metadata))
+            });
+        oldest.map(|(name, _)| name.as_str())
     }
 
     /// The EipGateway that a Vpc names, or else the default one; it need not exist or be accepted.

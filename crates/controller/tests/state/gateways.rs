@@ -267,6 +267,11 @@ async fn a_gateway_that_cannot_be_says_why_and_one_in_use_stays() {
     let need = next(&mut controller, &of("newer")).unwrap();
     assert_eq!(status(&need)["conditions"][0]["reason"], "Overlaps");
     assert_eq!(need.report.unwrap().reason, "Overlaps");
+    assert_eq!(
+        controller.content(),
+        before,
+        "it changes nothing for others"
+    );
     let mut nowhere = EipGateway::clone(&gateway(
         "nowhere",
         "203.0.113.0/24",
@@ -279,6 +284,11 @@ async fn a_gateway_that_cannot_be_says_why_and_one_in_use_stays() {
     controller.settle().await;
     let need = next(&mut controller, &of("nowhere")).unwrap();
     assert_eq!(status(&need)["conditions"][0]["reason"], "NoNodes");
+    let with_it = controller.content();
+    assert!(
+        before.iter().all(|row| with_it.contains(row)),
+        "it changes nothing for others"
+    );
     for name in ["newer", "nowhere"] {
         controller
             .state
