@@ -13,7 +13,7 @@ use crate::compile::Rejection;
 use crate::layout::{ALIASES, VPCS};
 use crate::owner::{ObjectKey, Owner};
 use crate::slot::{self, Slots};
-use crate::validate::eip_gateway::{Gateway, judge};
+use crate::validate::eip_gateway::{Gateway, eligible_nodes, judge};
 use crate::validate::subnet::meet;
 
 /// The chassis that holds the chassisredirect ports of an `HA_Chassis_Group`: `Port_Binding:chassis`, ovn-sb(5).
@@ -420,7 +420,21 @@ impl Snapshot {
         if put(&mut self.elastic.chassis, &name, networks) == new {
             return Owners::new();
         }
-        self.gateway_owners().collect()
+        self.around_nodes()
+    }
+
+    /// Whom it concerns that one node may have become able to carry EipGateways, or ceased to be: where it is the first
+    /// one or was the last one, also those who wait for a node.
+    pub(super) fn around_nodes(&self) -> Owners {
+        let mut owners = Owners::new();
+        for (name, gateway) in &self.elastic.gateways {
+            let owner = Owner::EipGateway(name.clone());
+            if eligible_nodes(self, gateway).len() <= 1 {
+                owners.extend(self.dependents(&owner));
+            }
+            owners.insert(owner);
+        }
+        owners
     }
 
     pub(super) fn gateway_owners(&self) -> impl Iterator<Item = Owner> {

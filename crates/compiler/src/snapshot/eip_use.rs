@@ -112,7 +112,7 @@ impl Snapshot {
             }
             Concern::Subnet(name) if self.meets_gateways(&name) => self.rejudge(),
             Concern::Addresses if owners.iter().any(|o| matches!(o, Owner::Node(_))) => {
-                let mut all: Owners = self.gateway_owners().collect();
+                let mut all = self.around_nodes();
                 all.extend(self.rejudge());
                 // Backends on nodes are reached at join addresses.
                 let several = |owner: &Owner| match owner {

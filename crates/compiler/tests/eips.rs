@@ -1,0 +1,264 @@
+//! Which addresses Eips get, which Eips are made, and where EipGateways are.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use support::objects;
+use ycloud_api::condition::reason;
+use ycloud_api::eip::EipStatus;
+use ycloud_api::{Eip, EipGateway};
+use ycloud_compiler::{
+    Chassis, Claim, Event, Object, ObjectKey, Owner, Settings, Snapshot, active_node, allocate_eip,
+    compile, eip_address, eip_usage, eligible_nodes, hindrance, prerequisites, service_gateways,
+    users, wanted_eip,
+};
+
+fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
+    let mut snapshot = Snapshot::new(Settings::default());
+    for object in objects {
+        snapshot.apply(Event::Apply(object));
+    }
+    snapshot
+}
+
+/// Three nodes, an EipGateway with four addresses, of which its own and the upstream router's are two.
+fn world() -> Snapshot {
+    let nodes = [
+        ("n1", "172.31.0.1"),
+        ("n2", "172.31.0.2"),
+        ("n3", "172.31.0.3"),
+    ];
+    let nodes = nodes.map(|(name, ip)| Object::Node(objects::node(name, ip)));
+    let gateway = objects::eip_gateway("g1", "198.51.100.0/29", false, 1);
+    let vpc = Object::Vpc(objects::vpc("v1", &[]));
+    snapshot(nodes.into_iter().chain([Object::EipGateway(gateway), vpc]))
+}
+
+/// Allocates for an Eip and tells the snapshot; the address, or the reason why there is none.
+fn allocated(snapshot: &mut Snapshot, name: &str, asked: Option<&str>) -> Result<String, String> {
+    let eip = objects::eip("ns", name, None, asked, None);
+    snapshot.apply(Event::Apply(Object::Eip(eip.clone())));
+    let allocation =
+        allocate_eip(snapshot, &eip).map_err(|r| format!("{}: {}", r.reason, r.message))?;
+    let mut held = Eip::clone(&eip);
+    held.status = Some(EipStatus {
+        address: Some(allocation.address.to_string()),
+        eip_gateway: Some(allocation.eip_gateway),
+        ..EipStatus::default()
+    });
+    snapshot.apply(Event::Apply(Object::Eip(Arc::new(held))));
+    Ok(allocation.address.to_string())
+}
+
+fn service(name: &str, eip: Option<&str>) -> Arc<Service> {
+    let service = objects::service("ns", name, Some("v1"), "10.96.0.1", &[("TCP", 80)]);
+    objects::with_eip(&service, false, eip)
+}
+
+#[test]
+fn addresses_are_given_out_once_and_only_those_that_can_be() {
+    let mut snapshot = world();
+    // .1 is the upstream router, .2 the gateway itself.
+    assert_eq!(allocated(&mut snapshot, "a", None).unwrap(), "198.51.100.3");
+    assert_eq!(
+        allocated(&mut snapshot, "b", Some("198.51.100.5")).unwrap(),
+        "198.51.100.5"
+    );
+    assert_eq!(allocated(&mut snapshot, "c", None).unwrap(), "198.51.100.4");
+    let cases = [
+        (
+            "taken",
+            "198.51.100.5",
+            reason::ADDRESS_TAKEN,
+            "is Eip ns/b's",
+        ),
+        (
+            "outside",
+            "192.0.2.1",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "lies outside the range of",
+        ),
+        (
+            "own",
+            "198.51.100.2",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "is the own address of",
+        ),
+        (
+            "upstream",
+            "198.51.100.1",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "is the upstream router of",
+        ),
+        (
+            "last",
+            "198.51.100.7",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "broadcast address of",
+        ),
+    ];
+    for (name, asked, reason, words) in cases {
+        let error = allocated(&mut snapshot, name, Some(asked)).unwrap_err();
+        assert!(
+            error.starts_with(reason) && error.contains(words),
+            "{error}"
+        );
+    }
+    assert_eq!(allocated(&mut snapshot, "d", None).unwrap(), "198.51.100.6");
+    let error = allocated(&mut snapshot, "e", None).unwrap_err();
+    assert!(error.contains("all 4 are in use"), "{error}");
+    let usage = eip_usage(&snapshot, "g1");
+    assert_eq!((usage.total, usage.used, usage.free), (4, 4, 0));
+    // One that goes makes room for those who wait.
+    let gone = ycloud_compiler::ObjectRef::Eip(ObjectKey::new("ns", "c"));
+    let named = snapshot.apply(Event::Delete(gone));
+    assert!(named.contains(&Owner::Eip(ObjectKey::new("ns", "e"))));
+    assert_eq!(allocated(&mut snapshot, "e", None).unwrap(), "198.51.100.4");
+}
+
+#[test]
+fn an_answer_from_before_the_allocation_does_not_take_the_address_away() {
+    let mut snapshot = world();
+    allocated(&mut snapshot, "a", None).unwrap();
+    let mut echo = Eip::clone(&objects::eip("ns", "a", None, None, None));
+    let mut held = Eip::clone(snapshot.eip(&ObjectKey::new("ns", "a")).unwrap());
+    held.metadata.resource_version = Some("7".into());
+    echo.metadata.resource_version = Some("7".into());
+    snapshot.apply(Event::Apply(Object::Eip(Arc::new(held))));
+    snapshot.apply(Event::Apply(Object::Eip(Arc::new(echo))));
+    assert_eq!(eip_usage(&snapshot, "g1").used, 1);
+}
+
+#[test]
+fn a_service_that_names_no_eip_gets_one_of_its_own() {
+    let mut snapshot = world();
+    let key = ObjectKey::new("ns", "web");
+    snapshot.apply(Event::Apply(Object::Service(service("web", None))));
+    let wanted = wanted_eip(&snapshot, &key).expect("an Eip to be made");
+    assert_eq!(wanted.metadata.name.as_deref(), Some("web"));
+    assert_eq!(wanted.spec.eip_gateway.as_deref(), Some("g1"));
+    let waits = hindrance(&snapshot, &Owner::Service(key.clone())).expect("no address yet");
+    assert_eq!(waits.reason, reason::PENDING);
+
+    let named = snapshot.apply(Event::Apply(Object::Eip(Arc::new(wanted))));
+    assert!(named.contains(&Owner::Service(key.clone())));
+    assert_eq!(wanted_eip(&snapshot, &key), None);
+    allocated(&mut snapshot, "web", None).unwrap();
+    assert_eq!(hindrance(&snapshot, &Owner::Service(key.clone())), None);
+    assert_eq!(
+        eip_address(&snapshot, &key)
+            .map(|ip| ip.to_string())
+            .as_deref(),
+        Some("198.51.100.3")
+    );
+    let expected: BTreeSet<Owner> = [
+        Owner::EipGateway("g1".into()),
+        Owner::Vpc("v1".into()),
+        Owner::Eip(key.clone()),
+    ]
+    .into();
+    let found: BTreeSet<Owner> = prerequisites(&snapshot, &Owner::Service(key))
+        .into_iter()
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!(
+        users(&snapshot, &Owner::EipGateway("g1".into())),
+        ["Eip ns/web (198.51.100.3)"]
+    );
+}
+
+#[test]
+fn a_service_that_names_an_address_gets_an_eip_with_it_and_one_that_names_an_eip_waits_for_it() {
+    let mut snapshot = world();
+    let by_address = service("by-address", Some("198.51.100.6"));
+    snapshot.apply(Event::Apply(Object::Service(by_address)));
+    let wanted = wanted_eip(&snapshot, &ObjectKey::new("ns", "by-address")).expect("an Eip");
+    assert_eq!(wanted.spec.address.as_deref(), Some("198.51.100.6"));
+
+    snapshot.apply(Event::Apply(Object::Service(service(
+        "by-name",
+        Some("shared"),
+    ))));
+    let key = ObjectKey::new("ns", "by-name");
+    assert_eq!(wanted_eip(&snapshot, &key), None);
+    let missing = hindrance(&snapshot, &Owner::Service(key)).expect("no such Eip");
+    assert_eq!(missing.reason, reason::NOT_FOUND);
+}
+
+#[test]
+fn who_has_the_ports_stays_first_if_it_may_carry_them() {
+    let mut snapshot = world();
+    let first = active_node(&snapshot, "g1").expect("a node");
+    let other = ["n1", "n2", "n3"]
+        .into_iter()
+        .find(|node| *node != first)
+        .unwrap();
+    let claim = |chassis: &str| {
+        Event::Apply(Object::Claim(Claim {
+            group: "eipgw/g1".into(),
+            chassis: chassis.into(),
+        }))
+    };
+    let named = snapshot.apply(claim(other));
+    assert!(named.contains(&Owner::EipGateway("g1".into())));
+    assert_eq!(active_node(&snapshot, "g1").as_deref(), Some(other));
+    snapshot.apply(claim("elsewhere"));
+    assert_eq!(active_node(&snapshot, "g1"), Some(first));
+}
+
+#[test]
+fn service_gateways_are_on_different_nodes_while_there_are_enough() {
+    let mut snapshot = world();
+    let nodes = |snapshot: &Snapshot| -> Vec<String> {
+        let all = service_gateways(snapshot, "g1").into_iter();
+        all.filter_map(|(_, node)| node).collect()
+    };
+    let found = nodes(&snapshot);
+    assert_eq!(found.len(), 2);
+    assert_ne!(found[0], found[1]);
+    let chassis = |name: &str, network: &str| {
+        Event::Apply(Object::Chassis(Chassis {
+            name: name.into(),
+            physical_networks: [network.to_owned()].into(),
+        }))
+    };
+    for node in ["n1", "n2"] {
+        snapshot.apply(chassis(node, "other"));
+    }
+    assert_eq!(eligible_nodes(&snapshot, "g1"), ["n3"]);
+    assert_eq!(nodes(&snapshot), ["n3", "n3"]);
+    snapshot.apply(chassis("n3", "other"));
+    let owner = Owner::EipGateway("g1".into());
+    assert_eq!(
+        hindrance(&snapshot, &owner).expect("no nodes").reason,
+        reason::NO_NODES
+    );
+    assert!(compile(&snapshot, &owner).is_ok(), "its rows stay");
+}
+
+#[test]
+fn the_default_is_the_oldest_that_is_marked_or_else_the_oldest() {
+    let gateway = |name: &str, cidr: &str, default, created| -> Object {
+        Object::EipGateway(objects::eip_gateway(name, cidr, default, created))
+    };
+    let one = gateway("g1", "198.51.100.0/24", false, 1);
+    let mut snapshot = snapshot([one]);
+    assert_eq!(snapshot.default_eip_gateway(), Some("g1"));
+    snapshot.apply(Event::Apply(gateway("g2", "203.0.113.0/24", false, 2)));
+    assert_eq!(snapshot.default_eip_gateway(), Some("g1"));
+    snapshot.apply(Event::Apply(gateway("g2", "203.0.113.0/24", true, 2)));
+    snapshot.apply(Event::Apply(gateway("g3", "192.0.2.0/24", true, 3)));
+    assert_eq!(snapshot.default_eip_gateway(), Some("g2"));
+    let marked = |gateway: &&Arc<EipGateway>| gateway.spec.default;
+    assert_eq!(
+        snapshot
+            .eip_gateways()
+            .map(|(_, g)| g)
+            .filter(marked)
+            .count(),
+        2
+    );
+}
