@@ -1,0 +1,146 @@
+//! Kubernetes' own Services, by the nodes' addresses and by external ones.
+
+use crate::cluster::{SOON, eventually, get, on};
+use crate::native::{Client, NODES, PORTS, answered_by, node_address, service};
+use crate::scene::{Scene, sources_seen_on};
+
+/// Two servers on two of three nodes, and a client on the third.
+fn two_servers(name: &str) -> Scene {
+    let scene = Scene::new(name);
+    scene.server("s0", "ovn-default", "node-1", "web");
+    scene.server("s1", "ovn-default", "node-2", "web");
+    scene.client("c", "ovn-default", "node-3");
+    scene
+}
+
+/// The node port of the Service's port `web`; both ports have the same one.
+fn node_port(scene: &Scene) -> u16 {
+    let service = get(&["-n", &scene.name, "service", "svc"]);
+    let port = service["spec"]["ports"][0]["nodePort"].as_u64();
+    u16::try_from(port.expect("a node port")).expect("a port")
+}
+
+#[test]
+fn native_node_ports_answer_on_every_node_whoever_asks() {
+    let scene = two_servers("native-node-port");
+    let ports = PORTS.replace("targetPort", "nodePort: 31480, targetPort");
+    let spec = format!("  type: NodePort\n  selector: {{app: web}}\n{ports}");
+    service(&scene, "svc", &spec);
+    scene.pods_ready();
+    let port = node_port(&scene);
+    for node in NODES {
+        let address = node_address(node);
+        for client in [
+            Client::Machine("external"),
+            Client::Machine("node-1"),
+            Client::Machine("node-3"),
+            Client::Pod("c"),
+            Client::Pod("s0"),
+        ] {
+            answered_by(&scene, client, &address, port, &["s0", "s1"]);
+        }
+    }
+}
+
+#[test]
+fn native_node_ports_lead_to_host_network_pods() {
+    let scene = Scene::new("native-node-port-host");
+    scene.server_on_node("h", "node-2", "web", 18_484);
+    let ports = PORTS.replace("targetPort", "nodePort: 31481, targetPort");
+    let spec = format!("  type: NodePort\n  selector: {{app: web}}\n{ports}");
+    service(&scene, "svc", &spec);
+    scene.pods_ready();
+    for node in NODES {
+        let address = node_address(node);
+        for client in ["external", "node-1", "node-2"] {
+            let client = Client::Machine(client);
+            answered_by(&scene, client, &address, 31_481, &["node-2"]);
+        }
+    }
+}
+
+#[test]
+fn native_external_policy_local_keeps_the_client_and_its_node() {
+    let scene = two_servers("native-external-local");
+    let ports = PORTS.replace("targetPort", "nodePort: 31482, targetPort");
+    let local = "  externalTrafficPolicy: Local\n";
+    let spec = format!("  type: NodePort\n{local}  selector: {{app: web}}\n{ports}");
+    service(&scene, "svc", &spec);
+    scene.pods_ready();
+    let external = Client::Machine("external");
+    for (node, server) in [("node-1", "s0"), ("node-2", "s1")] {
+        let address = node_address(node);
+        answered_by(&scene, external, &address, 31_482, &[server]);
+        let route = on("external", &format!("ip route get {address}")).must();
+        let seen = sources_seen_on("external", &address, 31_482, 4);
+        let [source] = seen.names()[..] else {
+            panic!("{seen:?}");
+        };
+        assert!(
+            route.contains(&format!("src {source} ")),
+            "{seen:?}: {route}"
+        );
+    }
+    let elsewhere = node_address("node-3");
+    let answers = external.tcp(&scene, &elsewhere, 31_482, 1);
+    assert_eq!(answers.total(), 0, "node-3 has no endpoint: {answers:?}");
+}
+
+/// A route of `external` that goes with the test.
+struct Route(String);
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        on("external", &format!("ip route del {}", self.0));
+    }
+}
+
+#[test]
+fn native_external_addresses_answer_pods_nodes_and_the_outside() {
+    let scene = two_servers("native-external-ips");
+    let address = "198.18.77.1";
+    let spec = format!("  externalIPs: [{address}]\n  selector: {{app: web}}\n{PORTS}");
+    let vip = service(&scene, "svc", &spec);
+    scene.pods_ready();
+    for client in [
+        Client::Pod("c"),
+        Client::Pod("s0"),
+        Client::Machine("node-1"),
+        Client::Machine("node-3"),
+    ] {
+        answered_by(&scene, client, address, 80, &["s0", "s1"]);
+    }
+    answered_by(&scene, Client::Pod("c"), &vip, 80, &["s0", "s1"]);
+    let route = Route(format!("{address}/32 via {}", node_address("node-3")));
+    on("external", &format!("ip route replace {}", route.0)).must();
+    let external = Client::Machine("external");
+    answered_by(&scene, external, address, 80, &["s0", "s1"]);
+}
+
+#[test]
+fn native_the_health_check_port_says_which_nodes_have_endpoints() {
+    let scene = two_servers("native-health-check");
+    // Of a class that nobody serves: the type is what brings the health check's port.
+    let spec = format!(
+        "  type: LoadBalancer\n  loadBalancerClass: example.org/nobody\n  externalTrafficPolicy: Local\n  selector: {{app: web}}\n{PORTS}"
+    );
+    service(&scene, "svc", &spec);
+    scene.pods_ready();
+    let service = get(&["-n", &scene.name, "service", "svc"]);
+    let port = service["spec"]["healthCheckNodePort"]
+        .as_u64()
+        .expect("a port");
+    for (node, code) in [("node-1", "200"), ("node-2", "200"), ("node-3", "503")] {
+        let script = format!(
+            "curl -s -m 3 -o /dev/null -w '%{{http_code}}' http://{}:{port}/healthz",
+            node_address(node)
+        );
+        eventually(&format!("{node} says {code}"), SOON, || {
+            let printed = on("external", &script);
+            match printed.out.trim() {
+                said if said == code => Ok(()),
+                said => Err(said.to_owned()),
+            }
+        });
+    }
+}
