@@ -122,11 +122,12 @@ fn concerns(changes: &[Change]) -> bool {
 /// Who holds each group, as it is told to others; `None`: not known yet.
 pub type Claims = Option<Arc<BTreeMap<String, Claim>>>;
 
-/// Moves service gateways until `stop` is cancelled, and tells who holds the groups.
+/// Moves service gateways until `stop` is cancelled, and tells who holds the groups. `leads`: whether this replica leads.
 pub async fn run(
     northbound: Client,
     southbound: Client,
     told: watch::Sender<Claims>,
+    leads: impl Fn() -> bool,
     stop: CancellationToken,
 ) {
     if southbound.synced().await.is_err() {
@@ -136,7 +137,11 @@ pub async fn run(
     let mut standing = Standing::default();
     let mut retry: Option<Duration> = None;
     loop {
-        let due = standing.next_due();
+        let patience = match leads() {
+            true => southbound::STANDING,
+            false => southbound::STANDING_BY,
+        };
+        let due = standing.next_due(patience);
         let look = tokio::select! {
             () = stop.cancelled() => return,
             event = of_south.next() => match event {
@@ -155,9 +160,10 @@ pub async fn run(
         }
         let now = Instant::now();
         standing.observe(&southbound.snapshot(), now);
-        standing.settle(now);
+        standing.settle(patience, now);
         tell(&told, standing.claims());
-        let moves = moves(&northbound.snapshot(), standing.claims());
+        // What another replica already believes is not taken back.
+        let moves = moves(&northbound.snapshot(), &standing.undisputed());
         let done = follow(&northbound, moves).await;
         let longer = retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
         retry = (!done).then_some(longer);

@@ -77,9 +77,12 @@ pub fn groups(observed: &Snapshot) -> BTreeSet<String> {
     all.map(|group| group.name().to_owned()).collect()
 }
 
-/// How long a claim must stand before it is believed. A node that was cut off and returns claims for about 130 ms what
-/// it held before, until it hears of the others again; to follow it would move everything twice.
+/// How long a claim must stand before the leader believes it. A node that was cut off and returns claims for about 130 ms
+/// what it held before, until it hears of the others again; to follow it would move everything twice.
 pub const STANDING: Duration = Duration::from_millis(200);
+
+/// The same for a standby: later, so that it only acts where the leader does not.
+pub const STANDING_BY: Duration = Duration::from_millis(300);
 
 /// The claims that have stood for a while. A group keeps its last holder while nobody holds it, so that priorities stay
 /// as they are until somebody takes over. No clock of its own.
@@ -88,10 +91,12 @@ pub struct Standing {
     believed: BTreeMap<String, Claim>,
     /// What is held by somebody else than is believed, and since when.
     rivals: BTreeMap<String, (Claim, Instant)>,
+    /// Something was observed before.
+    begun: bool,
 }
 
 impl Standing {
-    /// The replica says so at `now`. The first holder of a group is believed at once.
+    /// The replica says so at `now`. What it says first is believed at once.
     pub fn observe(&mut self, observed: &Snapshot, now: Instant) {
         let groups = groups(observed);
         self.believed.retain(|group, _| groups.contains(group));
@@ -100,22 +105,23 @@ impl Standing {
             .retain(|group, (claim, _)| held.get(group) == Some(claim));
         for (group, claim) in held {
             match self.believed.get(&group) {
-                None => {
+                None if !self.begun => {
                     self.believed.insert(group, claim);
                 }
                 Some(believed) if *believed == claim => {
                     self.rivals.remove(&group);
                 }
-                Some(_) => {
+                _ => {
                     self.rivals.entry(group).or_insert((claim, now));
                 }
             }
         }
+        self.begun = true;
     }
 
-    /// Believes what has stood for long enough at `now`.
-    pub fn settle(&mut self, now: Instant) {
-        let due = |(_, since): &(Claim, Instant)| *since + STANDING <= now;
+    /// Believes what has stood for so long at `now`.
+    pub fn settle(&mut self, standing: Duration, now: Instant) {
+        let due = |(_, since): &(Claim, Instant)| *since + standing <= now;
         let (settled, rivals) = std::mem::take(&mut self.rivals)
             .into_iter()
             .partition(|(_, rival)| due(rival));
@@ -127,9 +133,16 @@ impl Standing {
     }
 
     /// When [`Self::settle`] has something to do.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self, standing: Duration) -> Option<Instant> {
         let since = self.rivals.values().map(|(_, since)| *since);
-        since.min().map(|since| since + STANDING)
+        since.min().map(|since| since + standing)
+    }
+
+    /// The holder of each group about which there is no doubt, by the group's name.
+    pub fn undisputed(&self) -> BTreeMap<String, Claim> {
+        let mut claims = self.believed.clone();
+        claims.retain(|group, _| !self.rivals.contains_key(group));
+        claims
     }
 
     /// The holder of each group, by the group's name.
@@ -239,24 +252,36 @@ pub(crate) mod tests {
         let holder = |standing: &Standing| standing.claims()["g"].chassis.clone();
         let start = Instant::now();
         let mut standing = Standing::default();
-        standing.observe(&at(None), start);
-        assert!(standing.claims().is_empty());
         standing.observe(&at(Some(1)), start);
-        assert_eq!(holder(&standing), "a", "the first at once");
+        assert_eq!(holder(&standing), "a", "at the start, at once");
         standing.observe(&at(None), start);
-        assert_eq!((holder(&standing), standing.next_due()), ("a".into(), None));
+        let due = |standing: &Standing| standing.next_due(STANDING);
+        assert_eq!((holder(&standing), due(&standing)), ("a".into(), None));
         // A node returns and takes what it held before, for a moment.
         standing.observe(&at(Some(2)), start);
-        assert_eq!(standing.next_due(), Some(start + STANDING));
-        standing.settle(start + STANDING / 2);
+        assert_eq!(due(&standing), Some(start + STANDING));
+        assert!(standing.undisputed().is_empty());
+        standing.settle(STANDING, start + STANDING / 2);
         standing.observe(&at(Some(1)), start + STANDING / 2);
-        standing.settle(start + 2 * STANDING);
-        assert_eq!((holder(&standing), standing.next_due()), ("a".into(), None));
+        standing.settle(STANDING, start + 2 * STANDING);
+        assert_eq!((holder(&standing), due(&standing)), ("a".into(), None));
         // A take-over that lasts.
         let later = start + 3 * STANDING;
         standing.observe(&at(Some(2)), later);
         standing.observe(&at(Some(2)), later + STANDING / 2);
-        standing.settle(later + STANDING);
-        assert_eq!((holder(&standing), standing.next_due()), ("b".into(), None));
+        standing.settle(STANDING, later + STANDING);
+        assert_eq!((holder(&standing), due(&standing)), ("b".into(), None));
+    }
+
+    #[test]
+    fn the_first_holder_of_a_new_group_has_to_stand_too() {
+        let start = Instant::now();
+        let mut standing = Standing::default();
+        standing.observe(&database([]), start);
+        standing.observe(&database([(CHASSIS_REDIRECT, 11, Some(1))]), start);
+        assert!(standing.claims().is_empty());
+        standing.settle(STANDING, start + STANDING);
+        assert_eq!(standing.claims()["g"].chassis, "a");
+        assert_eq!(standing.undisputed(), *standing.claims());
     }
 }
