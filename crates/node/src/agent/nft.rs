@@ -3,7 +3,7 @@
 //! A script replaces its tables whole. The kernel takes a transaction as one: no packet sees half of it, and connections
 //! that were translated keep their translation, which is in conntrack and not in the rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Stdio;
@@ -41,20 +41,14 @@ pub async fn apply(script: &str) -> Result<(), Error> {
     applied.unwrap_or(Err(Error::Slow)).map(drop)
 }
 
-/// Names of a table's chains as the kernel has them.
+/// A chain as the kernel has it, in the words of nft(8).
 ///
 /// # Errors
-/// See [`Error`]; there is no such table.
-pub async fn chains(family: &str, table: &str) -> Result<BTreeSet<String>, Error> {
-    let arguments = ["-t", "list", "table", family, table];
+/// See [`Error`]; there is no such chain.
+pub async fn chain(family: &str, table: &str, name: &str) -> Result<String, Error> {
+    let arguments = ["-t", "list", "chain", family, table, name];
     let listed = tokio::time::timeout(APPLY_LIMIT, run(&arguments, "")).await;
-    let text = listed.unwrap_or(Err(Error::Slow))?;
-    let lines = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("chain "));
-    Ok(lines
-        .map(|name| name.trim_end_matches(" {").to_owned())
-        .collect())
+    listed.unwrap_or(Err(Error::Slow))
 }
 
 async fn run(arguments: &[&str], script: &str) -> Result<String, Error> {

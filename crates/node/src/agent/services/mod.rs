@@ -32,7 +32,7 @@ use super::netlink::Netlink;
 use super::nft;
 use super::objects::Mirrors;
 use health_check::HealthChecks;
-use table::{TABLE, Table};
+use table::Table;
 use world::{Change, World};
 
 /// How often the kernel's table is looked at even if nothing changed: somebody may have flushed it.
@@ -63,7 +63,7 @@ pub struct Services {
     pub netlink: Netlink,
     /// Name of the node.
     pub node: String,
-    /// Told after every pass.
+    /// Told after every change.
     pub progress: watch::Sender<Progress>,
 }
 
@@ -101,25 +101,22 @@ impl Services {
             world.set_default_vpc(self.mirrors.default_vpc());
             let different = world.settle();
             checks.set(world.health_checks());
-            if !different && kernel.applied.is_some() && failures == 0 {
-                continue;
-            }
-            let table = world.table();
-            let frontends = table.frontends();
-            let applied = kernel.set(table).await;
-            match &applied {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    let error: &dyn std::error::Error = error;
-                    tracing::warn!(error, "failed to set the rules of Services; trying again");
+            let mut progress = self.progress.borrow().clone();
+            progress.outside = Some((world.outside(), world.own_address()));
+            if different || kernel.applied.is_none() || failures > 0 {
+                let table = world.table();
+                progress.frontends = table.frontends();
+                let applied = kernel.set(table).await;
+                progress.applied = applied.is_ok();
+                match &applied {
+                    Ok(()) => failures = 0,
+                    Err(error) => {
+                        failures += 1;
+                        let error: &dyn std::error::Error = error;
+                        tracing::warn!(error, "failed to set the rules of Services; trying again");
+                    }
                 }
             }
-            let progress = Progress {
-                outside: Some((world.outside(), world.own_address())),
-                frontends,
-                applied: applied.is_ok(),
-            };
             self.progress.send_if_modified(|old| {
                 let changed = *old != progress;
                 *old = progress;
@@ -160,12 +157,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Notices a table that somebody took away or cut.
+    /// Notices that somebody took the table or its rules away, as `nft flush ruleset` does. One chain stands for all: to
+    /// list them takes seconds where there are ten thousand.
     async fn look(&mut self) {
-        let Some(applied) = &self.applied else {
-            return;
-        };
-        if nft::chains("ip", TABLE).await.ok() != Some(applied.chain_names()) {
+        if self.applied.is_some() && !table::stands().await {
+            tracing::warn!("the rules of Services were taken away; setting them again");
             self.applied = None;
         }
     }

@@ -1,4 +1,5 @@
-//! All Services' rules → the table in the kernel, and the difference between two such tables as a script of nft(8). Pure.
+//! All Services' rules → the table in the kernel, and the difference between two such tables as a script of nft(8). Pure but for
+//! [`stands`].
 //!
 //! ```text
 //!   table ip ycloud-services
@@ -17,6 +18,7 @@ use ipnet::Ipv4Net;
 use ycloud_api::service::Protocol;
 
 use super::rules::{Chain, Frontend, ServiceRules, Way, lower};
+use crate::agent::nft;
 use crate::agent::objects::Key;
 
 /// Name of the table, of family `ip`.
@@ -237,12 +239,6 @@ impl Table {
         &self.datagrams
     }
 
-    /// The names of all its chains.
-    pub fn chain_names(&self) -> BTreeSet<String> {
-        let names = BASE_CHAINS.map(str::to_owned).into_iter();
-        names.chain(self.chains.keys().cloned()).collect()
-    }
-
     /// How many frontends it serves.
     pub fn frontends(&self) -> usize {
         let sets = [
@@ -256,6 +252,12 @@ impl Table {
             .filter(|(set, _)| sets.contains(set))
             .count()
     }
+}
+
+/// Whether the kernel has the table with its rules.
+pub async fn stands() -> bool {
+    let chain = nft::chain("ip", TABLE, "prerouting").await;
+    chain.is_ok_and(|text| text.contains("jump frontends"))
 }
 
 fn elements(script: &mut String, verb: &str, elements: impl Iterator<Item = (Set, String)>) {
@@ -315,9 +317,6 @@ fn statements(chain: &Chain) -> Vec<String> {
     });
     statements
 }
-
-/// Names of the chains of [`base_chains`].
-const BASE_CHAINS: [&str; 5] = ["outer", "frontends", "prerouting", "output", "postrouting"];
 
 /// The part that is the same for all. Node ports are those of every address but the loopback ones. What the node sends
 /// to an endpoint that is not its own gets its own address, or the answer would not come back through it.
