@@ -262,3 +262,26 @@ fn the_default_is_the_oldest_that_is_marked_or_else_the_oldest() {
         2
     );
 }
+
+#[test]
+fn two_gateways_share_a_link_if_the_one_excludes_the_others_address() {
+    let mut first = EipGateway::clone(&objects::eip_gateway("g1", "198.51.100.0/24", false, 1));
+    first.spec.address = Some("198.51.100.3/24".into());
+    let mut second = EipGateway::clone(&objects::eip_gateway("g2", "192.0.2.0/24", false, 2));
+    second.spec.gateway = first.spec.gateway.clone();
+    second.spec.address = Some("198.51.100.2/24".into());
+    let mut snapshot = world();
+    let mut told = |gateway: &EipGateway| {
+        snapshot.apply(Event::Apply(Object::EipGateway(Arc::new(gateway.clone()))));
+        let verdict = compile(&snapshot, &Owner::EipGateway("g2".into()));
+        verdict.map(drop).map_err(|r| r.message)
+    };
+    let _ = told(&first);
+    let refused = told(&second).unwrap_err();
+    assert!(
+        refused.contains("spec.address 198.51.100.2/24 is one of EipGateway g1"),
+        "{refused}"
+    );
+    first.spec.exclude_ips = vec!["198.51.100.2".into()];
+    assert_eq!(told(&first), Ok(()));
+}

@@ -10,7 +10,7 @@ use ycloud_api::condition::reason;
 use ycloud_api::selector::matches;
 
 use crate::compile::Rejection;
-use crate::snapshot::{Settings, Snapshot, age_of};
+use crate::snapshot::{Age, Settings, Snapshot, age_of};
 use crate::validate::subnet::{meet, usable};
 
 /// An EipGateway's spec, read.
@@ -133,6 +133,11 @@ impl Gateway {
         meet(&self.address.trunc(), &self.cidr)
     }
 
+    /// Whether the address is of the range and not excluded: an Eip may have it, or the gateway itself has.
+    fn may_give_out(&self, ip: Ipv4Addr) -> bool {
+        self.cidr.contains(&ip) && !self.excluded.iter().any(|range| range.contains(ip))
+    }
+
     /// Why an address cannot be given out, as words that go before "EipGateway x". `None`: it can.
     pub fn reserved(&self, ip: Ipv4Addr) -> Option<&'static str> {
         let (first, last) = usable(self.cidr);
@@ -214,11 +219,8 @@ pub(crate) fn judge(
         ..rejection
     };
     let gateway = Gateway::read(snapshot.settings(), name, object).map_err(in_use)?;
-    if let Some(with) = overlap(snapshot, name, object, &gateway) {
-        let message = format!(
-            "EipGateway {name}: spec.cidr {} overlaps {with}; choose another range",
-            gateway.cidr
-        );
+    if let Some(conflict) = overlap(snapshot, name, object, &gateway) {
+        let message = format!("EipGateway {name}: {conflict}");
         return Err(in_use(Rejection::new(reason::OVERLAPS, message)));
     }
     let outside = held.iter().find(|(ip, _)| gateway.reserved(*ip).is_some());
@@ -235,7 +237,7 @@ pub(crate) fn judge(
     Ok(gateway)
 }
 
-/// What the range of an EipGateway overlaps.
+/// What the range or the own address of an EipGateway overlaps, and the cure.
 fn overlap(
     snapshot: &Snapshot,
     name: &str,
@@ -251,15 +253,39 @@ fn overlap(
         let Ok(read) = Gateway::read(snapshot.settings(), other, object) else {
             continue;
         };
-        let addresses_meet = gateway.cidr.contains(&read.address.addr())
-            || read.cidr.contains(&gateway.address.addr());
-        if meets(&read.cidr) || addresses_meet {
+        let what = format!(
+            "EipGateway {other} ({}, own address {})",
+            read.cidr, read.address
+        );
+        if meets(&read.cidr) {
             return Some(format!(
-                "EipGateway {other} ({}, own address {})",
-                read.cidr, read.address
+                "spec.cidr {} overlaps {what}; choose another range",
+                gateway.cidr
+            ));
+        }
+        if read.may_give_out(gateway.address.addr()) || read.address == gateway.address {
+            return Some(format!(
+                "spec.address {} is one of {what}; exclude it there (spec.excludeIPs) unless it is its own, or choose another address",
+                gateway.address
+            ));
+        }
+        if gateway.may_give_out(read.address.addr()) {
+            return Some(format!(
+                "spec.cidr {} has the own address of {what}; exclude it (spec.excludeIPs)",
+                gateway.cidr
             ));
         }
     }
+    let range = other_range(snapshot, age, gateway)?;
+    Some(format!(
+        "spec.cidr {} overlaps {range}; choose another range",
+        gateway.cidr
+    ))
+}
+
+/// What the range of an EipGateway overlaps that is no EipGateway's.
+fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway) -> Option<String> {
+    let meets = |range: &Ipv4Net| meet(range, &gateway.cidr);
     for subnet in snapshot.subnet_names() {
         let object = snapshot.subnet(subnet);
         let older = object.is_some_and(|object| age_of(subnet, &object.metadata) < age);
