@@ -17,7 +17,8 @@ use super::Agent;
 /// Serves until `stop`.
 ///
 /// * `/healthz`: 200 as long as the process runs its tasks.
-/// * `/readyz`: 200 once an ADD can be served, else 503 with what is missing.
+/// * `/readyz`: 200 once an ADD can be served and the flows of session affinity are there, else 503 with what is missing. A
+///   node without those flows keeps its network, so CNI's STATUS does not count them; a roll-out stops.
 /// * `/metrics`: OpenMetrics text.
 ///
 /// # Errors
@@ -46,7 +47,10 @@ pub async fn serve(
 }
 
 fn ready(agent: &Agent) -> Response {
-    let missing = agent.missing();
+    let mut missing = agent.missing();
+    if !agent.affinity.borrow().applied {
+        missing.push("the flows of session affinity");
+    }
     if missing.is_empty() {
         return "ok\n".into_response();
     }

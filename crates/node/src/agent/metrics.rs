@@ -36,6 +36,10 @@ pub struct Metrics {
     pub frontends: Gauge,
     /// 1 while those rules are as they shall be, else 0.
     pub services_applied: Gauge,
+    /// Flows of session affinity in the bridge.
+    pub affinity_flows: Gauge,
+    /// 1 while those flows are as they shall be, else 0: clients of Services with an affinity timeout may fail to connect.
+    pub affinity_applied: Gauge,
     /// 1 while an ADD could be served, else 0: what `/readyz` says.
     pub ready: Gauge,
 }
@@ -54,6 +58,8 @@ impl Metrics {
             node_interface_ready: Gauge::default(),
             frontends: Gauge::default(),
             services_applied: Gauge::default(),
+            affinity_flows: Gauge::default(),
+            affinity_applied: Gauge::default(),
             ready: Gauge::default(),
         };
         registry.register_with_unit(
@@ -68,7 +74,7 @@ impl Metrics {
         metrics
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 9] {
+    fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 11] {
         [
             (
                 "ycloud_cni_ports",
@@ -109,6 +115,16 @@ impl Metrics {
                 "ycloud_cni_services_applied",
                 "Whether the node's own rules of Services are as they shall be",
                 &self.services_applied,
+            ),
+            (
+                "ycloud_cni_affinity_flows",
+                "Flows of session affinity in the integration bridge",
+                &self.affinity_flows,
+            ),
+            (
+                "ycloud_cni_affinity_applied",
+                "Whether the flows of session affinity are as they shall be",
+                &self.affinity_applied,
             ),
             (
                 "ycloud_cni_ready",

@@ -7,12 +7,14 @@
 //!                                    ├──► pod_links       task: rules and routes of the host's ends, host ports
 //!                                    ├──► node_interface  task: node0, its routes, masquerade
 //!   Services, EndpointSlices, Nodes ─┴──► services        task: node ports, external addresses, health checks
+//!   OVN Southbound ─────────────────────► affinity        task: OpenFlow flows that session affinity needs
 //! ```
 //!
 //! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
 //! running Pod. The tasks are level-triggered: they compare and set what differs.
 
 pub mod add;
+pub mod affinity;
 pub mod check;
 pub mod conntrack;
 pub mod del;
@@ -47,6 +49,8 @@ use tokio_util::sync::CancellationToken;
 use ycloud_ovsdb::Remote;
 
 use crate::protocol::Failure;
+use affinity::Affinity;
+use affinity::southbound::Southbound;
 use metrics::Metrics;
 use netlink::Netlink;
 use node_interface::NodeInterface;
@@ -66,6 +70,18 @@ pub struct Options {
     /// Open vSwitch's database.
     #[arg(long, env = "OVS_DB", default_value = "unix:/run/openvswitch/db.sock")]
     pub ovs: Remote,
+
+    /// The integration bridge's OpenFlow socket.
+    #[arg(
+        long,
+        env = "OVS_OPENFLOW",
+        default_value = "/run/openvswitch/br-int.mgmt"
+    )]
+    pub openflow: PathBuf,
+
+    /// OVN's Southbound database.
+    #[command(flatten)]
+    pub southbound: Southbound,
 
     /// Where the plugin finds the agent.
     #[arg(long, default_value = crate::protocol::SOCKET)]
@@ -114,6 +130,8 @@ pub struct Agent {
     pub node_interface: watch::Receiver<bool>,
     /// How far the node's side of Services is.
     pub services: watch::Receiver<Progress>,
+    /// How far the flows of session affinity are.
+    pub affinity: watch::Receiver<affinity::Progress>,
 }
 
 impl Agent {
@@ -148,6 +166,9 @@ impl Agent {
         let services = self.services.borrow();
         metrics.frontends.set(count(services.frontends));
         metrics.services_applied.set(services.applied.into());
+        let affinity = *self.affinity.borrow();
+        metrics.affinity_flows.set(count(affinity.flows));
+        metrics.affinity_applied.set(affinity.applied.into());
         metrics.ready.set(self.missing().is_empty().into());
     }
 }
@@ -184,6 +205,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         progress,
     };
     tokio::spawn(services.run());
+    let (progress, affinity) = watch::channel(affinity::Progress::default());
+    let task = Affinity {
+        southbound: options.southbound.connect()?,
+        openflow: options.openflow.clone(),
+        progress,
+    };
+    tokio::spawn(task.run());
     let agent = Arc::new(Agent {
         ovs: ovs.clone(),
         netlink: netlink.clone(),
@@ -194,6 +222,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         metrics,
         node_interface,
         services: progresses.clone(),
+        affinity,
         options,
     });
     let options = &agent.options;

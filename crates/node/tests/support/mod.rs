@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 use ycloud_api::vnic::{Attachment, AttachmentKind, pod_vnic_name};
 use ycloud_api::{EipGateway, Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
 use ycloud_node::agent::add::Limits;
+use ycloud_node::agent::affinity::southbound::Southbound;
+use ycloud_node::agent::affinity::{self, Affinity};
 use ycloud_node::agent::metrics::Metrics;
 use ycloud_node::agent::netlink::Netlink;
 use ycloud_node::agent::node_interface::NodeInterface;
@@ -126,6 +128,13 @@ impl Node {
         };
         tokio::spawn(task.run());
         let folder = ovn.folder().to_owned();
+        let (progress, affinity) = watch::channel(affinity::Progress::default());
+        let task = Affinity {
+            southbound: options(&folder).southbound.connect().unwrap(),
+            openflow: options(&folder).openflow,
+            progress,
+        };
+        tokio::spawn(task.run());
         let mut registry = Registry::default();
         let agent = Agent {
             options: options(&folder),
@@ -143,6 +152,7 @@ impl Node {
             metrics: Metrics::new(&mut registry),
             node_interface,
             services,
+            affinity,
         };
         Self {
             ovn,
@@ -285,6 +295,13 @@ fn options(folder: &Path) -> Options {
         ovs: format!("unix:{}", folder.join("db.sock").display())
             .parse()
             .unwrap(),
+        openflow: folder.join("br-int.mgmt"),
+        southbound: Southbound {
+            remotes: format!("unix:{}", folder.join("sb.sock").display()),
+            ca: None,
+            certificate: None,
+            key: None,
+        },
         socket: folder.join("cni.sock"),
         plugin: folder.join("ycloud"),
         bin_dir: folder.join("bin"),

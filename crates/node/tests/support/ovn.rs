@@ -70,7 +70,7 @@ impl Ovn {
         let (nb, sb) = (ovn.unix("nb.sock"), ovn.unix("sb.sock"));
         let (nb, sb) = (format!("--ovnnb-db={nb}"), format!("--ovnsb-db={sb}"));
         ovn.daemon("ovn-northd", &[&nb, &sb], "northd");
-        ovn.daemon("ovn-controller", &[&ovn.unix("db.sock")], "controller");
+        ovn.start_controller();
         ovn.tool(
             "ovn-sbctl",
             &["--timeout=20", "wait-until", "chassis", NODE],
@@ -137,6 +137,11 @@ impl Ovn {
             "vswitchd",
         );
         self.wait("vswitchd.ctl");
+    }
+
+    /// Starts ovn-controller (again). It clears the bridge.
+    pub fn start_controller(&self) {
+        self.daemon("ovn-controller", &[&self.unix("db.sock")], "controller");
     }
 
     /// Kills a process.
