@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sha2::{Digest, Sha256};
+use ycloud_api::key;
 
 use crate::desired;
 use crate::snapshot::Slice;
 
-/// Digest of a Service's Vpc, affinity, and every VIP with its backends, as the EndpointSlices give them (the rows have a
-/// node's join address in the place of its own): the value of [`ycloud_api::key::PROGRAMMED`], 16 lower-case hexadecimal
+/// Digest of a Service's Vpc, affinity, which EIP it asks for and who may use that, and every VIP with its backends, as the
+/// EndpointSlices give them (the rows have a node's join address in the place of its own): the value of [`ycloud_api::key::PROGRAMMED`], 16 lower-case hexadecimal
 /// digits. How the endpoints are spread over slices, and their order, do not matter. `slices` are those of this Service; others must not be among them.
 pub fn digest(service: &Service, slices: &[&EndpointSlice]) -> String {
     let slices: Vec<Slice> = slices.iter().filter_map(|s| Slice::of(s)).collect();
@@ -33,6 +34,16 @@ pub(crate) fn of_slices<'a>(
     } else {
         "None"
     });
+    if desired::service::takes_eip(service) {
+        let annotations = service.metadata.annotations.as_ref();
+        for name in [key::EIP, key::EIP_GATEWAY] {
+            let value = annotations.and_then(|all| all.get(name));
+            field(value.map_or("", String::as_str));
+        }
+        let spec = service.spec.as_ref();
+        let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_deref());
+        ranges.unwrap_or_default().iter().for_each(|r| field(r));
+    }
     let of_vpcs = match desired::service::several(service) {
         true => desired::service::by_vpc(service, slices.clone()),
         false => {

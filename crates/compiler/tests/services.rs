@@ -420,6 +420,36 @@ fn a_digest_tells_vpc_affinity_ports_and_address() {
 }
 
 #[test]
+fn a_digest_tells_which_eip_a_service_asks_for_and_who_may_use_it() {
+    let mut seen = std::collections::BTreeSet::new();
+    let annotations = [
+        json!({}),
+        json!({"iaas.yusur.io/eip": "web"}),
+        json!({"iaas.yusur.io/eip-gateway": "web"}),
+    ];
+    let specs = [
+        json!({}),
+        json!({"type": "LoadBalancer", "loadBalancerClass": "iaas.yusur.io/eip"}),
+        json!({"type": "LoadBalancer", "loadBalancerClass": "iaas.yusur.io/eip",
+               "loadBalancerSourceRanges": ["203.0.113.0/24"]}),
+    ];
+    for spec in &specs {
+        for annotations in &annotations {
+            let mut service = json!({
+                "metadata": {"namespace": "ns1", "name": "a", "annotations": annotations},
+                "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+            });
+            for (name, value) in spec.as_object().expect("an object") {
+                service["spec"][name] = value.clone();
+            }
+            seen.insert(digest_of(&from(service), &[]));
+        }
+    }
+    // Without an EIP the annotations mean nothing.
+    assert_eq!(seen.len(), 1 + 2 * annotations.len());
+}
+
+#[test]
 fn a_service_that_takes_an_eip_names_the_one_to_be_made_for_it() {
     let mut snapshot = Snapshot::new(Settings::default());
     snapshot.apply(Event::Apply(v1()));
