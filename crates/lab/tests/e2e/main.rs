@@ -4,6 +4,7 @@
 //! namespace, Vpcs and Subnets of its own and removes them, also when it fails. Names that start with `scenario` run on
 //! every OVN version that the lab knows.
 
+mod asking;
 mod bad_input;
 mod cluster;
 mod control_plane;
@@ -20,5 +21,6 @@ mod probes;
 mod restart;
 mod scenario_cluster;
 mod scenario_cluster_ip;
+mod scenario_eip;
 mod scene;
 mod sctp;

@@ -74,10 +74,19 @@ impl Scene {
 
     /// A Vpc with Subnets `(name, cidr)`, ready.
     pub fn vpc(&mut self, vpc: &str, subnets: &[(&str, &str)]) -> String {
+        self.vpc_with("{}", vpc, subnets)
+    }
+
+    /// [`Scene::vpc`] on an EipGateway that is not the default one.
+    pub fn vpc_of_gateway(&mut self, vpc: &str, gateway: &str, subnets: &[(&str, &str)]) -> String {
+        self.vpc_with(&format!("{{eipGateway: {gateway}}}"), vpc, subnets)
+    }
+
+    fn vpc_with(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
         let vpc = self.full(vpc);
         let labels = format!("labels: {{e2e: {}}}", self.name);
         let mut yaml = format!(
-            "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {vpc}, {labels}}}\nspec: {{}}\n"
+            "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {vpc}, {labels}}}\nspec: {spec}\n"
         );
         for (subnet, cidr) in subnets {
             let subnet = self.full(subnet);

@@ -1,0 +1,223 @@
+//! Who answers, asked from anywhere: Pods, nodes, and the world outside; and the EipGateways by which it comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ycloud_lab::ask::{self, Heard, Protocol, ask};
+use ycloud_lab::place::Place;
+use ycloud_lab::{Lab, Machine, ext};
+
+use crate::cluster::{SOON, apply, condition, eventually, get};
+use crate::scene::Scene;
+
+/// How long an answer may take, on two busy cores.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After how long silence is silence.
+pub const SILENCE: Duration = Duration::from_millis(1_500);
+/// The EipGateway of the whole suite, the default one: its EIPs are on the link to the upstream router.
+pub const GATEWAY: &str = "e2e";
+/// Another one, whose EIPs the upstream router routes to it.
+pub const ROUTED_GATEWAY: &str = "e2e-routed";
+/// The range of [`ROUTED_GATEWAY`]: half of what the upstream router routes; cases/invalid use the other one.
+const ROUTED: &str = "192.0.2.128/25";
+/// Both protocols.
+pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
+/// Who answered how often, whom they saw, and how the others failed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    pub by: BTreeMap<String, u32>,
+    pub clients: BTreeSet<Ipv4Addr>,
+    pub failed: Vec<ErrorKind>,
+}
+
+impl Answered {
+    /// Names of those who answered.
+    pub fn names(&self) -> Vec<&str> {
+        self.by.keys().map(String::as_str).collect()
+    }
+}
+
+/// The lab under test.
+pub fn the_lab() -> Lab {
+    let name = std::env::var("YCLOUD_LAB").unwrap_or_else(|_| "test".into());
+    Lab::named(&name).expect("a lab's name")
+}
+
+/// A machine: a node, or `external`, by the address that the upstream router knows.
+#[track_caller]
+pub fn machine(name: &str) -> Place {
+    let machine: Machine = name.parse().expect("a machine's name");
+    let place = the_lab().place(machine).expect("a machine that is up");
+    if machine == Machine::External {
+        return place.from(ext::EXTERNAL);
+    }
+    place
+}
+
+/// The machine outside, as two clients.
+pub fn clients_outside() -> [(Place, Ipv4Addr); 2] {
+    [ext::EXTERNAL, ext::EXTERNAL_SECOND].map(|source| (machine("external").from(source), source))
+}
+
+/// A Pod of the scene.
+#[track_caller]
+pub fn pod(scene: &Scene, name: &str) -> Place {
+    let found = the_lab().pod(&scene.name, name);
+    found.expect("a Pod that runs")
+}
+
+/// An address and a port, of text.
+#[track_caller]
+pub fn target(address: &str, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(address.parse().expect("an IPv4 address"), port)
+}
+
+/// Asks `times` times, each with a connection or socket of its own.
+pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddrV4, times: u32) -> Answered {
+    let mut answered = Answered::default();
+    for _ in 0..times {
+        match ask(place, protocol, to, PATIENCE) {
+            Ok(reply) => {
+                *answered.by.entry(reply.backend).or_default() += 1;
+                answered.clients.insert(*reply.client.ip());
+            }
+            Err(error) => answered.failed.push(error.kind()),
+        }
+    }
+    answered
+}
+
+/// Exactly these backends answer, by TCP and UDP; returns whom they see.
+#[track_caller]
+pub fn assert_answer(place: &Place, to: SocketAddrV4, backends: &[&str]) -> BTreeSet<Ipv4Addr> {
+    let mut clients = BTreeSet::new();
+    for protocol in PROTOCOLS {
+        // Three backends: one in 10,000 times a fourth of this would leave one out.
+        let answered = ask_often(place, protocol, to, 10 * backends.len() as u32);
+        assert_eq!(
+            (answered.names(), &answered.failed),
+            (backends.to_vec(), &vec![]),
+            "{} asks {to} by {protocol}: {answered:?}",
+            place.name()
+        );
+        clients.extend(answered.clients);
+    }
+    clients
+}
+
+/// TCP and UDP meet the same there.
+#[track_caller]
+pub fn assert_met(place: &Place, to: SocketAddrV4, expected: Heard) {
+    for protocol in PROTOCOLS {
+        assert_eq!(
+            ask::knock(place, protocol, to, SILENCE),
+            expected,
+            "{} knocks at {to} by {protocol}",
+            place.name()
+        );
+    }
+}
+
+/// The EipGateways of the suite, ready. They stay: all tests share them.
+pub fn gateways() {
+    static MADE: Mutex<bool> = Mutex::new(false);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if *made {
+        return;
+    }
+    // 198.51.100.2 is whom the upstream router sends 192.0.2.0/24 to.
+    apply(&format!(
+        "apiVersion: iaas.yusur.io/v1
+kind: EipGateway
+metadata: {{name: {GATEWAY}}}
+spec:
+  cidr: 198.51.100.0/24
+  gateway: 198.51.100.1
+  address: 198.51.100.3/24
+  physicalNetwork: ext
+  excludeIPs: [{routed}, 198.51.100.240-198.51.100.254]
+  default: true
+---
+apiVersion: iaas.yusur.io/v1
+kind: EipGateway
+metadata: {{name: {ROUTED_GATEWAY}}}
+spec:
+  cidr: {ROUTED}
+  gateway: 198.51.100.1
+  address: {routed}/24
+  physicalNetwork: ext
+",
+        routed = ext::GATEWAY,
+    ))
+    .must();
+    for gateway in [GATEWAY, ROUTED_GATEWAY] {
+        eventually(&format!("EipGateway {gateway} ready"), SOON, || {
+            let object = get(&["eipgateway", gateway]);
+            let (status, reason, message) = condition(&object, "Ready");
+            let active = &object["status"]["activeNode"];
+            if status == "True" && active.is_string() {
+                Ok(())
+            } else {
+                Err(format!(
+                    "Ready={status:?} {reason} {message}, active node {active}"
+                ))
+            }
+        });
+    }
+    *made = true;
+}
+
+impl Scene {
+    /// A YusurService of type LoadBalancer in `vpc` over Pods labelled `app`: port 80 for TCP and UDP. `more` are further
+    /// lines of its spec, indented by two.
+    pub fn load_balancer(&self, name: &str, vpc: &str, app: &str, more: &str) {
+        self.load_balancer_on(80, name, vpc, app, more);
+    }
+
+    /// [`Scene::load_balancer`] on another port.
+    pub fn load_balancer_on(&self, port: u16, name: &str, vpc: &str, app: &str, more: &str) {
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: YusurService
+metadata: {{name: {name}, namespace: {ns}}}
+spec:
+  type: LoadBalancer
+  scope: vpc
+  vpc: {vpc}
+  selector: {{app: {app}}}
+  ports:
+    - {{name: web, port: {port}, protocol: TCP, targetPort: web}}
+    - {{name: dgram, port: {port}, protocol: UDP, targetPort: dgram}}
+{more}",
+            ns = self.name
+        ))
+        .must();
+    }
+
+    /// An Eip; with `address`, that one.
+    pub fn eip(&self, name: &str, address: Option<&str>) {
+        let spec = address.map_or_else(|| "{}".to_owned(), |ip| format!("{{address: {ip}}}"));
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: Eip
+metadata: {{name: {name}, namespace: {ns}}}
+spec: {spec}
+",
+            ns = self.name
+        ))
+        .must();
+    }
+
+    /// Waits until the YusurService is programmed with `healthy` endpoints; returns its EIP.
+    pub fn programmed_eip(&self, service: &str, healthy: i64) -> String {
+        self.programmed(service, healthy);
+        let ysvc = get(&["-n", &self.name, "ysvc", service]);
+        let eip = ysvc["status"]["eip"].as_str();
+        let eip = eip.unwrap_or_else(|| panic!("{service} is programmed without an EIP: {ysvc}"));
+        eip.to_owned()
+    }
+}

@@ -1,0 +1,271 @@
+//! Scenario ③: the world reaches backends of one Vpc by an EIP, and they see who asks.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use ycloud_lab::ask::{self, Heard, knock, ping};
+use ycloud_lab::icmp::{Icmp, Message};
+use ycloud_lab::place::Place;
+
+use crate::asking::{
+    PROTOCOLS, ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, clients_outside, gateways,
+    machine, pod, target,
+};
+use crate::cluster::{SOON, apply, eventually, get};
+use crate::scene::Scene;
+
+const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+const BACKENDS: [&str; 3] = ["s0", "s1", "s2"];
+
+/// A Vpc with a backend on each node, so that there is one with the gateway and one elsewhere, whichever node that is.
+fn spread(name: &str) -> (Scene, String) {
+    gateways();
+    let mut scene = Scene::new(name);
+    let vpc = scene.vpc("v", &[("a", "10.0.1.0/24"), ("b", "10.0.2.0/24")]);
+    for (backend, node) in BACKENDS.iter().zip(NODES) {
+        let subnet = if node == "node-2" { "b" } else { "a" };
+        scene.server(backend, subnet, node, "web");
+    }
+    (scene, vpc)
+}
+
+/// Whether an address is one behind which tenants appear to other Vpcs: 100.76.0.0/14.
+fn behind_its_vpc(client: &Ipv4Addr) -> bool {
+    let [a, b, ..] = client.octets();
+    a == 100 && (76..80).contains(&b)
+}
+
+/// Nobody answers there, nobody refuses, and no packet goes in circles until its time to live is over.
+#[track_caller]
+fn assert_silent(place: &Place, address: &str, port: u16) {
+    let errors = Icmp::open(place).expect("a raw socket");
+    let to = target(address, port);
+    assert_met(place, to, Heard::Silence);
+    while let Some(message) = errors.hear(Duration::from_millis(50)).expect("ICMP") {
+        if let Message::TimeExceeded { to: about, from } = message {
+            assert_ne!(about, *to.ip(), "{from} says that packets go in circles");
+        }
+    }
+}
+
+#[test]
+fn scenario_3_the_world_reaches_every_backend_and_is_seen() {
+    let (scene, vpc) = spread("s3-world");
+    scene.load_balancer("svc", &vpc, "web", "");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 3);
+    for (place, source) in clients_outside() {
+        let seen = assert_answer(&place, target(&eip, 80), &BACKENDS);
+        assert_eq!(seen, [source].into(), "the source is kept");
+        let address = eip.parse().expect("an address");
+        assert_eq!(ping(&place, address, SILENCE), Heard::Answer, "ping {eip}");
+        assert_silent(&place, &eip, 81);
+    }
+    let service = get(&["-n", &scene.name, "service", "svc"]);
+    let ingress = &service["status"]["loadBalancer"]["ingress"][0];
+    assert_eq!(ingress["ip"], eip.as_str(), "{service}");
+    let object = get(&["-n", &scene.name, "eip", "svc"]);
+    let status = &object["status"];
+    assert_eq!(status["address"], eip.as_str(), "{status}");
+    assert_eq!(status["phase"], "Bound", "{status}");
+    assert_eq!(status["vpc"], vpc.as_str(), "{status}");
+    assert_eq!(status["boundTo"][0], "Service/svc", "{status}");
+}
+
+#[test]
+fn scenario_3_a_routed_eip() {
+    gateways();
+    let mut scene = Scene::new("s3-routed");
+    let vpc = scene.vpc_of_gateway("v", ROUTED_GATEWAY, &[("a", "10.0.1.0/24")]);
+    for (backend, node) in BACKENDS.iter().zip(NODES) {
+        scene.server(backend, "a", node, "web");
+    }
+    scene.client("c", "a", "node-1");
+    scene.load_balancer("svc", &vpc, "web", "");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 3);
+    assert!(eip.starts_with("192.0.2."), "{eip} is not routed");
+    for (place, source) in clients_outside() {
+        let seen = assert_answer(&place, target(&eip, 80), &BACKENDS);
+        assert_eq!(seen, [source].into(), "the source is kept");
+        let address = eip.parse().expect("an address");
+        assert_eq!(ping(&place, address, SILENCE), Heard::Answer, "ping {eip}");
+        assert_silent(&place, &eip, 81);
+        assert_silent(&place, "192.0.2.250", 80);
+    }
+    assert_answer(&pod(&scene, "c"), target(&eip, 80), &BACKENDS);
+}
+
+#[test]
+fn scenario_3_every_vpc_and_every_node_reaches_the_eip() {
+    let (mut scene, vpc) = spread("s3-inside");
+    scene.vpc("w", &[("w1", "10.0.1.0/24")]);
+    for (i, node) in NODES.iter().enumerate() {
+        scene.client(&format!("own{i}"), "a", node);
+        scene.client(&format!("other{i}"), "w1", node);
+        scene.client(&format!("default{i}"), "ovn-default", node);
+    }
+    scene.load_balancer("svc", &vpc, "web", "");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 3);
+    let to = target(&eip, 80);
+    for (i, node) in NODES.iter().enumerate() {
+        let own = format!("own{i}");
+        let seen = assert_answer(&pod(&scene, &own), to, &BACKENDS);
+        let address = scene.pod_ip(&own).parse().expect("an address");
+        assert_eq!(seen, [address].into(), "{own} is seen as itself");
+        for client in [format!("other{i}"), format!("default{i}")] {
+            let seen = assert_answer(&pod(&scene, &client), to, &BACKENDS);
+            assert!(
+                seen.iter().all(behind_its_vpc),
+                "{client} is seen as {seen:?}"
+            );
+            assert_silent(&pod(&scene, &client), &eip, 81);
+        }
+        assert_answer(&machine(node), to, &BACKENDS);
+    }
+    // A backend that asks may be sent to itself.
+    assert_answer(&pod(&scene, "s0"), to, &BACKENDS);
+}
+
+#[test]
+fn scenario_3_nobody_answers_for_an_eip_that_nothing_holds() {
+    let mut scene = Scene::new("s3-unheld");
+    gateways();
+    scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    scene.client("c", "a", "node-2");
+    scene.client("d", "ovn-default", "node-1");
+    scene.eip("idle", None);
+    scene.pods_ready();
+    let idle = eventually("the Eip has an address", SOON, || {
+        let eip = get(&["-n", &scene.name, "eip", "idle"]);
+        let address = eip["status"]["address"].as_str().map(str::to_owned);
+        address.ok_or_else(|| eip["status"].to_string())
+    });
+    for address in [idle.as_str(), "198.51.100.250", "192.0.2.250"] {
+        for place in [pod(&scene, "c"), pod(&scene, "d"), machine("node-3")] {
+            assert_silent(&place, address, 80);
+        }
+        // From outside it is the upstream router that may say so: nobody answers its question for the address.
+        for protocol in PROTOCOLS {
+            let met = knock(&machine("external"), protocol, target(address, 80), SILENCE);
+            assert!(
+                [Heard::Silence, Heard::Unreachable].contains(&met),
+                "{address} by {protocol}: {met:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn scenario_3_without_backends_it_refuses_at_once() {
+    let (mut scene, vpc) = spread("s3-empty");
+    scene.vpc("w", &[("w1", "10.0.1.0/24")]);
+    scene.client("own", "a", "node-1");
+    scene.client("other", "w1", "node-2");
+    scene.load_balancer("svc", &vpc, "nobody", "");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 0);
+    for place in [
+        machine("external"),
+        machine("node-1"),
+        pod(&scene, "own"),
+        pod(&scene, "other"),
+    ] {
+        assert_met(&place, target(&eip, 80), Heard::Refusal);
+    }
+}
+
+#[test]
+fn scenario_3_source_ranges_let_in_only_their_own() {
+    let (scene, vpc) = spread("s3-ranges");
+    scene.load_balancer(
+        "svc",
+        &vpc,
+        "web",
+        "  loadBalancerSourceRanges: [203.0.113.11/32]\n",
+    );
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 3);
+    let [(first, _), (second, _)] = clients_outside();
+    assert_answer(&second, target(&eip, 80), &BACKENDS);
+    assert_met(&first, target(&eip, 80), Heard::Silence);
+    scene.load_balancer(
+        "svc",
+        &vpc,
+        "web",
+        "  loadBalancerSourceRanges: [203.0.113.10/32, 192.0.2.128/25]\n",
+    );
+    eventually("the other one is let in", SOON, || {
+        let met = knock(&first, ask::Protocol::Tcp, target(&eip, 80), SILENCE);
+        if met == Heard::Answer {
+            Ok(())
+        } else {
+            Err(format!("{met:?}"))
+        }
+    });
+    assert_answer(&first, target(&eip, 80), &BACKENDS);
+    assert_met(&second, target(&eip, 80), Heard::Silence);
+    scene.load_balancer("svc", &vpc, "web", "");
+    eventually("all are let in", SOON, || {
+        let met = knock(&second, ask::Protocol::Tcp, target(&eip, 80), SILENCE);
+        if met == Heard::Answer {
+            Ok(())
+        } else {
+            Err(format!("{met:?}"))
+        }
+    });
+}
+
+#[test]
+fn scenario_3_a_native_service_of_the_default_vpc() {
+    gateways();
+    let scene = Scene::new("s3-native");
+    for (backend, node) in BACKENDS.iter().zip(NODES) {
+        scene.server(backend, "ovn-default", node, "web");
+    }
+    scene.client("c", "ovn-default", "node-1");
+    apply(&format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: svc, namespace: {ns}}}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: iaas.yusur.io/eip
+  allocateLoadBalancerNodePorts: false
+  selector: {{app: web}}
+  ports:
+    - {{name: web, port: 80, protocol: TCP, targetPort: web}}
+    - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
+",
+        ns = scene.name
+    ))
+    .must();
+    scene.pods_ready();
+    let eip = eventually("the Service has its address", SOON, || {
+        let service = get(&["-n", &scene.name, "service", "svc"]);
+        let ingress = &service["status"]["loadBalancer"]["ingress"][0];
+        let address = ingress["ip"].as_str().map(str::to_owned);
+        address.ok_or_else(|| service["status"].to_string())
+    });
+    let to = target(&eip, 80);
+    let start = Instant::now();
+    eventually("the Service is programmed", SOON, || {
+        let met = knock(&machine("external"), ask::Protocol::Udp, to, SILENCE);
+        if met == Heard::Answer {
+            Ok(())
+        } else {
+            Err(format!("{met:?}"))
+        }
+    });
+    eprintln!("its EIP answers {:?} after it is known", start.elapsed());
+    for (place, source) in clients_outside() {
+        let seen = assert_answer(&place, to, &BACKENDS);
+        assert_eq!(seen, [source].into(), "the source is kept");
+        assert_silent(&place, &eip, 81);
+    }
+    assert_answer(&pod(&scene, "c"), to, &BACKENDS);
+    for node in NODES {
+        assert_answer(&machine(node), to, &BACKENDS);
+    }
+}
