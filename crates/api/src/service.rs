@@ -83,8 +83,8 @@ pub struct YusurServiceSpec {
     /// How each backend is checked. Default: a TCP connect to the target port every 5 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
-    /// None: each connection is balanced by itself. ClientIP: connections of one client address go to one backend, by a
-    /// hash of the address and for as long as the set of backends stays. Default: None.
+    /// None: each connection is balanced by itself. ClientIP: connections of one client address go to one backend, with
+    /// the default timeout by a hash of the address and for as long as the set of backends stays. Default: None.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
     /// Details of `sessionAffinity`; only with ClientIP.
@@ -217,8 +217,8 @@ pub struct SessionAffinityConfig {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientIpConfig {
-    /// Seconds without traffic after which a client may move, 1 to 86400. Only the default is supported so far, and
-    /// affinity then has no end while the set of backends stays. Default: 10800.
+    /// Seconds without a new connection after which a client may move, 1 to 86400; more than 65535 count as 65535. With the
+    /// default, affinity has no end while the set of backends stays; scope multiVpc takes no other one. Default: 10800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<i32>,

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use ycloud_api::key;
 
 use crate::desired;
+use crate::desired::service::Affinity;
 use crate::snapshot::Slice;
 
 /// Digest of a Service's Vpc, affinity, which EIP it asks for and who may use that, and every VIP with its backends, as the
@@ -29,11 +30,11 @@ pub(crate) fn of_slices<'a>(
         hash.update(text.as_bytes());
     };
     field(desired::service::vpc(service));
-    field(if desired::service::by_client_address(service) {
-        "ClientIP"
-    } else {
-        "None"
-    });
+    match Affinity::of(service) {
+        Affinity::None => field("None"),
+        Affinity::Hash => field("ClientIP"),
+        Affinity::Timeout(seconds) => field(&format!("ClientIP {seconds}")),
+    }
     if desired::service::takes_eip(service) {
         let annotations = service.metadata.annotations.as_ref();
         for name in [key::EIP, key::EIP_GATEWAY] {

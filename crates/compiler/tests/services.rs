@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ClientIPConfig, Service, SessionAffinityConfig};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -408,12 +408,21 @@ fn a_digest_tells_vpc_affinity_ports_and_address() {
     if let Some(spec) = &mut Arc::make_mut(&mut sticky).spec {
         spec.session_affinity = Some("ClientIP".to_owned());
     }
+    let mut timed = sticky.clone();
+    if let Some(spec) = &mut Arc::make_mut(&mut timed).spec {
+        let seconds = Some(60);
+        let client_ip = Some(ClientIPConfig {
+            timeout_seconds: seconds,
+        });
+        spec.session_affinity_config = Some(SessionAffinityConfig { client_ip });
+    }
     for service in [
         base("v1", "10.96.0.1", PORTS),
         base("v2", "10.96.0.1", PORTS),
         base("v1", "10.96.0.2", PORTS),
         base("v1", "10.96.0.1", &PORTS[..1]),
         sticky,
+        timed,
     ] {
         assert!(seen.insert(digest_of(&service, &[])), "{service:?}");
     }

@@ -1,5 +1,6 @@
 //! `Service`: one load balancer a protocol.
 
+mod affinity;
 mod backends;
 mod eip;
 mod local;
@@ -15,6 +16,7 @@ use crate::desired::{row, vpc};
 use crate::owner::{ObjectKey, Owner};
 use crate::row::{Parent, Row};
 use crate::snapshot::{Slice, Snapshot};
+pub(crate) use affinity::{Affinity, DEFAULT_TIMEOUT};
 use backends::Backends;
 pub use eip::takes_eip;
 pub(crate) use eip::{by_vpc, several, wish};
@@ -36,12 +38,6 @@ pub fn served(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     let proxy = labels.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
     proxy.is_none_or(|proxy| proxy == key::PROXY) && addresses(service).next().is_some()
-}
-
-/// Whether connections of one client address go to one backend.
-pub fn by_client_address(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.session_affinity.as_deref()) == Some("ClientIP")
 }
 
 /// The rows of a Service of a Vpc that permits it.
@@ -117,13 +113,14 @@ fn balancers(
         column: "load_balancer",
     };
     let mut options = options();
+    let mut affinity = Affinity::of(service);
     if !suffix.is_empty() {
         let more = [("template", "true"), ("address-family", "ipv4")];
         options.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        affinity = affinity.without_timeout();
     }
-    // The hash of the source address alone picks the backend. affinity_timeout is no choice: with it the first
-    // connection of every client dies (seen on OVN 23.03 and 25.03).
-    let fields = by_client_address(service).then_some("ip_src");
+    options.extend(affinity.option());
+    let fields = affinity.selection_fields();
     balancers
         .into_iter()
         .map(|(protocol, vips)| {

@@ -7,10 +7,9 @@ use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::service::{ExternalTrafficPolicy, Scope, ServiceType};
 use ycloud_api::{YusurService, key};
 
-use super::{TranslateInput, belongs, permission, scope};
+use crate::desired::service::DEFAULT_TIMEOUT;
 
-/// The timeout that built-in Services have by default, in seconds.
-const DEFAULT_AFFINITY_TIMEOUT: i32 = 10_800;
+use super::{TranslateInput, belongs, permission, scope};
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,11 +50,9 @@ fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
                 .to_owned(),
         );
     }
-    let config = spec.session_affinity_config.as_ref();
-    let timeout = config.and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
-    if let Some(seconds) = timeout.filter(|seconds| *seconds != DEFAULT_AFFINITY_TIMEOUT) {
+    if let Some(seconds) = timeout(ysvc).filter(|_| spec.scope == Scope::MultiVpc) {
         all.push(format!(
-            "spec.sessionAffinityConfig.clientIP.timeoutSeconds {seconds}: remove it; a client stays with its backend, without a timeout, as long as the set of backends stays"
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds {seconds} with scope multiVpc: remove it; a client stays with its backend, without a timeout, as long as the set of backends stays"
         ));
     }
     for (index, backend) in spec.backends.iter().enumerate() {
@@ -73,6 +70,13 @@ fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
         let text = format!("not supported by this release: {}", all.join("; "));
         Verdict::no(reason::NOT_SUPPORTED, text)
     })
+}
+
+/// The affinity timeout that is asked for and is not the default one, in seconds.
+fn timeout(ysvc: &YusurService) -> Option<i32> {
+    let config = ysvc.spec.session_affinity_config.as_ref()?;
+    let seconds = config.client_ip.as_ref()?.timeout_seconds?;
+    (seconds != DEFAULT_TIMEOUT).then_some(seconds)
 }
 
 /// What admission lets pass because it looks at one field at a time.

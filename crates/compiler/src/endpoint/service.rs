@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{
+    ClientIPConfig, Service, ServicePort, ServiceSpec, SessionAffinityConfig,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use ycloud_api::YusurService;
 use ycloud_api::key;
 use ycloud_api::service::{Scope, ServiceType, SessionAffinity};
+
+use crate::desired::service::DEFAULT_TIMEOUT;
 
 use super::{holds, owner_reference, owner_uid, scope};
 
@@ -52,11 +56,26 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
                 SessionAffinity::None => "None",
                 SessionAffinity::ClientIP => "ClientIP",
             }),
+            session_affinity_config: affinity_config(ysvc),
             publish_not_ready_addresses: Some(spec.publish_not_ready_addresses),
             ..ServiceSpec::default()
         }),
         status: None,
     }
+}
+
+/// The timeout that the API server would fill in otherwise is written, so that one that is taken away is unset.
+fn affinity_config(ysvc: &YusurService) -> Option<SessionAffinityConfig> {
+    if ysvc.spec.session_affinity != SessionAffinity::ClientIP {
+        return None;
+    }
+    let config = ysvc.spec.session_affinity_config.as_ref();
+    let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    Some(SessionAffinityConfig {
+        client_ip: Some(ClientIPConfig {
+            timeout_seconds: Some(seconds.unwrap_or(DEFAULT_TIMEOUT)),
+        }),
+    })
 }
 
 /// `Service.spec.type` of Services that are reached from outside.
@@ -119,6 +138,7 @@ pub fn same(present: &Service, wanted: &Service) -> bool {
         && a.ip_family_policy == b.ip_family_policy
         && ports(a) == ports(b)
         && a.session_affinity == b.session_affinity
+        && a.session_affinity_config == b.session_affinity_config
         && a.selector.as_ref().is_none_or(BTreeMap::is_empty)
         && a.external_ips.as_ref().is_none_or(Vec::is_empty)
         && a.publish_not_ready_addresses.unwrap_or(false)

@@ -147,7 +147,7 @@ impl Plan {
         let wanted = self.service.as_ref()?;
         let mut spec = json!({
             "selector": null, "externalIPs": null, "loadBalancerClass": null, "loadBalancerSourceRanges": null,
-            "allocateLoadBalancerNodePorts": null, "externalTrafficPolicy": null,
+            "allocateLoadBalancerNodePorts": null, "externalTrafficPolicy": null, "sessionAffinityConfig": null,
         });
         // Serializing cannot fail: plain structs with string keys.
         if let Ok(Value::Object(fields)) = serde_json::to_value(&wanted.spec)

@@ -10,7 +10,7 @@ use ycloud_api::service::Scope;
 use ycloud_ovsdb::Columns;
 
 use super::backends::Backends;
-use super::{LoadBalancers, add_vips, addresses, by_client_address, options, ports, served};
+use super::{Affinity, LoadBalancers, add_vips, addresses, options, ports, served};
 use crate::desired::eip_gateway::{external_port, router, service_group};
 use crate::desired::{policy, row, vpc};
 use crate::eip::eip_address;
@@ -214,9 +214,9 @@ pub(super) fn rows_over_several(
         slot.map_or(ip, |slot| exposure.layout.alias(slot))
     };
     let backends = Backends::gather(snapshot.slices(key), None, alias);
-    let fields: BTreeSet<&str> = match by_client_address(service) {
-        true => ["ip_src"].into(),
-        false => ["ip_src", "ip_dst", "tp_src", "tp_dst"].into(),
+    let fields: BTreeSet<&str> = match Affinity::of(service) {
+        Affinity::None => ["ip_src", "ip_dst", "tp_src", "tp_dst"].into(),
+        Affinity::Hash | Affinity::Timeout(_) => ["ip_src"].into(),
     };
     let group = Parent {
         table: "Load_Balancer_Group",

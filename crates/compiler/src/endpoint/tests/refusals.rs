@@ -14,9 +14,9 @@ const CASES: &[Refused] = &[
         "spec.healthCheck: remove it",
     ),
     (
-        "vpc: vpc1, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}",
+        "scope: multiVpc, type: LoadBalancer, vpc: vpc1, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}",
         reason::NOT_SUPPORTED,
-        "timeoutSeconds 60: remove it",
+        "timeoutSeconds 60 with scope multiVpc: remove it",
     ),
     (
         "vpc: vpc1, backends: [{kind: Pod, name: a}, {kind: BM, name: b}]",
@@ -114,10 +114,21 @@ fn refusals_name_field_value_and_cure() {
         let objects = translation.objects.expect("nobody else's Service");
         assert_eq!((objects.service, objects.slices), (None, vec![]), "{spec}");
     }
-    let default = ysvc(&format!(
-        "{{vpc: vpc1, sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: 10800}}}}, {PORTS}}}"
-    ));
-    assert_eq!(World::new().translate(&default).accepted.status, Some(true));
+    for (given, kept) in [
+        ("", 10_800),
+        ("clientIP: {}", 10_800),
+        ("clientIP: {timeoutSeconds: 60}", 60),
+    ] {
+        let sticky = ysvc(&format!(
+            "{{vpc: vpc1, sessionAffinity: ClientIP, sessionAffinityConfig: {{{given}}}, {PORTS}}}"
+        ));
+        let translation = World::new().translate(&sticky);
+        assert_eq!(translation.accepted.status, Some(true));
+        let service = translation.objects.unwrap().service.unwrap();
+        let config = service.spec.unwrap().session_affinity_config;
+        let seconds = config.and_then(|config| config.client_ip?.timeout_seconds);
+        assert_eq!(seconds, Some(kept), "{given}");
+    }
 }
 
 #[test]

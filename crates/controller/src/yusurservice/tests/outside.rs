@@ -68,7 +68,8 @@ fn an_edit_takes_back_all_that_it_leaves_out() {
     world.apply(vpc());
     world.apply(eip("ns", "front"));
     let full =
-        ", eip: front, eipGateway: gw, loadBalancerSourceRanges: [203.0.113.0/24, 10.0.0.0/8]";
+        ", eip: front, eipGateway: gw, loadBalancerSourceRanges: [203.0.113.0/24, 10.0.0.0/8],
+         sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}";
     world.apply(outside(full));
     let first = plan(&world, &svc()).unwrap();
     carry_out(&mut world, &first);
