@@ -1,4 +1,6 @@
-//! `make demo`: the main path on real parts, from YAML to packets, with what to try next.
+//! `make demo`: the four scenarios on real parts, from YAML to packets, with what to try next.
+
+mod scenarios;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +18,7 @@ const CONNECTIONS: u32 = 12;
 
 impl Lab {
     /// Brings the lab up, installs ycloud, makes a VPC with backends and a client, applies the example YusurService,
-    /// and lets the client reach it. Leaves everything up.
+    /// lets the client reach it, and shows the other scenarios. Leaves everything up.
     ///
     /// # Errors
     /// Names the step that failed and what was last seen.
@@ -44,7 +46,7 @@ impl Lab {
         })?;
         progress.step("YusurService ysvc1", |_| {
             self.example("ysvc1.yaml")?;
-            self.wait_programmed()
+            self.wait_ready("ysvc1", 3)
         })?;
         self.show("kubectl get pods -o wide", &["get", "pods", "-o", "wide"])?;
         self.show("kubectl get ysvc ysvc1", &["get", "ysvc", "ysvc1"])?;
@@ -57,10 +59,11 @@ impl Lab {
         for (backend, count) in &answered {
             println!("  {count:>3} of {CONNECTIONS}  {backend}");
         }
+        self.demo_scenarios(&progress)?;
         println!(
             "\nThe lab is up. To go on:
   cargo lab kubectl exec client -- iperf -c {address} -p 5001 -t 2
-  cargo lab kubectl describe ysvc ysvc1
+  cargo lab kubectl describe ysvc ysvc4
   cargo lab ovn-nbctl lb-list
 `make down` removes every trace."
         );
@@ -80,32 +83,32 @@ impl Lab {
         Ok(())
     }
 
-    fn ysvc(&self) -> Result<Value> {
-        let text = run(&mut self.kubectl(["get", "ysvc", "ysvc1", "-o", "json"])?)?;
+    fn ysvc(&self, name: &str) -> Result<Value> {
+        let text = run(&mut self.kubectl(["get", "ysvc", name, "-o", "json"])?)?;
         serde_json::from_str(&text).context("failed to read kubectl's JSON")
     }
 
     fn cluster_ip(&self) -> Result<String> {
-        let ysvc = self.ysvc()?;
+        let ysvc = self.ysvc("ysvc1")?;
         let address = ysvc["status"]["clusterIP"].as_str();
         Ok(address
             .context("YusurService ysvc1 has no ClusterIP")?
             .to_owned())
     }
 
-    fn wait_programmed(&self) -> Result<()> {
-        let programmed = wait_until(Duration::from_secs(60), Duration::from_millis(300), || {
-            let status = self.ysvc()?["status"].clone();
+    fn wait_ready(&self, ysvc: &str, backends: u64) -> Result<()> {
+        let ready = wait_until(Duration::from_secs(60), Duration::from_millis(300), || {
+            let status = self.ysvc(ysvc)?["status"].clone();
             let ready = status["conditions"].as_array().is_some_and(|all| {
                 all.iter()
                     .any(|c| c["type"] == "Ready" && c["status"] == "True")
             });
-            Ok(ready && status["backends"]["healthy"] == 3)
+            Ok(ready && status["backends"]["healthy"] == backends)
         })?;
-        if !programmed {
+        if !ready {
             bail!(
-                "YusurService ysvc1 is not ready after a minute: {}",
-                self.ysvc()?["status"]
+                "YusurService {ysvc} is not ready after a minute: {}",
+                self.ysvc(ysvc)?["status"]
             );
         }
         Ok(())
