@@ -67,6 +67,9 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
         },
         Owner::Node(name) => match snapshot.node(name) {
             Some(_) => Ok(desired::node::rows(snapshot, name)),
+            None if snapshot.physical_networks(name).is_some() => {
+                Ok(desired::node::rows_of_chassis(name))
+            }
             None => Ok(Vec::new()),
         },
         Owner::VNic(key) => match snapshot.vnic(key) {

@@ -206,13 +206,14 @@ impl Snapshot {
         owners
     }
 
-    /// The owners of all objects, and of the VNics that Pods and Nodes must have.
+    /// The owners of all objects, of the VNics that Pods and Nodes must have, and of the Nodes whose chassis live.
     pub fn owners(&self) -> BTreeSet<Owner> {
         let mut owners: BTreeSet<Owner> = BTreeSet::new();
         owners.extend(self.gateway_owners());
         owners.extend(self.vpcs.keys().cloned().map(Owner::Vpc));
         owners.extend(self.subnets.keys().cloned().map(Owner::Subnet));
         owners.extend(self.nodes.keys().cloned().map(Owner::Node));
+        owners.extend(self.chassis_names().map(Owner::Node));
         owners.extend(self.vnics.keys().cloned().map(Owner::VNic));
         owners.extend(self.wanted.keys().cloned().map(Owner::VNic));
         owners.extend(self.eips().map(|(key, _)| Owner::Eip(key.clone())));

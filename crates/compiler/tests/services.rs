@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ClientIPConfig, Service, SessionAffinityConfig};
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::objects::{self, from};
 use ycloud_api::condition::reason;
+use ycloud_compiler::snapshot::Chassis;
 use ycloud_compiler::{
     Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Row, Settings, Snapshot, compile, digest,
 };
@@ -241,6 +242,35 @@ fn an_internal_policy_of_local_gives_each_node_its_own_endpoints() {
     let named = snapshot.apply(Event::Delete(gone));
     assert!(named.contains(&node("n1")) && named.contains(&node("n2")));
     assert_eq!(variables(&snapshot, "n1"), (vec![], 0));
+}
+
+/// An ovn-controller whose row goes and comes again while it has variables ends with a failed assertion.
+#[test]
+fn the_row_of_variables_lives_as_long_as_the_node_or_its_chassis() {
+    let mut snapshot = Snapshot::new(Settings::default());
+    let node = Owner::Node("n1".to_owned());
+    let tables = |snapshot: &Snapshot| {
+        let rows = compile(snapshot, &node).expect("a Node is never refused");
+        let of_chassis = |row: &&Row| row.table == "Chassis_Template_Var";
+        (rows.len(), rows.iter().filter(of_chassis).count())
+    };
+    let chassis = Chassis {
+        name: "n1".to_owned(),
+        physical_networks: BTreeSet::new(),
+    };
+    let appear = Event::Apply(Object::Node(objects::node("n1", "172.31.0.1")));
+    assert!(snapshot.apply(appear).contains(&node));
+    assert_eq!(tables(&snapshot), (2, 1), "without any Service");
+    let live = Event::Apply(Object::Chassis(chassis));
+    assert!(snapshot.apply(live).contains(&node));
+    let gone = Event::Delete(ObjectRef::Node("n1".to_owned()));
+    assert!(snapshot.apply(gone).contains(&node));
+    assert_eq!(tables(&snapshot), (1, 1), "the chassis lives");
+    assert!(snapshot.owners().contains(&node));
+    assert_eq!(variables(&snapshot, "n1"), (vec![], 0));
+    let gone = Event::Delete(ObjectRef::Chassis("n1".to_owned()));
+    assert!(snapshot.apply(gone).contains(&node));
+    assert_eq!(tables(&snapshot), (0, 0));
 }
 
 #[test]

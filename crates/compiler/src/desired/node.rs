@@ -1,10 +1,12 @@
 //! `Node`: the group of the default Vpc's Pods on it, and their way out.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{EGRESS_PRIORITY, policy, row, service, vpc};
+use crate::desired::{EGRESS_PRIORITY, none, policy, row, service, vpc};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
@@ -35,21 +37,25 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
             Some(join_address.to_string()),
         ));
     }
-    let variables = service::variables(snapshot, name);
-    if !variables.is_empty() {
-        // A chassis is named as its node.
-        let columns = Columns::new()
-            .with("chassis", name)
-            .with("variables", variables);
-        rows.push(row(
-            &owner,
-            "variables",
-            "Chassis_Template_Var",
-            columns,
-            [],
-        ));
-    }
+    rows.push(variables(name, service::variables(snapshot, name)));
     rows
+}
+
+/// The row of a chassis whose Node is gone. It stays, without variables, for as long as the chassis lives: an
+/// ovn-controller that sees the row go and come again while it had variables ends with a failed assertion (seen on OVN
+/// 25.03: `template_vars_update` keeps the variables of the row that went). For the same reason every Node has the row,
+/// with or without variables.
+pub(crate) fn rows_of_chassis(name: &str) -> Vec<Row> {
+    vec![variables(name, none())]
+}
+
+fn variables(node: &str, variables: BTreeMap<String, String>) -> Row {
+    let owner = Owner::Node(node.to_owned());
+    // A chassis is named as its node.
+    let columns = Columns::new()
+        .with("chassis", node)
+        .with("variables", variables);
+    row(&owner, "variables", "Chassis_Template_Var", columns, [])
 }
 
 /// Membership in the ports of a Node's group.

@@ -403,6 +403,10 @@ impl Snapshot {
         rivals.flat_map(|rival| self.around_eip(rival)).collect()
     }
 
+    pub(super) fn chassis_names(&self) -> impl Iterator<Item = String> {
+        self.elastic.chassis.keys().cloned()
+    }
+
     pub(super) fn set_claim(&mut self, group: String, chassis: Option<String>) -> Owners {
         let new = chassis.clone();
         if put(&mut self.elastic.active_chassis, &group, chassis) == new {
@@ -420,7 +424,10 @@ impl Snapshot {
         if put(&mut self.elastic.chassis, &name, networks) == new {
             return Owners::new();
         }
-        self.around_nodes()
+        let mut owners = self.around_nodes();
+        // A chassis has a row even when its Node is gone.
+        owners.insert(Owner::Node(name));
+        owners
     }
 
     /// Whom it concerns that one node may have become able to carry EipGateways, or ceased to be: where it is the first
