@@ -1,6 +1,10 @@
 //! Kubernetes' own Services, by their cluster address: from Pods, from nodes, from Pods on a node's network.
 
-use crate::cluster::{SOON, eventually, get, kubectl, on};
+use std::ops::Range;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on};
 use crate::native::{Client, NODES, PORTS, answered_by, refused, service};
 use crate::scene::Scene;
 
@@ -97,6 +101,106 @@ fn native_affinity_keeps_a_client_on_one_backend_until_it_is_switched_off() {
         &format!("{selector}  sessionAffinity: None\n{PORTS}"),
     );
     answered_by(&scene, Client::Pod("c"), &vip, 80, &["s0", "s1", "s2"]);
+}
+
+#[test]
+fn native_affinity_timeout_loses_no_first_connection_and_holds_until_it_was_idle() {
+    let scene = Scene::new("native-affinity-timeout");
+    for (i, node) in NODES.iter().enumerate() {
+        scene.server(&format!("s{i}"), "ovn-default", node, "web");
+    }
+    scene.client("c", "ovn-default", "node-1");
+    // Each port remembers its clients for itself: 40 ports are to one client what one port is to 40.
+    let fresh: String = (0..40)
+        .map(|n| {
+            let (protocol, target) = if n % 4 == 3 {
+                ("UDP", "dgram")
+            } else {
+                ("TCP", "web")
+            };
+            let port = 2_000 + n;
+            format!(
+                "    - {{name: p{n}, port: {port}, protocol: {protocol}, targetPort: {target}}}\n"
+            )
+        })
+        .collect();
+    let affinity = "  selector: {app: web}
+  sessionAffinity: ClientIP
+  sessionAffinityConfig: {clientIP: {timeoutSeconds: 10}}
+";
+    let vip = service(&scene, "svc", &format!("{affinity}{PORTS}{fresh}"));
+    scene.pods_ready();
+    for client in [
+        Client::Pod("c"),
+        Client::Machine("node-1"),
+        Client::Machine("node-3"),
+    ] {
+        eventually(&format!("{client} is answered"), SOON, || {
+            let answers = client.tcp(&scene, &vip, 80, 1);
+            match answers.failed {
+                0 => Ok(()),
+                _ => Err(format!("{answers:?}")),
+            }
+        });
+        let connections = connection_times(&scene, client, &vip, 2_000..2_040);
+        // A SYN is repeated after a second.
+        let at_once = |seconds: &f64| *seconds > 0.0 && *seconds < 0.9;
+        assert!(
+            connections.len() == 30 && connections.iter().all(at_once),
+            "{client}: {connections:?}"
+        );
+        for port in (2_000..2_040).filter(|port| port % 4 == 3) {
+            let answers = client.udp(&scene, &vip, port, 1);
+            assert_eq!(answers.failed, 0, "{client}, UDP port {port}");
+        }
+    }
+    holds_until_idle(&scene, Client::Pod("c"), &vip);
+}
+
+/// Seconds until each TCP port of these was connected; 0 if it was not.
+fn connection_times(scene: &Scene, client: Client<'_>, vip: &str, ports: Range<u16>) -> Vec<f64> {
+    let tcp: Vec<String> = ports
+        .filter(|port| port % 4 != 3)
+        .map(|port| port.to_string())
+        .collect();
+    let script = format!(
+        "for p in {}; do curl -s -o /dev/null -m 5 -w '%{{time_connect}}\\n' http://{vip}:$p/hostname || true; done",
+        tcp.join(" ")
+    );
+    let printed = match client {
+        Client::Pod(pod) => in_pod(&scene.name, pod, &script),
+        Client::Machine(machine) => on(machine, &script),
+    };
+    let printed = printed.must();
+    printed
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect()
+}
+
+/// With a timeout of ten seconds: new connections begin it anew, and after it a client is balanced again.
+fn holds_until_idle(scene: &Scene, client: Client<'_>, vip: &str) {
+    let one = || {
+        let answers = client.tcp(scene, vip, 80, 5);
+        assert_eq!((answers.by.len(), answers.failed), (1, 0), "{answers:?}");
+        answers.by.into_keys().next()
+    };
+    client.tcp(scene, vip, 80, 1);
+    // What is learned from the first connection counts once the datapath's cache follows.
+    sleep(Duration::from_secs(1));
+    let first = one();
+    for _ in 0..3 {
+        sleep(Duration::from_secs(6));
+        assert_eq!(one(), first, "before ten seconds without a connection");
+    }
+    // By chance it is the same one again, but not this often.
+    let moves = (0..10).any(|_| {
+        sleep(Duration::from_secs(13));
+        let answers = client.tcp(scene, vip, 80, 1);
+        assert_eq!(answers.failed, 0);
+        answers.by.into_keys().next() != first
+    });
+    assert!(moves, "it stays beyond the timeout");
 }
 
 #[test]
