@@ -86,7 +86,7 @@ pub fn answered_by(scene: &Scene, client: Client<'_>, address: &str, port: u16, 
         },
     );
     let tcp = client.tcp(scene, address, port, enough);
-    let udp = client.udp(scene, address, port, enough);
+    let udp = client.udp(scene, address, port, enough * 2 / 3);
     assert_eq!((tcp.names(), tcp.failed), (names.to_vec(), 0), "{client}");
     assert_eq!((udp.names(), udp.failed), (names.to_vec(), 0), "{client}");
 }

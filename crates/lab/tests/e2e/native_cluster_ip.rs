@@ -236,4 +236,8 @@ fn native_internal_policy_local_leads_to_the_own_node_or_refuses() {
         &spec.replace("Policy: Local", "Policy: Cluster"),
     );
     answered_by(&scene, Client::Pod("c0"), &vip, 80, &["s1", "s2"]);
+    // The last of its kind goes, and one comes again: ovn-controller must live through both.
+    kubectl(&["-n", &scene.name, "delete", "service", "svc"]).must();
+    let vip = service(&scene, "svc", &spec);
+    answered_by(&scene, Client::Pod("c1"), &vip, 80, &["s1"]);
 }

@@ -98,7 +98,10 @@ impl Drop for Route {
 #[test]
 fn native_external_addresses_answer_pods_nodes_and_the_outside() {
     let scene = two_servers("native-external-ips");
-    let address = "198.18.77.1";
+    // Of the nodes' own network, as they have no route to anywhere else, but nobody's.
+    let node = node_address("node-3");
+    let (network, _) = node.rsplit_once('.').expect("an IPv4 address");
+    let address = &format!("{network}.222");
     let spec = format!("  externalIPs: [{address}]\n  selector: {{app: web}}\n{PORTS}");
     let vip = service(&scene, "svc", &spec);
     scene.pods_ready();
@@ -111,7 +114,7 @@ fn native_external_addresses_answer_pods_nodes_and_the_outside() {
         answered_by(&scene, client, address, 80, &["s0", "s1"]);
     }
     answered_by(&scene, Client::Pod("c"), &vip, 80, &["s0", "s1"]);
-    let route = Route(format!("{address}/32 via {}", node_address("node-3")));
+    let route = Route(format!("{address}/32 via {node}"));
     on("external", &format!("ip route replace {}", route.0)).must();
     let external = Client::Machine("external");
     answered_by(&scene, external, address, 80, &["s0", "s1"]);

@@ -396,10 +396,10 @@ fn asking(address: &str, port: u16, times: u32) -> String {
     )
 }
 
-/// A socket of its own for each datagram, side by side: `nc` stays a second after the answer.
+/// A socket of its own for each datagram, side by side: `nc` stays two seconds after the answer, as one is too short on a busy machine.
 fn asking_udp(question: &str, address: &str, port: u16, times: u32) -> String {
     format!(
-        "{{ for i in $(seq {times}); do (a=$(echo {question} | timeout 3 nc -u -w 1 {address} {port} | head -1); echo ${{a:-FAILED}}) & done; wait; }} | sort | uniq -c"
+        "{{ for i in $(seq {times}); do (a=$(echo {question} | timeout 4 nc -u -w 2 {address} {port} | head -1); echo ${{a:-FAILED}}) & done; wait; }} | sort | uniq -c"
     )
 }
 
