@@ -81,6 +81,9 @@ fn two() -> i32 {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EipGatewayStatus {
+    /// The range from which EIPs are given out: `spec.cidr`, or, while a change of it is refused, the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr: Option<String>,
     /// Its own address on the link to the upstream router, with the link's prefix length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

@@ -31,15 +31,25 @@ pub struct EipAllocation {
 /// The snapshot must be told of the result (by applying the Eip with its status) before the next call.
 ///
 /// # Errors
-/// No such EipGateway, or one that is refused; address taken, outside, or none left.
+/// No such EipGateway, or one that is refused or being deleted; address taken, outside, or none left.
 pub fn allocate_eip(snapshot: &Snapshot, eip: &Eip) -> Result<EipAllocation, Rejection> {
     let key = ObjectKey::new(
         eip.metadata.namespace.clone().unwrap_or_default(),
         eip.metadata.name.clone().unwrap_or_default(),
     );
     let (name, gateway) = gateway(snapshot, &key, eip)?;
+    let object = snapshot.eip_gateway(name);
+    let leaving = object.is_some_and(|object| object.metadata.deletion_timestamp.is_some());
     let address = match (check(snapshot, &key, eip)?, &eip.spec.address) {
         (Some(held), _) => held,
+        (None, _) if leaving => {
+            return Err(Rejection::new(
+                reason::NOT_FOUND,
+                format!(
+                    "Eip {key}: EipGateway {name} is being deleted; make the Eip anew, with another one in spec.eipGateway"
+                ),
+            ));
+        }
         (None, Some(text)) => {
             let ip = asked_address(eip).ok_or_else(|| {
                 Rejection::new(
@@ -158,6 +168,12 @@ pub fn eip_usage(snapshot: &Snapshot, name: &str) -> Addresses {
         used,
         free: (total - used).max(0),
     }
+}
+
+/// The range of an EipGateway; `None` if it is refused.
+pub fn eip_gateway_cidr(snapshot: &Snapshot, name: &str) -> Option<String> {
+    let gateway = eip_gateway::check(snapshot, name).ok()?;
+    Some(gateway.cidr.to_string())
 }
 
 /// The own address of an EipGateway, with the prefix length of its link; `None` if it is refused.

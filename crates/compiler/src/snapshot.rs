@@ -28,7 +28,7 @@ mod pool;
 mod slices;
 
 pub use eip::{Chassis, Claim};
-pub(crate) use eip::{asked_address, held_address};
+pub(crate) use eip::{asked_address, held_address, recorded};
 pub(crate) use eip_use::{EipUse, Wish};
 pub(crate) use facts::{Endpoint, Slice};
 pub use facts::{NodeFacts, PodFacts};

@@ -285,3 +285,79 @@ fn two_gateways_share_a_link_if_the_one_excludes_the_others_address() {
     first.spec.exclude_ips = vec!["198.51.100.2".into()];
     assert_eq!(told(&first), Ok(()));
 }
+
+#[test]
+fn a_gateway_that_a_later_service_range_overlaps_is_refused_until_that_goes() {
+    let mut snapshot = world();
+    let owner = Owner::EipGateway("g1".into());
+    let range = objects::service_cidr("more", "198.51.100.0/24");
+    let named = snapshot.apply(Event::Apply(Object::ServiceCidr(range)));
+    assert!(named.contains(&owner));
+    assert_eq!(
+        compile(&snapshot, &owner).unwrap_err().reason,
+        reason::OVERLAPS
+    );
+    snapshot.apply(Event::Delete(ycloud_compiler::ObjectRef::ServiceCidr(
+        "more".into(),
+    )));
+    assert!(compile(&snapshot, &owner).is_ok());
+}
+
+#[test]
+fn a_gateway_that_is_being_deleted_gives_out_nothing_more() {
+    let mut snapshot = world();
+    allocated(&mut snapshot, "before", None).unwrap();
+    let mut leaving = EipGateway::clone(snapshot.eip_gateway("g1").unwrap());
+    leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
+    snapshot.apply(Event::Apply(Object::EipGateway(Arc::new(leaving))));
+    for asked in [None, Some("198.51.100.5")] {
+        let error = allocated(&mut snapshot, "after", asked).unwrap_err();
+        assert!(
+            error.contains("EipGateway g1 is being deleted; make the Eip anew"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        users(&snapshot, &Owner::EipGateway("g1".into())),
+        ["Eip ns/before (198.51.100.3)"]
+    );
+}
+
+/// A spec that is refused while Eips hold addresses leaves all as it is: also what others have of the gateway.
+#[test]
+fn a_gateways_refused_edit_changes_nothing_for_the_vpcs_on_it() {
+    let mut snapshot = world();
+    let vpc = Owner::Vpc("ovn-cluster".into());
+    let backends = [("10.16.0.9".to_owned(), "ready")];
+    let slice = objects::slice("ns", "s", "web", &[("TCP", 80)], &backends);
+    for object in [
+        Object::Vpc(objects::vpc("ovn-cluster", &[])),
+        Object::Service(objects::with_eip(
+            &objects::service("ns", "web", None, "10.96.0.1", &[("TCP", 80)]),
+            true,
+            None,
+        )),
+        Object::EndpointSlice(objects::slice_of_vpc(&slice, "ovn-cluster")),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    allocated(&mut snapshot, "web", None).unwrap();
+    let before = compile(&snapshot, &vpc).unwrap();
+    let mut edited = EipGateway::clone(snapshot.eip_gateway("g1").unwrap());
+    edited.status = Some(
+        serde_json::from_value(serde_json::json!({
+            "cidr": "198.51.100.0/29", "serviceGateways": [{"index": 1}, {"index": 2}],
+        }))
+        .unwrap(),
+    );
+    edited.spec.cidr = "203.0.113.0/29".into();
+    edited.spec.gateway = "203.0.113.1".into();
+    edited.spec.service_gateways = 1;
+    snapshot.apply(Event::Apply(Object::EipGateway(Arc::new(edited))));
+    let refused = compile(&snapshot, &Owner::EipGateway("g1".into())).unwrap_err();
+    assert!(
+        refused.keep && refused.message.contains("Eip ns/web holds 198.51.100.3"),
+        "{refused}"
+    );
+    assert_eq!(compile(&snapshot, &vpc).unwrap(), before);
+}

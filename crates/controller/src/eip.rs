@@ -9,7 +9,7 @@ use ycloud_api::selector::matches;
 use ycloud_api::{Eip, EipGateway, EipGatewayStatus, key};
 use ycloud_compiler::{
     Event, Object, ObjectKey, Owner, active_node, allocate_eip, eip_binding, eip_gateway_address,
-    eip_usage, eligible_nodes, service_gateways, users, wanted_eip,
+    eip_gateway_cidr, eip_usage, eligible_nodes, service_gateways, users, wanted_eip,
 };
 
 use crate::objects::{COUNTER_REST, Need, finalizer, gone, refusal, status_patch};
@@ -46,6 +46,7 @@ impl State {
         }
         let default = self.snapshot.default_eip_gateway();
         let known = Knowledge {
+            cidr: eip_gateway_cidr(&self.snapshot, name),
             address: eip_gateway_address(&self.snapshot, name),
             active_node: active_node(&self.snapshot, name),
             nodes: eligible_nodes(&self.snapshot, name),

@@ -18,7 +18,7 @@ use crate::ipam::derived_mac;
 use crate::layout::{ALIAS_LINK_LENGTH, Layout, SERVICE_LENGTH, TRANSIT_LENGTH};
 use crate::owner::Owner;
 use crate::row::Row;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, recorded};
 
 /// Priority of the policies that let pass what [`SYSTEM_PRIORITY`] would drop.
 const PASS_PRIORITY: i64 = 1100;
@@ -36,6 +36,8 @@ pub struct Attachment {
     pub slot: u32,
     /// The range of the EipGateway.
     pub cidr: Option<Ipv4Net>,
+    /// How many service gateways it has.
+    pub service_gateways: u32,
     /// How the system range is divided.
     pub layout: Layout,
 }
@@ -45,15 +47,25 @@ impl Attachment {
     /// counts.
     pub fn of(snapshot: &Snapshot, vpc: &str) -> Option<Self> {
         let gateway = snapshot.eip_gateway_of(vpc)?;
-        match snapshot.gateway(gateway)? {
-            Err(rejection) if !rejection.keep => return None,
-            _ => {}
-        }
         let object = snapshot.eip_gateway(gateway)?;
+        let asked = (
+            object.spec.cidr.parse().ok(),
+            service_numbers(object).count(),
+        );
+        let (cidr, count) = match snapshot.gateway(gateway)? {
+            Ok(_) => asked,
+            Err(rejection) if !rejection.keep => return None,
+            // Its rows are as its last good spec had them, and so must be those that go with them.
+            Err(_) => match recorded(object) {
+                (cidr @ Some(_), count) => (cidr, count),
+                (None, _) => asked,
+            },
+        };
         Some(Self {
             gateway: gateway.to_owned(),
             slot: snapshot.vpc_slot(vpc)?,
-            cidr: object.spec.cidr.parse().ok(),
+            cidr,
+            service_gateways: count.try_into().unwrap_or(0),
             layout: snapshot.settings().layout()?,
         })
     }
@@ -160,9 +172,6 @@ fn rules(snapshot: &Snapshot, owner: &Owner, name: &str, layout: Layout) -> Vec<
 /// alias that is its own, translated one to one, without conntrack, by a router between service gateway and Vpc.
 fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachment) -> Vec<Row> {
     let backends: Vec<_> = snapshot.aliases_of(&vpc.name).collect();
-    let Some(object) = snapshot.eip_gateway(&attachment.gateway) else {
-        return Vec::new();
-    };
     if backends.is_empty() {
         return Vec::new();
     }
@@ -186,7 +195,7 @@ fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachmen
     };
     let mut rows = vec![row(owner, "alias", "Logical_Switch", columns, [])];
     rows.extend(link.rows(owner, "alias"));
-    for k in service_numbers(object) {
+    for k in 1..=attachment.service_gateways {
         rows.extend(alias_router(owner, vpc, &switch, attachment, k));
         for (ip, slot) in &backends {
             let reached = match vpc.name.as_str() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use ycloud_api::{Eip, EipGateway};
 
 use super::apply::{Owners, insert, put, remove};
@@ -110,6 +111,16 @@ pub(crate) fn held_address(eip: &Eip) -> Option<Ipv4Addr> {
 /// The address that an Eip asks for.
 pub(crate) fn asked_address(eip: &Eip) -> Option<Ipv4Addr> {
     eip.spec.address.as_ref()?.parse().ok()
+}
+
+/// What an EipGateway's status records of the spec that was accepted last: range, and number of service gateways.
+pub(crate) fn recorded(gateway: &EipGateway) -> (Option<Ipv4Net>, usize) {
+    let status = gateway.status.as_ref();
+    let cidr = status.and_then(|status| status.cidr.as_ref()?.parse().ok());
+    (
+        cidr,
+        status.map_or(0, |status| status.service_gateways.len()),
+    )
 }
 
 impl Snapshot {
@@ -229,10 +240,15 @@ impl Snapshot {
         name: String,
         gateway: Option<Arc<EipGateway>>,
     ) -> Owners {
+        let refused = matches!(self.elastic.verdicts.get(&name), Some(Err(_)));
+        let matters = |gateway: &EipGateway| {
+            let metadata = &gateway.metadata;
+            let record = refused.then(|| recorded(gateway));
+            let deleting = metadata.deletion_timestamp.is_some();
+            (age_of(&name, metadata), deleting, record)
+        };
         let same = match (self.elastic.gateways.get(&name), &gateway) {
-            (Some(old), Some(new)) => {
-                old.spec == new.spec && age_of(&name, &old.metadata) == age_of(&name, &new.metadata)
-            }
+            (Some(old), Some(new)) => old.spec == new.spec && matters(old) == matters(new),
             _ => false,
         };
         // Who is the default one may change, and with it whose everybody is.
@@ -344,7 +360,9 @@ impl Snapshot {
         }
         let mut owners = self.around_eip(&key);
         if let Some(old) = &old {
-            owners.extend(self.unindex_eip(&key, old));
+            let stays = new.as_deref();
+            let stays = stays.and_then(|new| held_address(new).or(asked_address(new)));
+            owners.extend(self.unindex_eip(&key, old, stays));
         }
         put(&mut self.elastic.eips, &key, eip);
         if let Some(new) = &new {
@@ -368,8 +386,9 @@ impl Snapshot {
         owners
     }
 
-    /// Takes an Eip out of the indexes; returns those who may profit from it.
-    fn unindex_eip(&mut self, key: &ObjectKey, eip: &Eip) -> Owners {
+    /// Takes an Eip out of the indexes, which then holds or asks for the address `stays`; returns those who may profit
+    /// from it.
+    fn unindex_eip(&mut self, key: &ObjectKey, eip: &Eip, stays: Option<Ipv4Addr>) -> Owners {
         self.elastic.waiting.remove(key);
         let (held, asked) = (held_address(eip), asked_address(eip));
         let Some(ip) = held.or(asked) else {
@@ -379,7 +398,10 @@ impl Snapshot {
             Some(_) => remove(&mut self.elastic.held, &ip, key),
             None => remove(&mut self.elastic.asked, &ip, key),
         }
-        let mut owners = self.waiting_eips();
+        let mut owners = match stays == Some(ip) {
+            true => Owners::new(),
+            false => self.waiting_eips(),
+        };
         for rival in self.eips_holding(ip) {
             owners.extend(self.around_eip(rival));
         }

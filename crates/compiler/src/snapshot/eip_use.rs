@@ -45,8 +45,10 @@ pub(super) enum Concern {
     Permissions,
     /// The range of this Subnet may have changed.
     Subnet(String),
-    /// Addresses of nodes or of the service range may have changed.
-    Addresses,
+    /// Addresses of nodes may have changed, or how they are reached.
+    Nodes,
+    /// The service range may have changed.
+    ServiceRange,
     Nothing,
 }
 
@@ -74,9 +76,10 @@ impl Snapshot {
                 Concern::Subnet(subnet.metadata.name.clone().unwrap_or_default())
             }
             Event::Delete(ObjectRef::Subnet(name)) => Concern::Subnet(name.clone()),
-            Event::Apply(Object::Node(_) | Object::VNic(_) | Object::ServiceCidr(_))
-            | Event::Delete(ObjectRef::Node(_) | ObjectRef::VNic(_) | ObjectRef::ServiceCidr(_)) => {
-                Concern::Addresses
+            Event::Apply(Object::Node(_) | Object::VNic(_))
+            | Event::Delete(ObjectRef::Node(_) | ObjectRef::VNic(_)) => Concern::Nodes,
+            Event::Apply(Object::ServiceCidr(_)) | Event::Delete(ObjectRef::ServiceCidr(_)) => {
+                Concern::ServiceRange
             }
             _ => Concern::Nothing,
         }
@@ -111,7 +114,7 @@ impl Snapshot {
                     .collect()
             }
             Concern::Subnet(name) if self.meets_gateways(&name) => self.rejudge(),
-            Concern::Addresses if owners.iter().any(|o| matches!(o, Owner::Node(_))) => {
+            Concern::Nodes if owners.iter().any(|o| matches!(o, Owner::Node(_))) => {
                 let mut all = self.around_nodes();
                 all.extend(self.rejudge());
                 // Backends on nodes are reached at join addresses.
@@ -124,12 +127,10 @@ impl Snapshot {
                 }
                 all
             }
-            Concern::Addresses
-                if !owners.is_empty() && self.elastic.verdicts.values().any(Result::is_err) =>
-            {
-                self.rejudge()
+            Concern::ServiceRange if !owners.is_empty() => self.rejudge(),
+            Concern::Subnet(_) | Concern::Nodes | Concern::ServiceRange | Concern::Nothing => {
+                Owners::new()
             }
-            Concern::Subnet(_) | Concern::Addresses | Concern::Nothing => Owners::new(),
         }
     }
 

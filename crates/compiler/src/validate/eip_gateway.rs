@@ -276,6 +276,13 @@ fn overlap(
             ));
         }
     }
+    let system = snapshot.settings().system_cidr;
+    if meet(&system, &gateway.address.trunc()) {
+        return Some(format!(
+            "spec.address {} is on a link within the system range {system} (--system-cidr); choose another link",
+            gateway.address
+        ));
+    }
     let range = other_range(snapshot, age, gateway)?;
     Some(format!(
         "spec.cidr {} overlaps {range}; choose another range",

@@ -74,6 +74,14 @@ pub fn node(name: &str, address: &str) -> Arc<Node> {
     }))
 }
 
+/// A node with the label `role`, or without.
+pub fn labelled_node(name: &str, address: &str, role: Option<&str>) -> Arc<Node> {
+    let mut node = node(name, address);
+    let labels = role.map(|role| BTreeMap::from([("role".to_owned(), role.to_owned())]));
+    Arc::make_mut(&mut node).metadata.labels = labels;
+    node
+}
+
 pub fn namespace(name: &str, labels: &[(&str, &str)]) -> Arc<Namespace> {
     let labels: BTreeMap<_, _> = labels.iter().copied().collect();
     from(json!({"metadata": {"name": name, "labels": labels}}))
@@ -139,6 +147,16 @@ pub fn eip_gateway(name: &str, cidr: &str, default: bool, created: u32) -> Arc<E
         "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
         "spec": {"cidr": cidr, "gateway": upstream, "physicalNetwork": "ext", "default": default,
             "serviceGateways": 1 + created % 2},
+    }))
+}
+
+/// An EipGateway that only nodes of that label `role` can carry, reached over a link of its own.
+pub fn eip_gateway_on(name: &str, cidr: &str, role: &str) -> Arc<EipGateway> {
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "EipGateway",
+        "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:01Z"},
+        "spec": {"cidr": cidr, "gateway": "192.0.2.1", "address": "192.0.2.2/24", "physicalNetwork": "ext",
+            "nodeSelector": {"matchLabels": {"role": role}}},
     }))
 }
 

@@ -23,12 +23,14 @@ const CIDRS: &[&str] = &[
 const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9"];
 const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1"];
 const GATEWAYS: &[&str] = &["g1", "g2"];
-/// One overlaps Subnets, one a part of another.
+/// One is a part of another; the last ones overlap Subnets, a service range and addresses of nodes.
 const EIP_CIDRS: &[&str] = &[
     "198.51.100.0/24",
     "198.51.100.0/25",
     "203.0.113.0/24",
     "10.0.1.0/24",
+    "10.97.0.0/24",
+    "172.31.0.0/24",
 ];
 const EIPS: &[&str] = &["198.51.100.9", "198.51.100.10", "203.0.113.9"];
 const PORTS: &[(&str, i32)] = &[("TCP", 80), ("TCP", 443), ("UDP", 80), ("SCTP", 9)];
@@ -48,7 +50,8 @@ pub fn object() -> impl Strategy<Value = Object> {
                 Object::VNic(set_up.map_or_else(|| vnic.clone(), |set_up| objects::vnic_set_up(&vnic, set_up)))
             }),
         2 => (select(NODES), 1u8..4).prop_map(|(node, n)| Object::VNic(objects::node_vnic(node, &format!("100.64.0.{n}")))),
-        2 => (select(NODES), select(NODE_ADDRESSES)).prop_map(|(node, ip)| Object::Node(objects::node(node, ip))),
+        2 => (select(NODES), select(NODE_ADDRESSES), proptest::bool::ANY)
+            .prop_map(|(node, ip, edge)| Object::Node(objects::labelled_node(node, ip, edge.then_some("edge")))),
         1 => (select(NAMESPACES), select(&["a", "b"][..]))
             .prop_map(|(name, team)| Object::Namespace(objects::namespace(name, &[("team", team)]))),
         2 => (select(NAMESPACES), select(&["p", "q"][..]), proptest::option::of(select(NODES)), proptest::option::of(select(SUBNETS)))
@@ -69,8 +72,11 @@ pub fn object() -> impl Strategy<Value = Object> {
             }),
         3 => (select(GATEWAYS), select(EIP_CIDRS), proptest::bool::ANY, 0u32..3)
             .prop_map(|(name, cidr, default, created)| Object::EipGateway(objects::eip_gateway(name, cidr, default, created))),
-        2 => (select(VPCS), proptest::option::of(select(GATEWAYS))).prop_map(|(name, gateway)| Object::Vpc(objects::from(serde_json::json!({
-            "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": name}, "spec": {"eipGateway": gateway},
+        1 => (select(GATEWAYS), select(&["edge", "nobody"][..]))
+            .prop_map(|(name, role)| Object::EipGateway(objects::eip_gateway_on(name, "198.51.100.0/24", role))),
+        2 => (select(VPCS), proptest::option::of(select(GATEWAYS)), 0u32..3).prop_map(|(name, gateway, created)| Object::Vpc(objects::from(serde_json::json!({
+            "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc",
+            "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:0{created}Z")}, "spec": {"eipGateway": gateway},
         })))),
         4 => (select(NAMESPACES), select(&["a", "b", "e"][..]), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(EIPS)), proptest::option::of(select(EIPS)))
             .prop_map(|(ns, name, gateway, asked, held)| Object::Eip(objects::eip(ns, name, gateway, asked, held))),

@@ -14,6 +14,8 @@ const NAMED_NODES: usize = 5;
 /// What is known of an EipGateway besides its rows.
 #[derive(Debug, Clone, Default)]
 pub struct Knowledge {
+    /// Its range.
+    pub cidr: Option<String>,
     /// Its own address, with the prefix length of the link.
     pub address: Option<String>,
     /// The node that carries it.
@@ -72,6 +74,7 @@ fn figures(known: Knowledge) -> EipGatewayStatus {
         Some(ServiceGatewayStatus { index, node })
     });
     EipGatewayStatus {
+        cidr: known.cidr,
         address: known.address,
         active_node: known.active_node,
         nodes: known.nodes,
@@ -116,6 +119,7 @@ mod tests {
 
     fn known() -> Knowledge {
         Knowledge {
+            cidr: Some("198.51.100.0/24".to_owned()),
             address: Some("198.51.100.2/24".to_owned()),
             active_node: Some("n1".to_owned()),
             nodes: vec!["n1".to_owned(), "n2".to_owned()],
@@ -160,6 +164,7 @@ mod tests {
         rejection.keep = true;
         let kept = status(&gateway, &RowState::Refused(rejection), known(), &now());
         assert_eq!(kept.active_node.as_deref(), Some("n1"));
+        assert_eq!(kept.cidr.as_deref(), Some("198.51.100.0/24"));
         assert!(!condition::is_true(&kept.conditions, READY));
     }
 }
