@@ -94,8 +94,9 @@ pub struct YusurServiceSpec {
     /// Default: Cluster.
     #[serde(default)]
     pub external_traffic_policy: ExternalTrafficPolicy,
-    /// Clients from outside that are let in, as CIDRs such as 203.0.113.0/24; at most 1024. Only with type LoadBalancer.
-    /// Default: all.
+    /// Clients that are let in, as CIDRs such as 203.0.113.0/24; at most 1024. With scope vpc or cluster, those in the
+    /// Service's own Vpc always are; those in other Vpcs never, as the range of theirs says nothing. Only with type
+    /// LoadBalancer. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::cidrs")]
     pub load_balancer_source_ranges: Vec<String>,

@@ -98,7 +98,7 @@ pub(crate) fn service_group(gateway: &str) -> Uuid {
 }
 
 /// Name of the router port on the physical network.
-pub(crate) fn external_port(gateway: &str) -> String {
+fn external_port(gateway: &str) -> String {
     Link::router_port(&router(gateway).name, &external(gateway).name)
 }
 

@@ -11,7 +11,7 @@ use ycloud_ovsdb::Columns;
 
 use super::backends::Backends;
 use super::{Affinity, LoadBalancers, add_vips, addresses, options, ports, served};
-use crate::desired::eip_gateway::{external_port, router, service_group};
+use crate::desired::eip_gateway::{router, service_group};
 use crate::desired::{policy, row, vpc};
 use crate::eip::eip_address;
 use crate::layout::Layout;
@@ -85,8 +85,9 @@ impl Exposure {
         add_vips(service, &[self.address], backends, balancers);
     }
 
-    /// `spec.loadBalancerSourceRanges`: who is none of them is dropped where he comes in. IPv6 ranges let no IPv4 client
-    /// in.
+    /// `spec.loadBalancerSourceRanges`: who is none of them is dropped at the EipGateway, whether he comes from outside or
+    /// from another Vpc: its tenants appear there behind an address that is nobody's to let in. IPv6 ranges let no IPv4
+    /// client in.
     pub fn source_ranges(&self, owner: &Owner, service: &Service) -> Vec<Row> {
         let spec = service.spec.as_ref();
         let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_deref());
@@ -109,8 +110,7 @@ impl Exposure {
         }
         let rows = by_protocol.iter().map(|(protocol, ports)| {
             let matches = format!(
-                "inport == \"{}\" && ip4.dst == {} && {protocol}.dst == {}{others}",
-                external_port(&self.gateway),
+                "ip4.dst == {} && {protocol}.dst == {}{others}",
                 self.address,
                 set(ports)
             );
