@@ -13,6 +13,9 @@ use crate::state::State;
 use crate::status::{self, RowState};
 use crate::write::{Action, Report};
 
+/// Finalizer of a cloud provider's controller, which clears the status of its own. Source: KEP-980.
+const LOAD_BALANCER_CLEANUP: &str = "service.kubernetes.io/load-balancer-cleanup";
+
 impl State {
     /// The write that a Service needs next: its condition, its address, and what the hypervisors have of it.
     pub(crate) fn service_write(
@@ -43,7 +46,8 @@ impl State {
         self.programmed(key, owner, service).map(Need::from)
     }
 
-    /// Writes the Service's EIP where `kubectl get service` and others look for it, once the Eip has it for sure.
+    /// Writes the Service's EIP where `kubectl get service` and others look for it, once the Eip has it for sure; takes it
+    /// away from a Service that is no load balancer any more.
     fn load_balancer(
         &self,
         key: &ObjectKey,
@@ -51,7 +55,7 @@ impl State {
         state: &RowState,
     ) -> Option<Action> {
         if !takes_eip(service) {
-            return None;
+            return is_left_behind(service).then(|| ingress_patch(service, &[]));
         }
         let eip = self.snapshot.eip_of_service(key);
         let confirmed = eip.is_some_and(|eip| !self.unconfirmed_eips.contains(&eip));
@@ -70,11 +74,7 @@ impl State {
         if former.map_or(&[][..], Vec::as_slice) == ingress {
             return None;
         }
-        Some(Action::Patch {
-            patch: json!({"status": {"loadBalancer": {"ingress": ingress}}}),
-            subresource: Some("status"),
-            version: service.metadata.resource_version.clone(),
-        })
+        Some(ingress_patch(service, &ingress))
     }
 
     /// Writes the digest of what the hypervisors have.
@@ -103,4 +103,25 @@ impl State {
             version: service.metadata.resource_version.clone(),
         })
     }
+}
+
+fn ingress_patch(service: &Service, ingress: &[LoadBalancerIngress]) -> Action {
+    Action::Patch {
+        patch: json!({"status": {"loadBalancer": {"ingress": ingress}}}),
+        subresource: Some("status"),
+        version: service.metadata.resource_version.clone(),
+    }
+}
+
+/// Whether a Service that is no load balancer shows an address from when it was one, and nobody else is to clear it up.
+fn is_left_behind(service: &Service) -> bool {
+    let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    let finalizers = service.metadata.finalizers.iter().flatten();
+    let mut others = finalizers.filter(|name| *name == LOAD_BALANCER_CLEANUP);
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let mut shown = balancer
+        .into_iter()
+        .flat_map(|b| b.ingress.iter().flatten());
+    kind != Some("LoadBalancer") && others.next().is_none() && shown.next().is_some()
 }

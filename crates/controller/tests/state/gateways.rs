@@ -173,6 +173,43 @@ async fn a_service_gets_an_eip_of_its_own_and_says_its_address_once_that_is_sure
 }
 
 #[tokio::test]
+async fn a_service_that_is_no_load_balancer_any_more_gives_its_eip_back() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base()).await;
+    controller.settle().await;
+    let eip = create(&mut controller, "web");
+    take_in(&mut controller, &eip);
+    let addressed = written(&mut controller, &eip, 20);
+    take_in(&mut controller, &addressed);
+    controller.settle().await;
+    let inside = |status: &str, finalizers: &str| {
+        Object::Service(read(&format!(
+            "{{metadata: {{name: web, namespace: ns, uid: u-web, resourceVersion: '6', finalizers: [{finalizers}],
+                annotations: {{iaas.yusur.io/vpc: vpc1}}}},
+              spec: {{type: ClusterIP, clusterIP: 10.96.1.1, clusterIPs: [10.96.1.1],
+                ports: [{{name: a, port: 80, protocol: TCP}}]}}, status: {{loadBalancer: {{{status}}}}}}}"
+        )))
+    };
+    let shown = "ingress: [{ip: 198.51.100.3, ipMode: VIP}]";
+    controller.state.take_in(Event::Apply(inside(shown, "")));
+    controller.settle().await;
+    let need = next(&mut controller, &web()).expect("the address stays");
+    assert_eq!(
+        status(&need)["loadBalancer"]["ingress"],
+        serde_json::json!([])
+    );
+    let action = next(&mut controller, &eip_owner("web")).unwrap().action;
+    let uid = Some("u-web".into());
+    assert_eq!(action, Action::DeleteEip { uid });
+    // Somebody else's.
+    let theirs = inside(shown, "service.kubernetes.io/load-balancer-cleanup");
+    controller.state.take_in(Event::Apply(theirs));
+    assert_eq!(next(&mut controller, &web()), None);
+    controller.state.take_in(Event::Apply(inside("", "")));
+    assert_eq!(next(&mut controller, &web()), None);
+}
+
+#[tokio::test]
 async fn who_gets_no_eip_says_why_and_gets_the_one_that_is_released() {
     let server = Server::start().await;
     let mut objects = base();
