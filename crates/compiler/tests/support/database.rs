@@ -162,14 +162,11 @@ impl Database {
 
     fn check(&self) -> Result<(), String> {
         let mut seen = BTreeSet::new();
+        let there: BTreeSet<(&str, Uuid)> = self.rows.keys().copied().collect();
         for ((table, uuid), row) in &self.rows {
             for (column, of, _) in &RULES[*table].references {
                 for target in uuids(row, column) {
-                    if !self
-                        .rows
-                        .keys()
-                        .any(|(table, uuid)| *table == of && *uuid == target)
-                    {
+                    if !there.contains(&(of.as_str(), target)) {
                         return Err(format!(
                             "{table} {uuid}: {column} refers to {target}, missing in {of}"
                         ));

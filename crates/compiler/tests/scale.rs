@@ -1,0 +1,208 @@
+//! 1,000 Services with EIPs over 50 Vpcs: all rows are there after a few transactions, each of one batch; when all objects
+//! go, one by one or at once, the database is as at the start.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use support::database::{Database, foreign};
+use support::objects::{self, reference};
+use ycloud_api::eip::EipStatus;
+use ycloud_compiler::{
+    Batch, Event, Object, ObjectKey, Owner, OwnerIndex, Settings, Snapshot, allocate_eip, compile,
+    eip_address, eip_usage, hindrance, wanted_eip,
+};
+
+const VPCS: usize = 50;
+const SERVICES: usize = 1_000;
+const PORTS: &[(&str, i32)] = &[("TCP", 80), ("UDP", 53)];
+
+/// Every fifth Service is over several Vpcs: its own and the next one.
+fn several(n: usize) -> bool {
+    n % 5 == 0
+}
+
+fn vpc_of(n: usize) -> String {
+    format!("v{:02}", n % VPCS)
+}
+
+fn objects_of(n: usize) -> Vec<Object> {
+    let (name, vpc) = (format!("s{n:04}"), vpc_of(n));
+    let address = format!("10.96.{}.{}", n / 250, n % 250 + 1);
+    let named = (!several(n)).then_some(vpc.as_str());
+    let service = objects::service("ns", &name, named, &address, PORTS);
+    let mut all = vec![Object::Service(objects::with_eip(
+        &service,
+        several(n),
+        None,
+    ))];
+    // The same addresses in every Vpc.
+    let at = n / VPCS;
+    let endpoints = [2, 3].map(|last| (format!("10.0.{at}.{last}"), "ready"));
+    let vpcs = match several(n) {
+        true => vec![vpc, vpc_of(n + 1)],
+        false => vec![vpc],
+    };
+    for (k, vpc) in vpcs.iter().enumerate() {
+        let slice = objects::slice("ns", &format!("{name}-{k}"), &name, PORTS, &endpoints);
+        all.push(Object::EndpointSlice(objects::slice_of_vpc(&slice, vpc)));
+    }
+    all
+}
+
+fn world() -> Vec<Object> {
+    let mut all = vec![Object::EipGateway(objects::eip_gateway(
+        "g1",
+        "198.18.0.0/16",
+        true,
+        1,
+    ))];
+    all.extend(
+        (1..=3).map(|n| Object::Node(objects::node(&format!("n{n}"), &format!("172.31.0.{n}")))),
+    );
+    for n in 0..VPCS {
+        let (vpc, subnet) = (vpc_of(n), format!("sub{n:02}"));
+        all.push(Object::Vpc(objects::vpc(&vpc, &[])));
+        all.push(Object::Subnet(objects::subnet(
+            &subnet,
+            &vpc,
+            "10.0.0.0/16",
+            0,
+        )));
+    }
+    all.extend((0..SERVICES).flat_map(objects_of));
+    all
+}
+
+/// A snapshot and a database that follows it, as the controller makes it follow: only whom events name is compared.
+struct Cluster {
+    snapshot: Snapshot,
+    database: Database,
+    index: OwnerIndex,
+    dirty: BTreeSet<Owner>,
+    /// How often an owner was compiled.
+    compiled: usize,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let database = foreign();
+        let index = OwnerIndex::build(&database.snapshot());
+        Self {
+            snapshot: Snapshot::new(Settings::default()),
+            database,
+            index,
+            dirty: BTreeSet::new(),
+            compiled: 0,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.dirty.extend(self.snapshot.apply(event));
+    }
+
+    fn make_eip(&mut self, key: &ObjectKey) -> Object {
+        let mut eip = wanted_eip(&self.snapshot, key).expect("an Eip to be made");
+        self.tell(Event::Apply(Object::Eip(Arc::new(eip.clone()))));
+        let given = allocate_eip(&self.snapshot, &eip).expect("an address");
+        eip.status = Some(EipStatus {
+            address: Some(given.address.to_string()),
+            eip_gateway: Some(given.eip_gateway),
+            ..EipStatus::default()
+        });
+        let eip = Object::Eip(Arc::new(eip));
+        self.tell(Event::Apply(eip.clone()));
+        eip
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..5 {
+            if self.dirty.is_empty() {
+                return;
+            }
+            let before = self.database.snapshot();
+            let mut batch = Batch::new(&before, &self.index);
+            for owner in std::mem::take(&mut self.dirty) {
+                self.compiled += 1;
+                let rows = compile(&self.snapshot, &owner).unwrap_or_else(|r| panic!("{r}"));
+                batch.add(&owner, &rows);
+            }
+            let operations = batch.into_operations();
+            let committed = self.database.commit(&operations);
+            committed.unwrap_or_else(|error| panic!("{error}"));
+            let changes = before.difference(&self.database.snapshot());
+            self.dirty = self.index.apply(&changes, &self.snapshot);
+        }
+        panic!("still something to do for {:?}", self.dirty);
+    }
+
+    fn count(&self, table: &str) -> usize {
+        self.database
+            .rows
+            .keys()
+            .filter(|(of, _)| *of == table)
+            .count()
+    }
+}
+
+#[test]
+fn a_thousand_services_over_fifty_vpcs_come_and_go_without_a_trace() {
+    let mut cluster = Cluster::new();
+    let start = cluster.database.clone();
+    let empty: BTreeMap<&str, usize> = ["NAT", "Load_Balancer", "Logical_Router"]
+        .map(|table| (table, cluster.count(table)))
+        .into();
+    let mut objects = world();
+    for object in &objects {
+        cluster.tell(Event::Apply(object.clone()));
+    }
+    let services: Vec<ObjectKey> = cluster
+        .snapshot
+        .services()
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in &services {
+        let eip = cluster.make_eip(key);
+        objects.push(eip);
+    }
+    cluster.settle();
+
+    assert_eq!(eip_usage(&cluster.snapshot, "g1").used, SERVICES as i64);
+    let given: BTreeSet<_> = services
+        .iter()
+        .map(|key| eip_address(&cluster.snapshot, key).expect("an EIP"))
+        .collect();
+    assert_eq!(given.len(), SERVICES);
+    for owner in cluster.snapshot.owners() {
+        assert_eq!(hindrance(&cluster.snapshot, &owner), None);
+    }
+    let made = |table: &str| cluster.count(table) - empty[table];
+    assert_eq!(made("Load_Balancer"), SERVICES * 2);
+    // Service gateways: 2. Ten Vpcs have backends of Services over several, and the next ten ones of those too.
+    let aliased = 2 * VPCS / 5;
+    assert_eq!(made("Logical_Router"), 1 + 2 + VPCS + 2 * aliased);
+    let aliases = 2 * SERVICES / 5 * 2;
+    assert_eq!(made("NAT"), VPCS + SERVICES + 2 * aliases);
+
+    // Looked at as a whole, nothing is to be done.
+    let settled = cluster.database.clone();
+    cluster.dirty = cluster.snapshot.owners();
+    cluster.settle();
+    assert!(settled == cluster.database);
+
+    // One endpoint's change concerns few.
+    cluster.compiled = 0;
+    let slice = objects::slice("ns", "s0001-0", "s0001", PORTS, &[]);
+    let gone = Object::EndpointSlice(objects::slice_of_vpc(&slice, &vpc_of(1)));
+    cluster.tell(Event::Apply(gone));
+    cluster.settle();
+    assert!(cluster.compiled <= 4, "{}", cluster.compiled);
+
+    for object in objects.iter().rev() {
+        cluster.tell(Event::Delete(reference(object)));
+    }
+    cluster.settle();
+    assert!(cluster.database == start);
+    assert!(cluster.index.is_empty());
+}
