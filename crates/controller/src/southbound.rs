@@ -84,6 +84,13 @@ pub const STANDING: Duration = Duration::from_millis(200);
 /// The same for a standby: later, so that it only acts where the leader does not.
 pub const STANDING_BY: Duration = Duration::from_millis(300);
 
+/// A group whose holder changed within this time has to stand twice as long for each such change. Priorities follow the
+/// holder and the holder follows priorities: on nodes slower than [`STANDING`] the two would chase each other for good.
+const RESTLESS: Duration = Duration::from_secs(60);
+
+/// The most doublings: 12.8 s for the leader.
+const DOUBLINGS: u32 = 6;
+
 /// The claims that have stood for a while. A group keeps its last holder while nobody holds it, so that priorities stay
 /// as they are until somebody takes over. No clock of its own.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +98,8 @@ pub struct Standing {
     believed: BTreeMap<String, Claim>,
     /// What is held by somebody else than is believed, and since when.
     rivals: BTreeMap<String, (Claim, Instant)>,
+    /// How often the holder changed, each time within [`RESTLESS`] of the last, and when it last did.
+    changes: BTreeMap<String, (u32, Instant)>,
     /// Something was observed before.
     begun: bool,
 }
@@ -100,6 +109,9 @@ impl Standing {
     pub fn observe(&mut self, observed: &Snapshot, now: Instant) {
         let groups = groups(observed);
         self.believed.retain(|group, _| groups.contains(group));
+        self.changes.retain(|group, (_, last)| {
+            groups.contains(group) && now.saturating_duration_since(*last) < RESTLESS
+        });
         let held = claims(observed);
         self.rivals
             .retain(|group, (claim, _)| held.get(group) == Some(claim));
@@ -121,21 +133,32 @@ impl Standing {
 
     /// Believes what has stood for so long at `now`.
     pub fn settle(&mut self, standing: Duration, now: Instant) {
-        let due = |(_, since): &(Claim, Instant)| *since + standing <= now;
-        let (settled, rivals) = std::mem::take(&mut self.rivals)
+        let due = |group: &String, since: Instant| since + self.patience(group, standing) <= now;
+        let (settled, rivals): (BTreeMap<_, _>, _) = self
+            .rivals
+            .clone()
             .into_iter()
-            .partition(|(_, rival)| due(rival));
+            .partition(|(group, (_, since))| due(group, *since));
         self.rivals = rivals;
-        let settled: BTreeMap<String, (Claim, Instant)> = settled;
         for (group, (claim, _)) in settled {
-            self.believed.insert(group, claim);
+            if self.believed.insert(group.clone(), claim).is_some() {
+                let change = self.changes.entry(group).or_insert((0, now));
+                *change = (change.0 + 1, now);
+            }
         }
     }
 
     /// When [`Self::settle`] has something to do.
     pub fn next_due(&self, standing: Duration) -> Option<Instant> {
-        let since = self.rivals.values().map(|(_, since)| *since);
-        since.min().map(|since| since + standing)
+        let rivals = self.rivals.iter();
+        let due = rivals.map(|(group, (_, since))| *since + self.patience(group, standing));
+        due.min()
+    }
+
+    /// How long a rival for the group has to stand.
+    fn patience(&self, group: &str, standing: Duration) -> Duration {
+        let changes = self.changes.get(group).map_or(0, |(changes, _)| *changes);
+        standing * (1 << changes.min(DOUBLINGS))
     }
 
     /// The holder of each group about which there is no doubt, by the group's name.
@@ -271,6 +294,27 @@ pub(crate) mod tests {
         standing.observe(&at(Some(2)), later + STANDING / 2);
         standing.settle(STANDING, later + STANDING);
         assert_eq!((holder(&standing), due(&standing)), ("b".into(), None));
+    }
+
+    #[test]
+    fn a_group_that_goes_to_and_fro_is_followed_less_and_less() {
+        let at = |holder| database([(CHASSIS_REDIRECT, 11, Some(holder))]);
+        let mut now = Instant::now();
+        let mut standing = Standing::default();
+        standing.observe(&at(1), now);
+        // Whoever is believed, the other one takes it: the delays double.
+        for (holder, doubled) in [(2, 1), (1, 2), (2, 4), (1, 8)] {
+            standing.observe(&at(holder), now);
+            let due = standing.next_due(STANDING);
+            assert_eq!(due, Some(now + STANDING * doubled));
+            now += STANDING * doubled;
+            standing.settle(STANDING, now);
+            assert!(!standing.undisputed().is_empty());
+        }
+        // After a quiet time it is as at first.
+        now += RESTLESS;
+        standing.observe(&at(2), now);
+        assert_eq!(standing.next_due(STANDING), Some(now + STANDING));
     }
 
     #[test]
