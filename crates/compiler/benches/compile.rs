@@ -1,6 +1,9 @@
 //! 10,000 Services of 10 endpoints each in one Vpc: compiling all of them from nothing (wanted: below 1 s), the first
 //! comparison with an empty database, one endpoint's change (wanted: below 1 ms), and the next address of a /16 of which
-//! 60,000 are taken.
+//! 60,000 are taken. 1,000 Services with EIPs over 50 Vpcs: all of them, and one of them that comes and goes.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -10,8 +13,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use support::scale;
 use ycloud_compiler::{
-    Batch, Event, Object, Owner, OwnerIndex, Settings, Snapshot, allocate, compile,
+    Batch, Event, Object, ObjectKey, ObjectRef, Owner, OwnerIndex, Settings, Snapshot, allocate,
+    compile,
 };
 use ycloud_ovsdb::Schema;
 
@@ -66,10 +71,7 @@ fn snapshot(objects: &[Object]) -> Snapshot {
 
 fn compile_all(snapshot: &Snapshot) -> usize {
     let owners = snapshot.owners();
-    let rows = owners
-        .iter()
-        .map(|owner| compile(snapshot, owner).map_or(0, |rows| rows.len()));
-    rows.sum()
+    owners.iter().map(|owner| rows_of(snapshot, owner)).sum()
 }
 
 fn empty_database() -> ycloud_ovsdb::Snapshot {
@@ -152,5 +154,48 @@ fn addresses(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, services, addresses);
+/// The cluster of the test of the same size, with its Eips.
+fn several_vpcs(objects: &[Object]) -> Snapshot {
+    let mut snapshot = snapshot(objects);
+    let services: Vec<_> = snapshot.services().map(|(key, _)| key.clone()).collect();
+    for key in &services {
+        for event in scale::eip_of(&snapshot, key) {
+            snapshot.apply(event);
+        }
+    }
+    snapshot
+}
+
+fn elastic(criterion: &mut Criterion) {
+    let objects = scale::world();
+    let mut whole = several_vpcs(&objects);
+    let mut group = criterion.benchmark_group("1000 EIPs over 50 Vpcs");
+    group.sample_size(10);
+    group.bench_function("compile all from nothing", |bench| {
+        bench.iter(|| compile_all(&several_vpcs(&objects)));
+    });
+    // The first one is of one Vpc, the other one over two.
+    for n in [1, 5] {
+        let of_one = scale::objects_of(n);
+        let service = of_one[0].clone();
+        let gone = ObjectRef::Service(ObjectKey::new("ns", format!("s{n:04}")));
+        let name = format!("a Service over {} goes and comes", of_one.len() - 1);
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                let mut dirty = whole.apply(Event::Delete(gone.clone()));
+                let less: usize = dirty.iter().map(|o| rows_of(&whole, o)).sum();
+                dirty = whole.apply(Event::Apply(service.clone()));
+                let more: usize = dirty.iter().map(|o| rows_of(&whole, o)).sum();
+                assert!(less < more);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn rows_of(snapshot: &Snapshot, owner: &Owner) -> usize {
+    compile(snapshot, owner).map_or(0, |rows| rows.len())
+}
+
+criterion_group!(benches, services, addresses, elastic);
 criterion_main!(benches);

@@ -10,7 +10,7 @@ use support::objects::reference;
 use support::world::{events, line, survivors};
 use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{
-    Batch, Event, Owner, OwnerIndex, Row, Settings, Snapshot, compile, hindrance,
+    Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, compile, hindrance,
 };
 use ycloud_ovsdb::{Columns, Operation};
 
@@ -97,9 +97,7 @@ proptest! {
     /// The history of a snapshot does not matter, only the objects that are there.
     #[test]
     fn the_order_of_events_does_not_matter(history in events(1..40), seed in any::<u64>()) {
-        let mut left = survivors(&history);
-        // Any order will do; this one differs with the seed.
-        left.sort_by_key(|object| uuid::Uuid::new_v5(&uuid::Uuid::from_u128(seed.into()), format!("{:?}", reference(object)).as_bytes()));
+        let left = shuffled(survivors(&history), seed);
         let anew: Vec<Event> = left.into_iter().map(Event::Apply).collect();
         prop_assert_eq!(verdicts(&built(&history)), verdicts(&built(&anew)));
     }
@@ -147,6 +145,25 @@ proptest! {
         prop_assert!(index.is_empty());
     }
 
+    /// Objects may go in any order, Vpcs before their Subnets and EipGateways before all that hangs on them: once all are
+    /// gone, so are their rows.
+    #[test]
+    fn what_goes_one_by_one_leaves_nothing(history in events(1..40), seed in any::<u64>()) {
+        let others = foreign();
+        let mut database = others.clone();
+        let mut snapshot = built(&history);
+        let mut index = OwnerIndex::build(&database.snapshot());
+        let all = everything(&snapshot, &index);
+        settle(&snapshot, &mut database, &mut index, all);
+        for object in shuffled(survivors(&history), seed) {
+            let dirty = snapshot.apply(Event::Delete(reference(&object)));
+            settle(&snapshot, &mut database, &mut index, dirty);
+        }
+        prop_assert_eq!(database, others);
+        prop_assert!(index.is_empty());
+        prop_assert!(snapshot.owners().is_empty());
+    }
+
     /// Only those whom events and changes name are reconciled, and still the database becomes what a start from nothing
     /// would make of it. Subnets that are refused while in use are what a start cannot make: they keep older rows.
     #[test]
@@ -192,6 +209,14 @@ proptest! {
             prop_assert_eq!(&good, &database, "{} {}", table, how);
         }
     }
+}
+
+/// In some order, which differs with the seed.
+fn shuffled(mut objects: Vec<Object>, seed: u64) -> Vec<Object> {
+    let seed = uuid::Uuid::from_u128(seed.into());
+    let name = |object: &Object| format!("{:?}", reference(object));
+    objects.sort_by_key(|object| uuid::Uuid::new_v5(&seed, name(object).as_bytes()));
+    objects
 }
 
 fn sorted(index: &OwnerIndex) -> BTreeMap<Owner, Vec<(&'static str, uuid::Uuid)>> {

@@ -1,79 +1,17 @@
 //! 1,000 Services with EIPs over 50 Vpcs: all rows are there after a few transactions, each of one batch; when all objects
-//! go, one by one or at once, the database is as at the start.
+//! go, the database is as at the start.
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use support::database::{Database, foreign};
 use support::objects::{self, reference};
-use ycloud_api::eip::EipStatus;
+use support::scale::{PORTS, SERVICES, VPCS, eip_of, vpc_of, world};
 use ycloud_compiler::{
-    Batch, Event, Object, ObjectKey, Owner, OwnerIndex, Settings, Snapshot, allocate_eip, compile,
-    eip_address, eip_usage, hindrance, wanted_eip,
+    Batch, Event, Object, ObjectKey, Owner, OwnerIndex, Settings, Snapshot, compile, eip_address,
+    eip_usage, hindrance,
 };
-
-const VPCS: usize = 50;
-const SERVICES: usize = 1_000;
-const PORTS: &[(&str, i32)] = &[("TCP", 80), ("UDP", 53)];
-
-/// Every fifth Service is over several Vpcs: its own and the next one.
-fn several(n: usize) -> bool {
-    n % 5 == 0
-}
-
-fn vpc_of(n: usize) -> String {
-    format!("v{:02}", n % VPCS)
-}
-
-fn objects_of(n: usize) -> Vec<Object> {
-    let (name, vpc) = (format!("s{n:04}"), vpc_of(n));
-    let address = format!("10.96.{}.{}", n / 250, n % 250 + 1);
-    let named = (!several(n)).then_some(vpc.as_str());
-    let service = objects::service("ns", &name, named, &address, PORTS);
-    let mut all = vec![Object::Service(objects::with_eip(
-        &service,
-        several(n),
-        None,
-    ))];
-    // The same addresses in every Vpc.
-    let at = n / VPCS;
-    let endpoints = [2, 3].map(|last| (format!("10.0.{at}.{last}"), "ready"));
-    let vpcs = match several(n) {
-        true => vec![vpc, vpc_of(n + 1)],
-        false => vec![vpc],
-    };
-    for (k, vpc) in vpcs.iter().enumerate() {
-        let slice = objects::slice("ns", &format!("{name}-{k}"), &name, PORTS, &endpoints);
-        all.push(Object::EndpointSlice(objects::slice_of_vpc(&slice, vpc)));
-    }
-    all
-}
-
-fn world() -> Vec<Object> {
-    let mut all = vec![Object::EipGateway(objects::eip_gateway(
-        "g1",
-        "198.18.0.0/16",
-        true,
-        1,
-    ))];
-    all.extend(
-        (1..=3).map(|n| Object::Node(objects::node(&format!("n{n}"), &format!("172.31.0.{n}")))),
-    );
-    for n in 0..VPCS {
-        let (vpc, subnet) = (vpc_of(n), format!("sub{n:02}"));
-        all.push(Object::Vpc(objects::vpc(&vpc, &[])));
-        all.push(Object::Subnet(objects::subnet(
-            &subnet,
-            &vpc,
-            "10.0.0.0/16",
-            0,
-        )));
-    }
-    all.extend((0..SERVICES).flat_map(objects_of));
-    all
-}
 
 /// A snapshot and a database that follows it, as the controller makes it follow: only whom events name is compared.
 struct Cluster {
@@ -100,20 +38,6 @@ impl Cluster {
 
     fn tell(&mut self, event: Event) {
         self.dirty.extend(self.snapshot.apply(event));
-    }
-
-    fn make_eip(&mut self, key: &ObjectKey) -> Object {
-        let mut eip = wanted_eip(&self.snapshot, key).expect("an Eip to be made");
-        self.tell(Event::Apply(Object::Eip(Arc::new(eip.clone()))));
-        let given = allocate_eip(&self.snapshot, &eip).expect("an address");
-        eip.status = Some(EipStatus {
-            address: Some(given.address.to_string()),
-            eip_gateway: Some(given.eip_gateway),
-            ..EipStatus::default()
-        });
-        let eip = Object::Eip(Arc::new(eip));
-        self.tell(Event::Apply(eip.clone()));
-        eip
     }
 
     fn settle(&mut self) {
@@ -163,8 +87,12 @@ fn a_thousand_services_over_fifty_vpcs_come_and_go_without_a_trace() {
         .map(|(key, _)| key.clone())
         .collect();
     for key in &services {
-        let eip = cluster.make_eip(key);
-        objects.push(eip);
+        for event in eip_of(&cluster.snapshot, key) {
+            cluster.tell(event.clone());
+            if let Event::Apply(eip) = event {
+                objects.push(eip);
+            }
+        }
     }
     cluster.settle();
 

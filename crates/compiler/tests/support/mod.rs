@@ -6,4 +6,5 @@ pub mod cases;
 pub mod database;
 pub mod nb;
 pub mod objects;
+pub mod scale;
 pub mod world;
