@@ -109,6 +109,25 @@ fn every_command_in_every_version_and_without_an_agent() {
                 (true, Value::Null)
             );
         }
+        // An ADD that cannot read its configuration fails, and the DEL that follows it must not.
+        for mut conf in [
+            json!({"runtimeConfig": {"portMappings": [{"hostPort": "x"}]}}),
+            json!({"runtimeConfig": 7, "dns": 7, "prevResult": 7}),
+            json!({"cniVersion": "9.0.0"}),
+            json!({"cniVersion": 9}),
+        ] {
+            if conf.get("cniVersion").is_none() {
+                conf["cniVersion"] = "1.0.0".into();
+            }
+            let (_, result) = call("ADD", json!({"cniVersion": "1.0.0"})).await;
+            assert_eq!(result["ips"][0]["address"], "10.0.1.5/24", "{conf}");
+            assert_eq!(
+                call("DEL", conf.clone()).await,
+                (true, Value::Null),
+                "{conf}"
+            );
+            assert!(node.ovn.pod_ports().is_empty(), "{conf}");
+        }
         let (success, answer) = call(
             "CHECK",
             json!({"cniVersion": "0.4.0", "prevResult": {"ips": [{"address": "10.0.1.5/24"}]}}),

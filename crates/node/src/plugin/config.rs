@@ -151,7 +151,7 @@ pub struct NetConf {
     previous: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments", default)]
     valid: Option<Value>,
-    /// What the runtime adds for the capabilities that the configuration has. Read by ADD alone: a DEL must not fail for it.
+    /// What the runtime adds for the capabilities that the configuration has.
     #[serde(rename = "runtimeConfig", default)]
     runtime: Option<Value>,
 }
@@ -205,6 +205,21 @@ impl NetConf {
             msg: "failed to decode the network configuration".into(),
             details: error.to_string(),
         })
+    }
+
+    /// Reads standard input for DEL, which must leave nothing behind: a runtime does not let go of a Pod before its DEL has
+    /// succeeded. It has no result, so no version forbids it, and what it cannot read stands as if it were not there.
+    pub fn of_del(input: &[u8]) -> Self {
+        let conf: Value = serde_json::from_slice(input).unwrap_or_default();
+        let text = |field: &str| conf[field].as_str().map(str::to_owned);
+        Self {
+            cni_version: text("cniVersion").unwrap_or_default(),
+            socket: text("socket").unwrap_or_else(default_socket),
+            dns: None,
+            previous: None,
+            valid: None,
+            runtime: None,
+        }
     }
 
     /// Whether the plugin speaks the configuration's version, and that version has the command.
@@ -399,6 +414,32 @@ mod tests {
             r#"[{"containerPort":1}]"#,
         ] {
             assert_eq!(read(bad).unwrap_err().code, code::INVALID_CONFIG, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_del_reads_what_it_can() {
+        let of = |input: &str| {
+            let conf = NetConf::of_del(input.as_bytes());
+            (conf.cni_version, conf.socket)
+        };
+        let read = |version: &str, socket: &str| (version.to_owned(), socket.to_owned());
+        let cases = [
+            (
+                r#"{"cniVersion":"1.0.0","socket":"/s"}"#,
+                read("1.0.0", "/s"),
+            ),
+            (r#"{"cniVersion":9,"socket":"/s","dns":7}"#, read("", "/s")),
+            (
+                r#"{"cniVersion":"9.0.0","socket":[]}"#,
+                read("9.0.0", SOCKET),
+            ),
+            ("[]", read("", SOCKET)),
+            ("not JSON", read("", SOCKET)),
+            ("", read("", SOCKET)),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(of(input), expected, "{input}");
         }
     }
 

@@ -54,7 +54,10 @@ pub fn run(
     let current = |failure| (result::CURRENT.to_owned(), failure);
     let environment = Environment::new(variable);
     let command = environment.command().map_err(current)?;
-    let conf = NetConf::parse(input).map_err(current)?;
+    let conf = match command {
+        Command::Del => NetConf::of_del(input),
+        _ => NetConf::parse(input).map_err(current)?,
+    };
     let version = conf.cni_version.clone();
     if command == Command::Version {
         return Ok(result::versions(&version));
@@ -68,7 +71,9 @@ fn answer(
     environment: &Environment<'_>,
     conf: &NetConf,
 ) -> Result<String, Failure> {
-    conf.check_version(command)?;
+    if command != Command::Del {
+        conf.check_version(command)?;
+    }
     let request = request(command, environment, conf)?;
     match ask(conf, command, &request)? {
         Response::Wired(wiring) => {
