@@ -362,6 +362,8 @@ pub(crate) fn start_controller(
         "ovn-controller".into(),
         "unix:/run/openvswitch/db.sock".into(),
         "--pidfile".into(),
+        // As packages start it: 25.03 has an assertion that a port's end can break (Port_Binding:up of a row that is gone).
+        "--monitor".into(),
     ]);
     words.extend(logging(&process));
     process.start(words, &programs.path())?;
