@@ -150,8 +150,12 @@ pub(crate) fn ensure_machine(layout: &Layout, machine: Machine) -> Result<()> {
         Machine::Node(_) => {
             sysctl(&netns, "net.ipv4.ip_forward=1")?;
             // Open vSwitch has these; the node's own stack, which sees a copy of all that arrives, must not answer there.
-            for device in [Network::Ext, Network::ExtVlan].map(Network::device) {
+            // On eth0 it would give another MAC address than the bridge, which has the node's address: other nodes'
+            // tunnels would end there, in vain.
+            for device in Network::all().map(Network::device) {
                 sysctl(&netns, &format!("net.ipv4.conf.{device}.arp_ignore=8"))?;
+            }
+            for device in [Network::Ext, Network::ExtVlan].map(Network::device) {
                 sysctl(&netns, &format!("net.ipv6.conf.{device}.disable_ipv6=1"))?;
             }
         }
