@@ -5,6 +5,9 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{TcpListener, UdpSocket};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -400,9 +403,79 @@ fn answers_of_the_join_address_leave_by_the_node_interface() {
         .await;
         run("ip", &["rule", "del", "from", "100.64.0.2"]);
         eventually("put back", Duration::from_secs(3), || {
-            run("ip", &["rule"]).matches("lookup 157").count() == 1
+            run("ip", &["rule"]).matches("lookup 157").count() == 2
         })
         .await;
+    });
+}
+
+/// Answers datagrams with what they say, until they say "end".
+fn echo(address: &str) -> JoinHandle<()> {
+    let server = UdpSocket::bind(address).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((length, from)) = server.recv_from(&mut buffer) {
+            let _ = server.send_to(&buffer[..length], from);
+            if &buffer[..length] == b"end" {
+                return;
+            }
+        }
+    })
+}
+
+/// Services call hostNetwork servers at the join address, and many listen at the node's own address only.
+#[test]
+fn servers_on_the_node_are_called_at_the_join_address_wherever_they_listen() {
+    on_node(|node| async move {
+        let (_client, pod) = scene(&node).await;
+        wire(&node, &pod, &[]).await;
+        told(&node, []).await;
+        let greet = |address: &str| {
+            let listener = TcpListener::bind(address).unwrap();
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(b"node").unwrap();
+            })
+        };
+        let ask = async |port: u16, target: u16| {
+            let socket = pod.udp(port).await;
+            socket.connect(("100.64.0.2", target)).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_secs(2)))
+                .unwrap();
+            socket.send(b"end").unwrap();
+            let mut buffer = [0; 8];
+            socket.recv(&mut buffer).map(|length| length == 3)
+        };
+        let everywhere = (greet("0.0.0.0:7000"), echo("0.0.0.0:7000"));
+        assert_eq!(pod.connect("100.64.0.2:7000").await.unwrap(), "node");
+        assert!(ask(5000, 7000).await.unwrap());
+        // A client of an elastic address is one to whom the node has another route.
+        run(
+            "ip",
+            &["route", "add", "default", "via", CLIENT, "table", "200"],
+        );
+        run(
+            "ip",
+            &[
+                "rule",
+                "add",
+                "pref",
+                "15800",
+                "to",
+                "10.16.0.5",
+                "lookup",
+                "200",
+            ],
+        );
+        let there = format!("{HOST}:7001");
+        let there = (greet(&there), echo(&there));
+        assert_eq!(pod.connect("100.64.0.2:7001").await.unwrap(), "node");
+        assert!(ask(5001, 7001).await.unwrap());
+        for (tcp, udp) in [everywhere, there] {
+            tcp.join().unwrap();
+            udp.join().unwrap();
+        }
     });
 }
 

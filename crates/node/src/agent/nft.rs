@@ -83,12 +83,23 @@ pub struct NodeRules<'a> {
     pub address: Ipv4Net,
     /// Ranges of the default Vpc's Subnets but for the join switch.
     pub default_vpc: &'a [Ipv4Net],
+    /// The address by which the node is known, if the node has it.
+    pub host: Option<Ipv4Addr>,
 }
+
+/// The mark of answers that a server gave from another address of the node than the join address at which it was called.
+/// Any that others do not use: Kubernetes uses 0x4000 and 0x8000.
+pub const ANSWER_MARK: u32 = 157;
 
 /// Masquerades the default Vpc's Pods where they leave the node by another link than the node interface, and what enters
 /// the default Vpc by the node interface: only what comes from the node's join address finds back to this node.
 pub fn node_table(rules: &NodeRules<'_>) -> String {
-    let NodeRules { link, address, .. } = rules;
+    let NodeRules {
+        link,
+        address,
+        host,
+        ..
+    } = rules;
     let own = address.addr();
     let mut body = String::new();
     let _ = writeln!(body, "    oifname \"{link}\" ip saddr {own} accept");
@@ -124,7 +135,30 @@ pub fn node_table(rules: &NodeRules<'_>) -> String {
     let egress = format!(
         "  chain egress {{\n    type nat hook postrouting priority srcnat; policy accept;\n{body}  }}\n"
     );
-    replace("inet", "ycloud", &(guard + &egress))
+    let servers = host.map(|host| servers(link, own, host));
+    replace(
+        "inet",
+        "ycloud",
+        &(guard + &egress + &servers.unwrap_or_default()),
+    )
+}
+
+/// Services call servers on a node's own network at the join address. One that listens at the address by which the node is
+/// known alone, as many do, is called there. Others are left alone: one that listens everywhere and speaks UDP answers from
+/// the join address. The route of an answer is chosen before its source is put back, so such answers have a mark.
+fn servers(link: &str, own: Ipv4Addr, host: Ipv4Addr) -> String {
+    format!(
+        "  chain servers {{
+    type nat hook prerouting priority dstnat + 5; policy accept;
+    iifname \"{link}\" ip daddr {own} meta l4proto {{ tcp, udp }} socket wildcard {{ 0, 1 }} accept
+    iifname \"{link}\" ip daddr {own} meta l4proto {{ tcp, udp }} dnat ip to {host}
+  }}
+  chain answers {{
+    type route hook output priority mangle; policy accept;
+    ip saddr {host} ct direction reply ct original ip daddr {own} meta mark set {ANSWER_MARK}
+  }}
+"
+    )
 }
 
 /// Intervals of one set must not overlap: a range inside another is left out.
@@ -278,15 +312,19 @@ mod tests {
             link: "node0",
             address: "100.64.0.2/16".parse().unwrap(),
             default_vpc: &cidrs,
+            host: Some(Ipv4Addr::new(172, 18, 0, 2)),
         });
         let line = "ip saddr { 10.16.0.0/16, 10.20.0.0/16 } ip daddr != { 10.16.0.0/16, 10.20.0.0/16 } oifname != { \"node0\", \"lo\" } masquerade";
         assert!(rules.contains(line), "{rules}");
+        assert!(rules.contains("dnat ip to 172.18.0.2"), "{rules}");
         let none = NodeRules {
             link: "node0",
             address: "100.64.0.2/16".parse().unwrap(),
             default_vpc: &[],
+            host: None,
         };
-        assert!(!node_table(&none).contains("ip daddr !="));
+        let none = node_table(&none);
+        assert!(!none.contains("ip daddr !=") && !none.contains("dnat"));
     }
 
     #[test]

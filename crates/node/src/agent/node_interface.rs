@@ -228,10 +228,12 @@ impl NodeInterface {
         };
         sysctl::set("ipv4/ip_forward", "1")?;
         let cidrs: Vec<Ipv4Net> = plan.pods.iter().copied().collect();
+        let local = self.netlink.local_addresses().await?;
         let script = nft::node_table(&NodeRules {
             link: NODE_INTERFACE,
             address: plan.address,
             default_vpc: &cidrs,
+            host: plan.host.filter(|host| local.contains(host)),
         });
         if applied.as_ref() != Some(&script) {
             nft::apply(&script).await?;
@@ -244,7 +246,7 @@ impl NodeInterface {
         };
         self.link(&plan, &link, view.userspace().unwrap_or_default())
             .await?;
-        self.routes(&plan, &link).await?;
+        self.routes(&plan, &link, &local).await?;
         Ok(view.installed(NODE_INTERFACE))
     }
 
@@ -279,9 +281,13 @@ impl NodeInterface {
         Ok(())
     }
 
-    async fn routes(&self, plan: &Plan, link: &Link) -> Result<(), Error> {
-        let local = self.netlink.local_addresses().await?;
-        let wanted = plan.routes(link.index, &local);
+    async fn routes(
+        &self,
+        plan: &Plan,
+        link: &Link,
+        local: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), Error> {
+        let wanted = plan.routes(link.index, local);
         let existing = self.netlink.routes(Some(PROTOCOL)).await?;
         for route in wanted.iter().filter(|route| !existing.contains(route)) {
             self.netlink.set_route(route).await?;

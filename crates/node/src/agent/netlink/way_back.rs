@@ -2,7 +2,8 @@
 //!
 //! A client of an elastic address that gets a server in a node's own network calls it, by OVN's translation, at the node's
 //! join address. The node's routes would send the answer to the client by the underlay, past the gateway that must undo the
-//! translation. So what has that source address has a table of routes of its own.
+//! translation. So what has that source address has a table of routes of its own, and so has what has it only later, on
+//! its way out: [`ANSWER_MARK`].
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,6 +15,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 
 use super::{Error, Link, Netlink, PROTOCOL, Route, message, request, route};
+use crate::agent::nft::ANSWER_MARK;
 
 /// Number of the table: rtnetlink(7) leaves all but 253 to 255 to users; the same as [`PROTOCOL`].
 pub const TABLE: u8 = PROTOCOL;
@@ -54,7 +56,9 @@ impl Netlink {
             let action = format!("delete route to {} for answers", route.destination);
             absent_is_success(deleted.map_err(request(action)))?;
         }
-        self.set_rule(address.addr()).await
+        let source = RuleAttribute::Source(IpAddr::V4(address.addr()));
+        self.set_rules([(source, 32), (RuleAttribute::FwMark(ANSWER_MARK), 0)])
+            .await
     }
 
     async fn way_back_routes(&self) -> Result<Vec<Route>, Error> {
@@ -71,31 +75,33 @@ impl Netlink {
         Ok(messages.iter().filter(of_table).filter_map(route).collect())
     }
 
-    async fn set_rule(&self, source: Ipv4Addr) -> Result<(), Error> {
-        let mut found = false;
+    /// `wanted`: what each rule looks at, and the length of its source prefix.
+    async fn set_rules(&self, wanted: [(RuleAttribute, u8); 2]) -> Result<(), Error> {
+        let mut missing = Vec::from(wanted);
         for rule in self.own_rules().await? {
-            if is_wanted(&rule, source) && !found {
-                found = true;
+            let of = missing.iter().position(|wanted| is_wanted(&rule, wanted));
+            if let Some(at) = of {
+                missing.remove(at);
                 continue;
             }
             let deleted = self.handle.rule().del(rule).execute().await;
             absent_is_success(deleted.map_err(request("delete a routing rule")))?;
         }
-        if found {
-            return Ok(());
+        for (of, length) in missing {
+            let mut add = self.handle.rule().add().v4();
+            let message = add.message_mut();
+            message.header.src_len = length;
+            let protocol = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
+            let action = format!("add a routing rule for answers, of {of:?}");
+            message.attributes.extend([protocol, of]);
+            let add = add
+                .table_id(u32::from(TABLE))
+                .priority(PRIORITY)
+                .action(RuleAction::ToTable);
+            let added = add.execute().await;
+            added.map_err(request(action))?;
         }
-        let mut add = self.handle.rule().add().v4();
-        let protocol = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
-        add.message_mut().attributes.push(protocol);
-        let add = add
-            .source_prefix(source, 32)
-            .table_id(u32::from(TABLE))
-            .priority(PRIORITY)
-            .action(RuleAction::ToTable);
-        let added = add.execute().await;
-        added.map_err(request(format!(
-            "add a routing rule for answers from {source}"
-        )))
+        Ok(())
     }
 
     /// The rules that have the agent's protocol number.
@@ -112,12 +118,11 @@ impl Netlink {
     }
 }
 
-fn is_wanted(rule: &RuleMessage, source: Ipv4Addr) -> bool {
-    let has = |attribute| rule.attributes.contains(&attribute);
+fn is_wanted(rule: &RuleMessage, (of, length): &(RuleAttribute, u8)) -> bool {
     rule.header.table == TABLE
-        && rule.header.src_len == 32
-        && has(RuleAttribute::Source(IpAddr::V4(source)))
-        && has(RuleAttribute::Priority(PRIORITY))
+        && rule.header.src_len == *length
+        && rule.attributes.contains(of)
+        && rule.attributes.contains(&RuleAttribute::Priority(PRIORITY))
 }
 
 fn of_table(route: &Route) -> RouteMessage {
