@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ycloud_lab::ask::{self, Heard, Protocol, ask};
+use ycloud_lab::icmp::{Icmp, Message};
 use ycloud_lab::place::Place;
 use ycloud_lab::{Lab, Machine, ext};
 
@@ -122,6 +123,25 @@ pub fn assert_met(place: &Place, to: SocketAddrV4, expected: Heard) {
     }
 }
 
+/// Whether an address is one behind which tenants appear to other Vpcs: 100.76.0.0/14.
+pub fn behind_its_vpc(client: &Ipv4Addr) -> bool {
+    let [a, b, ..] = client.octets();
+    a == 100 && (76..80).contains(&b)
+}
+
+/// Nobody answers there, nobody refuses, and no packet goes in circles until its time to live is over.
+#[track_caller]
+pub fn assert_silent(place: &Place, address: &str, port: u16) {
+    let errors = Icmp::open(place).expect("a raw socket");
+    let to = target(address, port);
+    assert_met(place, to, Heard::Silence);
+    while let Some(message) = errors.hear(Duration::from_millis(50)).expect("ICMP") {
+        if let Message::TimeExceeded { to: about, from } = message {
+            assert_ne!(about, *to.ip(), "{from} says that packets go in circles");
+        }
+    }
+}
+
 /// The EipGateways of the suite, ready. They stay: all tests share them.
 pub fn gateways() {
     static MADE: Mutex<bool> = Mutex::new(false);
@@ -192,6 +212,29 @@ spec:
   ports:
     - {{name: web, port: {port}, protocol: TCP, targetPort: web}}
     - {{name: dgram, port: {port}, protocol: UDP, targetPort: dgram}}
+{more}",
+            ns = self.name
+        ))
+        .must();
+    }
+
+    /// A YusurService of type LoadBalancer over Pods labelled `app` of several Vpcs: port 80 for TCP and UDP.
+    pub fn over_vpcs(&self, name: &str, vpcs: &[&str], app: &str, more: &str) {
+        let backend = |vpc: &&str| {
+            format!("    - {{kind: Pod, vpc: {vpc}, selector: {{matchLabels: {{app: {app}}}}}}}\n")
+        };
+        let backends: String = vpcs.iter().map(backend).collect();
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: YusurService
+metadata: {{name: {name}, namespace: {ns}}}
+spec:
+  type: LoadBalancer
+  scope: multiVpc
+  backends:
+{backends}  ports:
+    - {{name: web, port: 80, protocol: TCP, targetPort: web}}
+    - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
 {more}",
             ns = self.name
         ))

@@ -1,15 +1,12 @@
 //! Scenario ③: the world reaches backends of one Vpc by an EIP, and they see who asks.
 
-use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ycloud_lab::ask::{self, Heard, knock, ping};
-use ycloud_lab::icmp::{Icmp, Message};
-use ycloud_lab::place::Place;
 
 use crate::asking::{
-    PROTOCOLS, ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, clients_outside, gateways,
-    machine, pod, target,
+    PROTOCOLS, ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, assert_silent, behind_its_vpc,
+    clients_outside, gateways, machine, pod, target,
 };
 use crate::cluster::{SOON, apply, eventually, get};
 use crate::scene::Scene;
@@ -27,25 +24,6 @@ fn spread(name: &str) -> (Scene, String) {
         scene.server(backend, subnet, node, "web");
     }
     (scene, vpc)
-}
-
-/// Whether an address is one behind which tenants appear to other Vpcs: 100.76.0.0/14.
-fn behind_its_vpc(client: &Ipv4Addr) -> bool {
-    let [a, b, ..] = client.octets();
-    a == 100 && (76..80).contains(&b)
-}
-
-/// Nobody answers there, nobody refuses, and no packet goes in circles until its time to live is over.
-#[track_caller]
-fn assert_silent(place: &Place, address: &str, port: u16) {
-    let errors = Icmp::open(place).expect("a raw socket");
-    let to = target(address, port);
-    assert_met(place, to, Heard::Silence);
-    while let Some(message) = errors.hear(Duration::from_millis(50)).expect("ICMP") {
-        if let Message::TimeExceeded { to: about, from } = message {
-            assert_ne!(about, *to.ip(), "{from} says that packets go in circles");
-        }
-    }
 }
 
 #[test]

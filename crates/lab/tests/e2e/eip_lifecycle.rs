@@ -1,0 +1,200 @@
+//! An Eip's life: shared by Services, in use, moved while traffic runs, released.
+
+use std::time::Duration;
+
+use ycloud_lab::ask::{Heard, Protocol, Stream, knock};
+
+use crate::asking::{SILENCE, ask_often, assert_answer, assert_met, gateways, machine, target};
+use crate::cluster::{SOON, condition, eventually, get, kubectl};
+use crate::scene::Scene;
+
+/// A Vpc with two backends of different Services.
+fn two(name: &str) -> (Scene, String) {
+    gateways();
+    let mut scene = Scene::new(name);
+    let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    scene.server("s0", "a", "node-1", "one");
+    scene.server("s1", "a", "node-2", "two");
+    (scene, vpc)
+}
+
+/// The Eip's address, once it has one.
+fn address_of(scene: &Scene, eip: &str) -> String {
+    eventually(&format!("Eip {eip} has an address"), SOON, || {
+        let object = get(&["-n", &scene.name, "eip", eip]);
+        let address = object["status"]["address"].as_str().map(str::to_owned);
+        address.ok_or_else(|| object["status"].to_string())
+    })
+}
+
+/// Deletes without waiting for it to be gone.
+fn delete(scene: &Scene, kind: &str, name: &str) {
+    kubectl(&["-n", &scene.name, "delete", kind, name, "--wait=false"]).must();
+}
+
+fn is_gone(scene: &Scene, kind: &str, name: &str) -> Result<(), String> {
+    let printed = kubectl(&["-n", &scene.name, "get", kind, name, "--ignore-not-found"]);
+    let text = printed.must();
+    if text.is_empty() { Ok(()) } else { Err(text) }
+}
+
+#[test]
+fn services_share_an_eip_on_different_ports() {
+    let (scene, vpc) = two("eip-shared");
+    scene.eip("both", None);
+    scene.load_balancer_on(80, "one", &vpc, "one", "  eip: both\n");
+    scene.load_balancer_on(81, "two", &vpc, "two", "  eip: both\n");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("one", 1);
+    assert_eq!(scene.programmed_eip("two", 1), eip);
+    let outside = machine("external");
+    assert_answer(&outside, target(&eip, 80), &["s0"]);
+    assert_answer(&outside, target(&eip, 81), &["s1"]);
+    let object = get(&["-n", &scene.name, "eip", "both"]);
+    let bound = object["status"]["boundTo"].to_string();
+    assert_eq!(bound, r#"["Service/one","Service/two"]"#);
+
+    // A third one on a port that is taken is refused by name, and takes nothing from the others.
+    scene.load_balancer_on(81, "three", &vpc, "one", "  eip: both\n");
+    eventually("the newer one is refused", SOON, || {
+        let ysvc = get(&["-n", &scene.name, "ysvc", "three"]);
+        let (accepted, reason, message) = condition(&ysvc, "Accepted");
+        if accepted == "False" && message.contains("two") {
+            Ok(())
+        } else {
+            Err(format!("Accepted={accepted} {reason}: {message}"))
+        }
+    });
+    assert_answer(&outside, target(&eip, 81), &["s1"]);
+}
+
+#[test]
+fn an_eip_in_use_stays_until_its_service_lets_go() {
+    let (scene, vpc) = two("eip-in-use");
+    scene.eip("kept", None);
+    scene.load_balancer("svc", &vpc, "one", "  eip: kept\n");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 1);
+    delete(&scene, "eip", "kept");
+    eventually("the Eip says who uses it", SOON, || {
+        let object = get(&["-n", &scene.name, "eip", "kept"]);
+        let (status, _, message) = condition(&object, "InUse");
+        if status == "True" && message.contains("svc") {
+            Ok(())
+        } else {
+            Err(object["status"].to_string())
+        }
+    });
+    assert_answer(&machine("external"), target(&eip, 80), &["s0"]);
+    delete(&scene, "ysvc", "svc");
+    eventually("the Eip is gone", SOON, || is_gone(&scene, "eip", "kept"));
+    assert_ne!(
+        knock(
+            &machine("external"),
+            Protocol::Tcp,
+            target(&eip, 80),
+            SILENCE
+        ),
+        Heard::Answer
+    );
+}
+
+#[test]
+fn a_released_address_serves_the_next_one() {
+    let (scene, vpc) = two("eip-released");
+    let asked = "198.51.100.77";
+    scene.load_balancer("svc", &vpc, "one", &format!("  eip: {asked}\n"));
+    scene.pods_ready();
+    assert_eq!(scene.programmed_eip("svc", 1), asked);
+    assert_answer(&machine("external"), target(asked, 80), &["s0"]);
+    delete(&scene, "ysvc", "svc");
+    eventually("the Eip that was made for it is gone", SOON, || {
+        is_gone(&scene, "eip", "svc")
+    });
+    assert_ne!(
+        knock(
+            &machine("external"),
+            Protocol::Tcp,
+            target(asked, 80),
+            SILENCE
+        ),
+        Heard::Answer,
+        "somebody answers at a released address"
+    );
+    scene.load_balancer("next", &vpc, "two", &format!("  eip: {asked}\n"));
+    assert_eq!(scene.programmed_eip("next", 1), asked);
+    assert_answer(&machine("external"), target(asked, 80), &["s1"]);
+}
+
+#[test]
+fn an_eip_moves_to_another_service_while_traffic_runs() {
+    let (scene, vpc) = two("eip-moved");
+    scene.eip("moving", None);
+    scene.eip("other", None);
+    scene.load_balancer("one", &vpc, "one", "  eip: moving\n");
+    scene.load_balancer("two", &vpc, "two", "  eip: other\n");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("one", 1);
+    scene.programmed("two", 1);
+    let to = target(&eip, 80);
+    let outside = machine("external");
+    assert_answer(&outside, to, &["s0"]);
+    let pace = Duration::from_millis(50);
+    let tcp = Stream::start(&outside, Protocol::Tcp, to, pace);
+    let udp = Stream::start(&outside, Protocol::Udp, to, pace);
+    std::thread::sleep(Duration::from_secs(1));
+    // The two change places.
+    let other = address_of(&scene, "other");
+    scene.load_balancer("one", &vpc, "one", "  eip: other\n");
+    scene.load_balancer("two", &vpc, "two", "  eip: moving\n");
+    eventually("the Eip leads to the other Service", SOON, || {
+        let answered = ask_often(&outside, Protocol::Tcp, to, 3);
+        let moved = (answered.names(), answered.failed.len()) == (vec!["s1"], 0);
+        moved.then_some(()).ok_or_else(|| format!("{answered:?}"))
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    for attempts in [tcp.finish(), udp.finish()] {
+        let replies: Vec<&str> = attempts
+            .0
+            .iter()
+            .filter_map(|attempt| attempt.result.as_ref().ok())
+            .map(|reply| reply.backend.as_str())
+            .collect();
+        let first_moved = replies.iter().position(|name| *name == "s1");
+        let first_moved = first_moved.expect("answers of the other Service");
+        assert!(
+            replies[first_moved..].iter().all(|name| *name == "s1"),
+            "the old Service answers again: {replies:?}"
+        );
+        let outage = attempts.longest_outage();
+        assert!(
+            outage < Duration::from_secs(10),
+            "nobody answered for {outage:?}"
+        );
+    }
+    scene.programmed("one", 1);
+    assert_answer(&outside, target(&other, 80), &["s0"]);
+}
+
+#[test]
+fn an_eip_of_another_vpcs_gateway_is_refused_by_both_names() {
+    let (scene, vpc) = two("eip-gateway");
+    scene.load_balancer("svc", &vpc, "one", "  eipGateway: e2e-routed\n");
+    scene.pods_ready();
+    eventually("the YusurService is refused", SOON, || {
+        let ysvc = get(&["-n", &scene.name, "ysvc", "svc"]);
+        let (accepted, reason, message) = condition(&ysvc, "Accepted");
+        let names_both = message.contains("e2e-routed") && message.contains(&vpc);
+        if accepted == "False" && names_both {
+            Ok(())
+        } else {
+            Err(format!("Accepted={accepted} {reason}: {message}"))
+        }
+    });
+    // The cure that the message names.
+    scene.eip("own", None);
+    scene.load_balancer("svc", &vpc, "one", "  eip: own\n");
+    let eip = scene.programmed_eip("svc", 1);
+    assert_answer(&machine("external"), target(&eip, 80), &["s0"]);
+    assert_met(&machine("external"), target(&eip, 81), Heard::Silence);
+}
