@@ -32,6 +32,9 @@ pub const PROGRAMMED: &str = "iaas.yusur.io/programmed";
 /// Source: KEP-2447, `service.kubernetes.io/service-proxy-name`.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
+/// Label of a Service that no proxy serves, whatever its value; its address is left to somebody else. Kubernetes' own.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
 /// Value of [`SERVICE_PROXY_NAME`] for Services that ycloud serves.
 pub const PROXY: &str = "ycloud";
 

@@ -33,11 +33,14 @@ pub fn vpc(service: &Service) -> &str {
     named.map_or(key::DEFAULT_VPC, String::as_str)
 }
 
-/// Whether ycloud serves the Service: it has a cluster address, and no label that gives it to another proxy.
+/// Whether ycloud serves the Service: it has a cluster address, and no label that gives it to another proxy, or to none.
 pub fn served(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     let proxy = labels.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
-    proxy.is_none_or(|proxy| proxy == key::PROXY) && addresses(service).next().is_some()
+    let headless = labels.is_some_and(|all| all.contains_key(key::HEADLESS));
+    proxy.is_none_or(|proxy| proxy == key::PROXY)
+        && !headless
+        && addresses(service).next().is_some()
 }
 
 /// The rows of a Service of a Vpc that permits it.

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::ResourceExt;
-use ycloud_api::key::{DEFAULT_VPC, LOAD_BALANCER_CLASS, PROXY, SERVICE_PROXY_NAME, VPC};
+use ycloud_api::key::{DEFAULT_VPC, HEADLESS, LOAD_BALANCER_CLASS, PROXY, SERVICE_PROXY_NAME, VPC};
 use ycloud_api::service::Protocol;
 
 use crate::agent::objects::Key;
@@ -101,6 +101,7 @@ pub fn service(object: &core::Service) -> Option<Service> {
     let vpc = object.annotations().get(VPC);
     let scope = object.annotations().get(ycloud_api::key::SCOPE);
     if proxy.is_some_and(|proxy| proxy != PROXY)
+        || object.labels().contains_key(HEADLESS)
         || vpc.is_some_and(|vpc| vpc != DEFAULT_VPC)
         || scope.is_some_and(|scope| scope == MULTI_VPC)
         || spec.type_.as_deref() == Some("ExternalName")
@@ -250,6 +251,7 @@ mod tests {
                 "/metadata/labels",
                 serde_json::json!({SERVICE_PROXY_NAME: "other"}),
             ),
+            ("/metadata/labels", serde_json::json!({HEADLESS: ""})),
             ("/metadata/annotations", serde_json::json!({VPC: "vpc1"})),
             (
                 "/metadata/annotations",
