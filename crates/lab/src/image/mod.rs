@@ -187,6 +187,8 @@ type Image = (&'static str, Rootfs, Config);
 fn agnhost(toolchain: &Toolchain) -> Result<Image> {
     let mut rootfs = with_tools()?;
     rootfs.program(&toolchain.images.join("agnhost"), "agnhost")?;
+    // A test of name servers starts it by this name.
+    rootfs.program(&toolchain.coredns.join("coredns"), "coredns")?;
     rootfs.link("agnhost-2", "agnhost");
     rootfs.folder("uploads", 0o755);
     for file in ["localhost.crt", "localhost.key"] {
