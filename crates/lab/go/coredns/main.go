@@ -1,5 +1,5 @@
 // Command coredns is CoreDNS with the few plugins that a cluster's own DNS needs: it answers for the cluster and asks
-// nobody else.
+// nobody else. Kubernetes' tests start it as a name server of their own, with "hosts" and "log".
 package main
 
 import (
@@ -8,8 +8,10 @@ import (
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
@@ -18,7 +20,7 @@ import (
 // The order in which plugins see a query, as upstream's plugin.cfg has it.
 func init() {
 	dnsserver.Directives = []string{
-		"reload", "health", "ready", "prometheus", "errors", "cache", "loadbalance", "kubernetes",
+		"reload", "health", "ready", "prometheus", "errors", "log", "cache", "loadbalance", "hosts", "kubernetes",
 	}
 }
 
