@@ -50,7 +50,7 @@ pub(crate) fn none() -> BTreeMap<String, String> {
 /// A row of `Logical_Router_Policy`, in the policies of a router.
 ///
 /// A match that northd cannot read drops nothing and shows only in ovn-controller's log. Ports and protocols may only be
-/// tested to be equal or one of a set; `ip4.src != {…}` is fine.
+/// tested to be equal or one of a set; `ip4.src != {…}` is fine. Several next hops share the connections.
 pub(crate) fn policy(
     owner: &Owner,
     role: &str,
@@ -58,14 +58,14 @@ pub(crate) fn policy(
     priority: i64,
     matches: String,
     action: &'static str,
-    next_hop: Option<String>,
+    next_hops: impl IntoIterator<Item = String>,
 ) -> Row {
     let columns = Columns::new()
         .with("priority", priority)
         .with("match", matches)
         .with("action", action)
         .with("nexthop", None::<&str>)
-        .with("nexthops", next_hop)
+        .with("nexthops", next_hops.into_iter().collect::<Vec<_>>())
         .with("options", none());
     let parent = Parent {
         table: "Logical_Router",

@@ -18,6 +18,9 @@ use crate::validate::eip_gateway::Gateway;
 /// EipGateway, which sends it to a service gateway again.
 const LOOP_PRIORITY: i64 = 1000;
 
+/// Priority of the policies that share connections to an Eip among the service gateways: below what is dropped.
+const SHARE_PRIORITY: i64 = 300;
+
 /// The EipGateway of an Eip.
 pub(crate) struct Of<'a> {
     pub name: &'a str,
@@ -77,30 +80,41 @@ fn to_vpc(
     )]
 }
 
-/// One route to each: equal routes share the connections (ovn-nb(5), ECMP).
+/// The connections are shared by a policy with a next hop a service gateway. Equal-cost routes would do likewise, but
+/// northd numbers them anew whenever the router's routes change, and a connection that moves to the other service gateway
+/// is reset. A policy runs only if a route matched, hence the one route.
 fn to_service_gateways(owner: &Owner, address: Ipv4Addr, of: &Of<'_>) -> Vec<Row> {
-    let rows = service_numbers(of.object).flat_map(|k| {
+    let next_hop = |k| of.layout.transit_service_gateway(k).to_string();
+    let gateway = router(of.name).uuid;
+    let mut rows = vec![
+        route(
+            owner,
+            "route",
+            gateway,
+            format!("{address}/32"),
+            next_hop(1),
+        ),
+        policy(
+            owner,
+            "share",
+            gateway,
+            SHARE_PRIORITY,
+            format!("ip4.dst == {address}"),
+            "reroute",
+            service_numbers(of.object).map(next_hop),
+        ),
+    ];
+    rows.extend(service_numbers(of.object).map(|k| {
         let port = service_transit_port(of.name, k);
-        let matches =
-            format!("inport == \"{port}\" && outport == \"{port}\" && ip4.dst == {address}");
-        [
-            route(
-                owner,
-                &format!("route/{k}"),
-                router(of.name).uuid,
-                format!("{address}/32"),
-                of.layout.transit_service_gateway(k).to_string(),
-            ),
-            policy(
-                owner,
-                &format!("drop/{k}"),
-                service_router(of.name, k).uuid,
-                LOOP_PRIORITY,
-                matches,
-                "drop",
-                None,
-            ),
-        ]
-    });
-    rows.collect()
+        policy(
+            owner,
+            &format!("drop/{k}"),
+            service_router(of.name, k).uuid,
+            LOOP_PRIORITY,
+            format!("inport == \"{port}\" && outport == \"{port}\" && ip4.dst == {address}"),
+            "drop",
+            None,
+        )
+    }));
+    rows
 }

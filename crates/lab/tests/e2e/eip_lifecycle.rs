@@ -127,7 +127,7 @@ fn a_released_address_serves_the_next_one() {
 }
 
 #[test]
-fn an_eip_moves_to_another_service_while_traffic_runs() {
+fn alone_an_eip_moves_to_another_service_while_traffic_runs() {
     let (scene, vpc) = two("eip-moved");
     scene.eip("moving", None);
     scene.eip("other", None);

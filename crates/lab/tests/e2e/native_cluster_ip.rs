@@ -104,7 +104,7 @@ fn native_affinity_keeps_a_client_on_one_backend_until_it_is_switched_off() {
 }
 
 #[test]
-fn native_affinity_timeout_loses_no_first_connection_and_holds_until_it_was_idle() {
+fn alone_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_was_idle() {
     let scene = Scene::new("native-affinity-timeout");
     for (i, node) in NODES.iter().enumerate() {
         scene.server(&format!("s{i}"), "ovn-default", node, "web");
