@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -216,7 +217,7 @@ pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Program
             &["ovs-appctl", "-t", "ovs-vswitchd", "version"],
         )?))
     })?;
-    let words = bridges(datapath);
+    let words = bridges(datapath, layout.address(machine));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     run(&mut within(layout, machine, programs, &words)?)?;
     start_address(layout, machine, programs)
@@ -224,9 +225,16 @@ pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Program
 
 /// The `ovs-vsctl` that makes a node's bridges: `br-phy` with the underlay, `br-ext` with the physical network of elastic
 /// addresses (its VLAN 100 by a port of its own, so none of it may go by the other), and `br-int`.
-fn bridges(datapath: &str) -> Vec<String> {
+///
+/// The MAC of `br-phy` follows from the node's address. Otherwise Open vSwitch chooses one at random at each start where its
+/// datapath is in user space, and after a restart the others' ARP caches would send the node's packets to nobody.
+fn bridges(datapath: &str, address: Ipv4Addr) -> Vec<String> {
+    let [a, b, c, d] = address.octets();
     let commands = [
-        format!("--may-exist add-br br-phy -- set bridge br-phy datapath_type={datapath}"),
+        format!(
+            "--may-exist add-br br-phy -- set bridge br-phy datapath_type={datapath} \
+             other_config:hwaddr=06:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"
+        ),
         "--may-exist add-port br-phy eth0".to_owned(),
         format!("--may-exist add-br br-ext -- set bridge br-ext datapath_type={datapath}"),
         "--may-exist add-port br-ext eth1 -- set port eth1 trunks=0".to_owned(),
@@ -328,21 +336,17 @@ ip -o monitor link | while read -r line; do
     esac
 done
 "#;
-    words.extend([
-        "sh".into(),
-        "-c".into(),
-        script.into(),
-        address.clone().into(),
-    ]);
+    words.extend(["sh".into(), "-c".into(), script.into(), address.into()]);
     process.start(words, &programs.path())?;
+    // After a crash the device may have the address, and not yet carry packets.
+    let control = layout.address(Machine::Control).to_string();
     process.wait_ready(Duration::from_secs(30), || {
-        let shown = run(&mut within(
+        Ok(succeeds(&mut within(
             layout,
             machine,
             programs,
-            &["ip", "-o", "addr", "show", "dev", "br-phy"],
-        )?);
-        Ok(shown.is_ok_and(|text| text.contains(&address)))
+            &["ping", "-q", "-c", "1", "-W", "1", &control],
+        )?))
     })
 }
 
