@@ -58,7 +58,7 @@ pub struct EipGatewaySpec {
     /// Addresses never given out: single ones (198.51.100.9) or inclusive ranges (198.51.100.200-198.51.100.254); at
     /// most 256. Default: none.
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "crate::schema::ranges")]
+    #[schemars(schema_with = "crate::schema::ipv4_ranges")]
     pub exclude_ips: Vec<String>,
     /// Labels of the nodes that may carry the gateway. Default: every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,8 @@
 /// Pod annotation: the Subnet to attach to. Default: the Subnet that names the Pod's namespace, else [`DEFAULT_SUBNET`].
 pub const SUBNET: &str = "iaas.yusur.io/subnet";
 
-/// Pod annotation: a fixed IPv4 address in the Pod's subnet. Default: the first free one.
+/// Pod annotation: a fixed address in the Pod's subnet, or one of each family with a comma between. Default: the first
+/// free ones.
 pub const IP: &str = "iaas.yusur.io/ip";
 
 /// Service annotation: the Vpc that the Service's clients and endpoints are in. Default: [`DEFAULT_VPC`].

@@ -113,19 +113,33 @@ pub(crate) fn cidrs(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Up to 256 addresses or inclusive ranges, none twice.
+/// Up to 256 IPv4 addresses or inclusive ranges, none twice.
+pub(crate) fn ipv4_ranges(_: &mut SchemaGenerator) -> Schema {
+    ranges_of(
+        "self.split('-').size() <= 2 && self.split('-').all(a, isIP(a) && ip(a).family() == 4)",
+        "not an IPv4 address or range; write 10.0.1.9 or 10.0.1.200-10.0.1.254",
+        31,
+    )
+}
+
+/// Up to 256 addresses or inclusive ranges of either family, none twice.
 pub(crate) fn ranges(_: &mut SchemaGenerator) -> Schema {
+    ranges_of(
+        "self.split('-').size() <= 2 && self.split('-').all(a, isIP(a) && ip(a).family() == ip(self.split('-')[0]).family())",
+        "not an address or range; write 10.0.1.9, 10.0.1.200-10.0.1.254 or fd00::9-fd00::ff",
+        79,
+    )
+}
+
+fn ranges_of(rule: &str, message: &str, length: u32) -> Schema {
     json_schema!({
         "type": "array",
         "maxItems": 256,
         "x-kubernetes-list-type": "set",
         "items": {
             "type": "string",
-            "maxLength": 31,
-            "x-kubernetes-validations": [{
-                "rule": "self.split('-').size() <= 2 && self.split('-').all(a, isIP(a) && ip(a).family() == 4)",
-                "message": "not an IPv4 address or range; write 10.0.1.9 or 10.0.1.200-10.0.1.254",
-            }],
+            "maxLength": length,
+            "x-kubernetes-validations": [{ "rule": rule, "message": message }],
         },
     })
 }

@@ -14,33 +14,42 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; OVN and labels carry it"),
     printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".spec.vpc"}"#,
     printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
+    printcolumn = r#"{"name":"IPv6-CIDR","type":"string","jsonPath":".spec.ipv6.cidr"}"#,
     printcolumn = r#"{"name":"Gateway","type":"string","jsonPath":".status.gateway"}"#,
     printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.addresses.used"}"#,
     printcolumn = r#"{"name":"Free","type":"integer","jsonPath":".status.addresses.free"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[x_kube(validation = Rule::new("!has(self.gateway) || !isIP(self.gateway) || !isCIDR(self.cidr) || (cidr(self.cidr).containsIP(self.gateway) && !self.cidr.startsWith(self.gateway + '/'))").message("spec.gateway: outside spec.cidr, or its network address; take an address inside, for example its first"))]
+#[x_kube(validation = Rule::new("has(self.cidr) || has(self.ipv6)").message("spec: set cidr (IPv4), ipv6.cidr, or both"))]
+#[x_kube(validation = Rule::new("!has(self.gateway) || has(self.cidr)").message("spec.gateway: needs spec.cidr; the IPv6 gateway is spec.ipv6.gateway"))]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !has(self.cidr) || !isIP(self.gateway) || !isCIDR(self.cidr) || (cidr(self.cidr).containsIP(self.gateway) && !self.cidr.startsWith(self.gateway + '/'))").message("spec.gateway: outside spec.cidr, or its network address; take an address inside, for example its first"))]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetSpec {
     /// Name of the Vpc, 1 to 63 characters. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.vpc is immutable; make a new Subnet"))]
     #[schemars(length(min = 1, max = 63))]
     pub vpc: String,
-    /// IPv4 range in CIDR notation, prefix length 8 to 30, for example 10.0.1.0/24. It may grow or shrink as long as
+    /// IPv4 range in CIDR notation, prefix length 8 to 30, for example 10.0.1.0/24. Default: none, the Subnet is IPv6
+    /// only. It may grow or shrink as long as
     /// every address in use stays inside and the gateway stays the same. Never overlaps another Subnet of the Vpc, the service range, a system range,
     /// the nodes' addresses or, outside the default Vpc, the default Vpc's Subnets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked() && cidr(self).prefixLength() >= 8 && cidr(self).prefixLength() <= 30").message("spec.cidr: an IPv4 network such as 10.0.1.0/24, prefix length 8 to 30, no host bits set"))]
     #[schemars(length(max = 18))]
-    pub cidr: String,
-    /// The router's address on this subnet. It cannot change while addresses are in use. Default: the first usable
+    pub cidr: Option<String>,
+    /// The router's IPv4 address on this subnet. It cannot change while addresses are in use. Default: the first usable
     /// address of `cidr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.gateway: an IPv4 address inside spec.cidr"))]
     #[schemars(length(max = 15))]
     pub gateway: Option<String>,
-    /// Addresses never given out: single ones (10.0.1.9) or inclusive ranges (10.0.1.200-10.0.1.254); at most 256.
-    /// Default: none.
+    /// The IPv6 side. May be added while the Subnet is in use, and taken away once nobody holds an IPv6 address of it.
+    /// Default: none, the Subnet is IPv4 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<SubnetIpv6>,
+    /// Addresses never given out, of either family: single ones (10.0.1.9) or inclusive ranges
+    /// (10.0.1.200-10.0.1.254); at most 256. Default: none.
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::ranges")]
     pub exclude_ips: Vec<String>,
@@ -51,23 +60,65 @@ pub struct SubnetSpec {
     pub namespaces: Vec<String>,
 }
 
+impl SubnetSpec {
+    /// Its ranges, IPv4 first.
+    pub fn cidrs(&self) -> impl Iterator<Item = &str> {
+        let ipv6 = self.ipv6.as_ref().map(|ipv6| ipv6.cidr.as_str());
+        self.cidr.as_deref().into_iter().chain(ipv6)
+    }
+}
+
+/// The IPv6 side of a Subnet.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !isIP(self.gateway) || !isCIDR(self.cidr) || (cidr(self.cidr).containsIP(self.gateway) && ip(self.gateway) != cidr(self.cidr).ip())").message("spec.ipv6.gateway: outside spec.ipv6.cidr, or its first address, which every router answers for; take the next one, for example"))]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetIpv6 {
+    /// IPv6 range in CIDR notation, prefix length 64 to 126, for example fd00:10:0:1::/64; not link-local or multicast.
+    /// It may grow or shrink as `spec.cidr` may, and overlaps nothing that `spec.cidr` may not overlap.
+    #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 6 && cidr(self) == cidr(self).masked() && cidr(self).ip().isGlobalUnicast() && cidr(self).prefixLength() >= 64 && cidr(self).prefixLength() <= 126").message("spec.ipv6.cidr: an IPv6 network such as fd00:10:0:1::/64, prefix length 64 to 126, no host bits set, not link-local or multicast"))]
+    #[schemars(length(max = 43))]
+    pub cidr: String,
+    /// The router's IPv6 address on this subnet. It cannot change while addresses are in use. Default: the address
+    /// after the first of `cidr`; the first one is every router's (RFC 4291 §2.6.1) and never given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 6").message("spec.ipv6.gateway: an IPv6 address inside spec.ipv6.cidr"))]
+    #[schemars(length(max = 39))]
+    pub gateway: Option<String>,
+}
+
 /// What ycloud-controller made of a Subnet.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetStatus {
-    /// The router's address.
+    /// The router's IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// How many addresses there are.
+    /// How many IPv4 addresses there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
+    /// The same of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<SubnetIpv6Status>,
     /// Ready: the switch exists. InUse: a deletion waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
 
+/// What ycloud-controller made of the IPv6 side of a Subnet.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetIpv6Status {
+    /// The router's IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// How many IPv6 addresses there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Addresses>,
+}
+
 /// Address counts of a Subnet. `total = used + free`; network, broadcast, gateway and excluded addresses count nowhere.
+/// More than 9223372036854775807 addresses count as so many.
 #[derive(KubeSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Addresses {

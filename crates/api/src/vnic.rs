@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Subnet","type":"string","jsonPath":".spec.subnet"}"#,
     printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".status.vpc"}"#,
     printcolumn = r#"{"name":"IP","type":"string","jsonPath":".status.ip"}"#,
+    printcolumn = r#"{"name":"IPv6","type":"string","jsonPath":".status.ipv6.ip"}"#,
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.attachment.kind"}"#,
     printcolumn = r#"{"name":"Attached-To","type":"string","jsonPath":".spec.attachment.name"}"#,
     printcolumn = r#"{"name":"Chassis","type":"string","jsonPath":".status.chassis"}"#,
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("has(self.ip) == has(oldSelf.ip) && (!has(self.ip) || self.ip == oldSelf.ip)").message("spec.ip is immutable; make a new VNic"))]
+#[x_kube(validation = Rule::new("has(self.ipv6) == has(oldSelf.ipv6) && (!has(self.ipv6) || self.ipv6 == oldSelf.ipv6)").message("spec.ipv6 is immutable; make a new VNic"))]
 #[x_kube(validation = Rule::new("has(self.mac) == has(oldSelf.mac) && (!has(self.mac) || self.mac == oldSelf.mac)").message("spec.mac is immutable; make a new VNic"))]
 #[x_kube(validation = Rule::new("!(oldSelf.attachment.kind in ['Pod', 'Node']) || self.attachment == oldSelf.attachment").message("spec.attachment of a Pod or node is immutable; its controller makes a new VNic"))]
 #[serde(rename_all = "camelCase")]
@@ -44,6 +46,11 @@ pub struct VNicSpec {
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.ip: an IPv4 address inside the Subnet"))]
     #[schemars(length(max = 15))]
     pub ip: Option<String>,
+    /// A fixed IPv6 address inside the Subnet. Immutable. Default: the first free one, in a Subnet that has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 6").message("spec.ipv6: an IPv6 address inside the Subnet"))]
+    #[schemars(length(max = 39))]
+    pub ipv6: Option<String>,
     /// A fixed unicast MAC address: six lower-case hexadecimal pairs with colons, such as 0a:00:00:00:01:09. Immutable.
     /// Default: derived from the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,15 +106,19 @@ pub enum AttachmentKind {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VNicStatus {
-    /// The address it holds. Once written it is its own until the VNic is deleted.
+    /// The IPv4 address it holds. Once written it is its own until the VNic is deleted. Absent in a Subnet without IPv4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
-    /// Prefix length of the Subnet, 8 to 30.
+    /// Prefix length of the Subnet's `cidr`, 8 to 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_length: Option<i32>,
-    /// The router's address on the Subnet.
+    /// The router's IPv4 address on the Subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// The IPv6 address it holds. Written together with `ip` where the Subnet has both. Where a Subnet gains a family later,
+    /// VNics of Pods go on without it, and others get it. Absent in a Subnet without IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<VNicIpv6>,
     /// Its MAC address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -124,6 +135,46 @@ pub struct VNicStatus {
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// An address that a VNic holds, of either family, and how its holder is set up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link<'a> {
+    /// The address.
+    pub ip: &'a str,
+    /// Prefix length of the Subnet's range of that family.
+    pub prefix_length: Option<i32>,
+    /// The router's address of that family.
+    pub gateway: Option<&'a str>,
+}
+
+impl VNicStatus {
+    /// The addresses it holds, IPv4 first.
+    pub fn links(&self) -> impl Iterator<Item = Link<'_>> {
+        let ipv4 = self.ip.as_deref().map(|ip| Link {
+            ip,
+            prefix_length: self.prefix_length,
+            gateway: self.gateway.as_deref(),
+        });
+        let ipv6 = self.ipv6.as_ref().map(|ipv6| Link {
+            ip: &ipv6.ip,
+            prefix_length: Some(ipv6.prefix_length),
+            gateway: Some(&ipv6.gateway),
+        });
+        ipv4.into_iter().chain(ipv6)
+    }
+}
+
+/// The IPv6 address of a VNic.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VNicIpv6 {
+    /// The address. Once written it is the VNic's own until that is deleted.
+    pub ip: String,
+    /// Prefix length of the Subnet's `ipv6.cidr`, 64 to 126.
+    pub prefix_length: i32,
+    /// The router's IPv6 address on the Subnet.
+    pub gateway: String,
 }
 
 /// How far a VNic is.

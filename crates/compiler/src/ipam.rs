@@ -232,6 +232,7 @@ pub fn pod_vnic(snapshot: &Snapshot, pod: &PodFacts) -> Result<Option<VNic>, Rej
         spec: VNicSpec {
             subnet: subnet.to_owned(),
             ip: pod.ip.clone(),
+            ipv6: None,
             mac: None,
             attachment: Attachment {
                 kind: AttachmentKind::Pod,
@@ -258,6 +259,7 @@ pub fn node_vnic(snapshot: &Snapshot, node: &str) -> Option<VNic> {
         spec: VNicSpec {
             subnet: key::JOIN_SUBNET.to_owned(),
             ip: None,
+            ipv6: None,
             mac: None,
             attachment: Attachment {
                 kind: AttachmentKind::Node,

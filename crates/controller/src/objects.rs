@@ -160,7 +160,7 @@ fn gateway(subnet: &Subnet) -> Option<String> {
     if subnet.spec.gateway.is_some() {
         return subnet.spec.gateway.clone();
     }
-    let cidr: ipnet::Ipv4Net = subnet.spec.cidr.parse().ok()?;
+    let cidr: ipnet::Ipv4Net = subnet.spec.cidr.as_deref()?.parse().ok()?;
     Some(cidr.hosts().next()?.to_string())
 }
 
@@ -230,7 +230,7 @@ fn default_subnet(settings: &Settings, name: &str) -> Option<Subnet> {
     };
     let spec = SubnetSpec {
         vpc: key::DEFAULT_VPC.to_owned(),
-        cidr: cidr.to_string(),
+        cidr: Some(cidr.to_string()),
         ..SubnetSpec::default()
     };
     Some(Subnet::new(name, spec))

@@ -34,12 +34,12 @@ impl Network {
         let spec = &subnet.spec;
         let invalid =
             |message: String| Rejection::new(reason::INVALID, format!("Subnet {name}: {message}"));
-        let parsed: Option<Ipv4Net> = spec.cidr.parse().ok();
+        let text = spec.cidr.as_deref().unwrap_or_default();
+        let parsed: Option<Ipv4Net> = text.parse().ok();
         let parsed = parsed.filter(|c| c.trunc() == *c && (8..=30).contains(&c.prefix_len()));
         let cidr = parsed.ok_or_else(|| {
             invalid(format!(
-                "spec.cidr {:?} is no IPv4 network with a prefix length of 8 to 30 and no host bits set; write one such as 10.0.1.0/24",
-                spec.cidr
+                "spec.cidr {text:?} is no IPv4 network with a prefix length of 8 to 30 and no host bits set; write one such as 10.0.1.0/24",
             ))
         })?;
         let (first, last) = usable(cidr);

@@ -36,6 +36,7 @@ pub fn status(
     SubnetStatus {
         gateway,
         addresses,
+        ipv6: former.ipv6,
         conditions,
     }
 }

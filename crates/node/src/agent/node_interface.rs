@@ -327,7 +327,7 @@ impl NodeInterface {
                     subnet.spec.vpc == DEFAULT_VPC
                         && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET)
                 })
-                .filter_map(|subnet| subnet.spec.cidr.parse().ok())
+                .filter_map(|subnet| subnet.spec.cidr.as_deref()?.parse().ok())
                 .collect(),
         };
         plan.service = match (cidrs.synced, &left) {

@@ -267,7 +267,7 @@ impl Node {
         let subnet = |(name, cidr): &(&str, &str)| {
             let spec = SubnetSpec {
                 vpc: "ovn-cluster".into(),
-                cidr: (*cidr).into(),
+                cidr: Some((*cidr).into()),
                 ..Default::default()
             };
             ((String::new(), (*name).to_owned()), Subnet::new(name, spec))

@@ -174,7 +174,7 @@ impl Mirrors {
         let subnets = subnets.by_key.values();
         let subnets = subnets.filter(|subnet| subnet.spec.vpc == DEFAULT_VPC);
         subnets
-            .filter_map(|subnet| subnet.spec.cidr.parse().ok())
+            .filter_map(|subnet| subnet.spec.cidr.as_deref()?.parse().ok())
             .collect()
     }
 }
