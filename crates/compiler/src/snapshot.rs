@@ -5,10 +5,10 @@
 //! fields.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -133,7 +133,7 @@ pub struct Snapshot {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pods: BTreeMap<ObjectKey, PodFacts>,
     services: BTreeMap<ObjectKey, Arc<Service>>,
-    service_cidrs: BTreeMap<String, Vec<Ipv4Net>>,
+    service_cidrs: BTreeMap<String, Vec<IpNet>>,
     /// Slices by Service, then by name.
     slices: BTreeMap<ObjectKey, BTreeMap<String, Slice>>,
     /// The Service that a slice belongs to.
@@ -164,7 +164,7 @@ pub struct Snapshot {
     /// Addresses by chassis, of all Vpcs.
     chassis_addresses: BTreeMap<String, BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>>,
     /// Names of the nodes that have the address.
-    node_addresses: BTreeMap<Ipv4Addr, BTreeSet<String>>,
+    node_addresses: BTreeMap<IpAddr, BTreeSet<String>>,
     elastic: eip::Elastic,
 }
 
@@ -365,8 +365,8 @@ impl Snapshot {
         self.vpcs.keys().map(String::as_str)
     }
 
-    /// The IPv4 service ranges, sorted, by the name of the ServiceCIDR.
-    pub fn service_cidrs(&self) -> impl Iterator<Item = (&str, Ipv4Net)> {
+    /// The service ranges of both families, by the name of the ServiceCIDR.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = (&str, IpNet)> {
         let all = self.service_cidrs.iter();
         all.flat_map(|(name, ranges)| ranges.iter().map(|range| (name.as_str(), *range)))
     }
@@ -411,7 +411,7 @@ impl Snapshot {
     }
 
     /// A node that has an address in the range.
-    pub(crate) fn node_within(&self, range: Ipv4Net) -> Option<(Ipv4Addr, &str)> {
+    pub(crate) fn node_within(&self, range: IpNet) -> Option<(IpAddr, &str)> {
         let mut within = self
             .node_addresses
             .range(range.network()..=range.broadcast());

@@ -199,7 +199,7 @@ fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachmen
         rows.extend(alias_router(owner, vpc, &switch, attachment, k));
         for (ip, slot) in &backends {
             let reached = match vpc.name.as_str() {
-                key::DEFAULT_VPC => snapshot.join_address_of(*ip).unwrap_or(*ip),
+                key::DEFAULT_VPC => snapshot.join_ipv4_of(*ip).unwrap_or(*ip),
                 _ => *ip,
             };
             rows.extend(alias(owner, attachment, k, *ip, *slot, reached));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
+use ycloud_api::address::Family;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
@@ -24,7 +25,7 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         Columns::new().with("name", group.as_str()),
         [],
     )];
-    if let Some(join_address) = snapshot.join_address(name) {
+    if let Some(join_address) = snapshot.join_address(name, Family::Ipv4) {
         // northd makes the address set <group>_ip4 of a port group's addresses: ovn-nb(5), Port_Group name.
         let matches = format!("ip4.src == ${group}_ip4");
         rows.push(policy(

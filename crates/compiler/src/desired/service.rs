@@ -143,7 +143,7 @@ fn balancers(
 /// Vpc has.
 fn reached_at(snapshot: &Snapshot, vpc: &str, ip: Ipv4Addr) -> Ipv4Addr {
     match vpc {
-        key::DEFAULT_VPC => snapshot.join_address_of(ip).unwrap_or(ip),
+        key::DEFAULT_VPC => snapshot.join_ipv4_of(ip).unwrap_or(ip),
         _ => ip,
     }
 }

@@ -80,7 +80,8 @@ fn default_vpc(snapshot: &Snapshot, owner: &Owner, name: &str) -> Vec<Row> {
         next_hop.to_string(),
     )];
     let ranges: BTreeSet<_> = snapshot.service_cidrs().map(|(_, range)| range).collect();
-    rows.extend(ranges.into_iter().map(|range| {
+    let ranges = ranges.into_iter().filter(|range| range.addr().is_ipv4());
+    rows.extend(ranges.map(|range| {
         let matches = format!("ip4.dst == {range}");
         policy(
             owner,

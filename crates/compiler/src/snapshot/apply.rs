@@ -292,7 +292,7 @@ impl Snapshot {
         }
     }
 
-    fn set_service_cidr(&mut self, name: String, ranges: Vec<ipnet::Ipv4Net>) -> Owners {
+    fn set_service_cidr(&mut self, name: String, ranges: Vec<ipnet::IpNet>) -> Owners {
         let old = match ranges.is_empty() {
             true => self.service_cidrs.remove(&name),
             false => self.service_cidrs.insert(name.clone(), ranges),

@@ -1,10 +1,11 @@
 //! VNics and those that need one, Pods and Nodes: how their changes move addresses.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use ycloud_api::address::Family;
 use ycloud_api::{VNic, key};
 
 use super::apply::{Owners, insert, put, remove};
@@ -107,7 +108,7 @@ impl Snapshot {
     ) -> Owners {
         let meets = |name: &str| match self.networks.get(name) {
             Some(Ok(network)) if name != subnet => {
-                changed.iter().any(|range| meet(range, &network.cidr))
+                changed.iter().any(|range| meet(*range, network.cidr))
             }
             _ => false,
         };
@@ -214,7 +215,7 @@ impl Snapshot {
             // Its Pods' ports are in its port group.
             owners.extend(self.dependents(&owner));
         }
-        let addresses = |facts: &Option<NodeFacts>| -> BTreeSet<Ipv4Addr> {
+        let addresses = |facts: &Option<NodeFacts>| -> BTreeSet<IpAddr> {
             facts
                 .iter()
                 .flat_map(|facts| facts.addresses.iter().copied())
@@ -254,6 +255,39 @@ impl Snapshot {
             }
         }
         before.into_iter().chain(after).map(Owner::VNic).collect()
+    }
+
+    /// The join address of a Node in a family: that of its VNic. `None` while it has none.
+    pub fn join_address(&self, node: &str, family: Family) -> Option<IpAddr> {
+        let vnic = self.vnic(&ObjectKey::new(key::SYSTEM_NAMESPACE, node))?;
+        let mut addresses = vnic
+            .status
+            .iter()
+            .flat_map(|status| status.links())
+            .filter_map(|link| link.ip.parse().ok());
+        addresses.find(|ip: &IpAddr| Family::of(*ip) == family)
+    }
+
+    /// Where the default Vpc reaches what listens on an address of a node: at that node's join address of the same
+    /// family. `None` for addresses that no node has, and for those of a node that has no such join address yet.
+    ///
+    /// A node answers on its join address from wherever it was called, so such an endpoint works from every Pod and from
+    /// every node, itself included. By the node's own address it would not work from that node: the load balancer would
+    /// send the node's packet back to it, from an address of its own.
+    pub(crate) fn join_address_of(&self, ip: IpAddr) -> Option<IpAddr> {
+        let nodes = self.node_addresses.get(&ip)?;
+        let family = Family::of(ip);
+        nodes
+            .iter()
+            .find_map(|node| self.join_address(node, family))
+    }
+
+    /// As [`Self::join_address_of`], for what is IPv4 only.
+    pub(crate) fn join_ipv4_of(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
+        match self.join_address_of(ip.into())? {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        }
     }
 
     fn set_wanted(&mut self, vnic: ObjectKey, source: Option<Source>) {

@@ -274,7 +274,7 @@ impl Snapshot {
         let concerns_subnets = self.networks.values().flatten().any(|network| {
             changed
                 .iter()
-                .any(|gateway| meet(&gateway.cidr, &network.cidr))
+                .any(|gateway| meet(gateway.cidr, network.cidr))
         });
         if concerns_subnets {
             owners.extend(self.recheck(ycloud_api::key::DEFAULT_VPC));

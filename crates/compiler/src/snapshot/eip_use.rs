@@ -92,7 +92,7 @@ impl Snapshot {
             .get(subnet)
             .and_then(|read| read.as_ref().ok());
         self.elastic.verdicts.values().any(|verdict| match verdict {
-            Ok(gateway) => network.is_some_and(|network| meet(&gateway.cidr, &network.cidr)),
+            Ok(gateway) => network.is_some_and(|network| meet(gateway.cidr, network.cidr)),
             Err(_) => true,
         })
     }

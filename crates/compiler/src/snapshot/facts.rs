@@ -1,7 +1,7 @@
 //! What is kept of Pods, Nodes and EndpointSlices.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -81,8 +81,8 @@ impl PodFacts {
 pub struct NodeFacts {
     /// UID, for owner references.
     pub uid: String,
-    /// Its IPv4 addresses of type InternalIP.
-    pub addresses: Vec<Ipv4Addr>,
+    /// Its addresses of type InternalIP, of either family.
+    pub addresses: Vec<IpAddr>,
     /// Condition Ready is True: it counts as living.
     pub ready: bool,
     /// Its labels.

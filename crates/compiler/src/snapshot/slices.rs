@@ -1,15 +1,14 @@
 //! EndpointSlices, and which of them name an address of a node.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use ycloud_api::key;
 
 use super::apply::{Owners, key_of};
-use super::{Held, Slice, Snapshot};
+use super::{Slice, Snapshot};
 use crate::owner::{ObjectKey, Owner};
 
 /// The slices that have an endpoint at an address, by namespace and name. A hundred thousand endpoints are a few
@@ -100,8 +99,12 @@ impl Snapshot {
 
     /// Whom it concerns how these addresses are reached: the Services that have an endpoint there, and the Nodes, if they
     /// have rows of such a Service.
-    pub(super) fn users_of(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Owners {
+    pub(super) fn users_of(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Owners {
         let mut owners = Owners::new();
+        let addresses = addresses.into_iter().filter_map(|ip| match ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
         for service in self.services_at(addresses) {
             if self.local_services.contains(service) {
                 owners.extend(self.nodes.keys().cloned().map(Owner::Node));
@@ -122,22 +125,5 @@ impl Snapshot {
                 .take_while(move |(of, _)| *of == ip)
         });
         slices.filter_map(|(_, slice)| self.slice_service.get(&**slice))
-    }
-
-    /// The join address of a Node: that of its VNic. `None` while it has none.
-    pub fn join_address(&self, node: &str) -> Option<Ipv4Addr> {
-        let vnic = self.vnic(&ObjectKey::new(key::SYSTEM_NAMESPACE, node))?;
-        Held::of(vnic).map(|held| held.ip)
-    }
-
-    /// Where the default Vpc reaches what listens on an address of a node: at that node's join address. `None` for
-    /// addresses that no node has, and for those of a node that has no join address yet.
-    ///
-    /// A node answers on its join address from wherever it was called, so such an endpoint works from every Pod and from
-    /// every node, itself included. By the node's own address it would not work from that node: the load balancer would
-    /// send the node's packet back to it, from an address of its own.
-    pub(crate) fn join_address_of(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        let nodes = self.node_addresses.get(&ip)?;
-        nodes.iter().find_map(|node| self.join_address(node))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use ycloud_api::EipGateway;
 use ycloud_api::address::Ipv4Range;
 use ycloud_api::condition::reason;
@@ -130,7 +130,7 @@ impl Gateway {
     /// Whether the EIPs are on the link to the upstream router, which then asks for them by ARP. Otherwise it routes
     /// them to the gateway's address.
     pub fn on_link(&self) -> bool {
-        meet(&self.address.trunc(), &self.cidr)
+        meet(self.address.trunc(), self.cidr)
     }
 
     /// Whether the address is of the range and not excluded: an Eip may have it, or the gateway itself has.
@@ -244,7 +244,7 @@ fn overlap(
     object: &EipGateway,
     gateway: &Gateway,
 ) -> Option<String> {
-    let meets = |range: &Ipv4Net| meet(range, &gateway.cidr);
+    let meets = |range: IpNet| meet(range, gateway.cidr);
     let age = age_of(name, &object.metadata);
     let older = snapshot
         .eip_gateways()
@@ -257,7 +257,7 @@ fn overlap(
             "EipGateway {other} ({}, own address {})",
             read.cidr, read.address
         );
-        if meets(&read.cidr) {
+        if meets(read.cidr.into()) {
             return Some(format!(
                 "spec.cidr {} overlaps {what}; choose another range",
                 gateway.cidr
@@ -277,7 +277,7 @@ fn overlap(
         }
     }
     let system = snapshot.settings().system_cidr;
-    if meet(&system, &gateway.address.trunc()) {
+    if meet(system, gateway.address.trunc()) {
         return Some(format!(
             "spec.address {} is on a link within the system range {system} (--system-cidr); choose another link",
             gateway.address
@@ -292,13 +292,13 @@ fn overlap(
 
 /// What the range of an EipGateway overlaps that is no EipGateway's.
 fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway) -> Option<String> {
-    let meets = |range: &Ipv4Net| meet(range, &gateway.cidr);
+    let meets = |range: IpNet| meet(range, gateway.cidr);
     for subnet in snapshot.subnet_names() {
         let object = snapshot.subnet(subnet);
         let older = object.is_some_and(|object| age_of(subnet, &object.metadata) < age);
         if let Some(Ok(network)) = snapshot.network(subnet)
             && older
-            && meets(&network.cidr)
+            && meets(network.cidr.into())
         {
             return Some(format!(
                 "Subnet {subnet} ({}) of Vpc {}",
@@ -306,14 +306,14 @@ fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway) -> Option<Strin
             ));
         }
     }
-    if let Some((with, range)) = snapshot.service_cidrs().find(|(_, range)| meets(range)) {
+    if let Some((with, range)) = snapshot.service_cidrs().find(|(_, range)| meets(*range)) {
         return Some(format!("the service range {range} (ServiceCIDR {with})"));
     }
     let system = snapshot.settings().system_cidr;
-    if meets(&system) {
+    if meets(system.into()) {
         return Some(format!("the system range {system} (--system-cidr)"));
     }
-    let (ip, node) = snapshot.node_within(gateway.cidr)?;
+    let (ip, node) = snapshot.node_within(gateway.cidr.into())?;
     Some(format!("{ip}, the address of Node {node}"))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use ycloud_api::address::Ipv4Range;
 use ycloud_api::condition::reason;
 use ycloud_api::{Subnet, key};
@@ -232,10 +232,10 @@ pub(crate) fn overlaps(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Rejec
             continue;
         };
         let within = taken.iter().chain(&foreign);
-        let mut within = within.filter(|(range, _)| meet(range, &network.cidr));
+        let mut within = within.filter(|(range, _)| meet(*range, network.cidr));
         let by_others = used
             .iter()
-            .find(|(range, user)| *user != name && meet(range, &network.cidr));
+            .find(|(range, user)| *user != name && meet(*range, network.cidr));
         let with = match (within.next(), by_others) {
             (Some((_, with)), _) => Some(with.clone()),
             (None, Some((range, user))) => Some(format!(
@@ -244,7 +244,7 @@ pub(crate) fn overlaps(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Rejec
             (None, None) => {
                 let age = (created, name.clone());
                 let older = gateways.iter().filter(|(of, ..)| *of < age);
-                let mut older = older.filter(|(_, range, _)| meet(range, &network.cidr));
+                let mut older = older.filter(|(_, range, _)| meet(*range, network.cidr));
                 let gateway = older.next().map(|(.., with)| with.clone());
                 gateway.or_else(|| system_overlap(snapshot, &name, network))
             }
@@ -267,8 +267,9 @@ pub(crate) fn overlaps(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Rejec
 }
 
 /// Whether two ranges have an address in common.
-pub(crate) fn meet(a: &Ipv4Net, b: &Ipv4Net) -> bool {
-    a.contains(b) || b.contains(a)
+pub(crate) fn meet(a: impl Into<IpNet>, b: impl Into<IpNet>) -> bool {
+    let (a, b) = (a.into(), b.into());
+    a.contains(&b) || b.contains(&a)
 }
 
 /// The default Vpc's ranges, for another Vpc: nodes route them, so no Pod elsewhere may have such an address.
@@ -319,15 +320,17 @@ fn used_ranges<'a>(snapshot: &'a Snapshot, vpc: &'a str) -> Vec<(Ipv4Net, &'a st
 /// What of the cluster's own ranges a Subnet overlaps.
 fn system_overlap(snapshot: &Snapshot, name: &str, network: &Network) -> Option<String> {
     let cidr = network.cidr;
-    let meets = |range: &Ipv4Net| meet(range, &cidr);
-    if let Some((with, range)) = snapshot.service_cidrs().find(|(_, range)| meets(range)) {
+    if let Some((with, range)) = snapshot
+        .service_cidrs()
+        .find(|(_, range)| meet(*range, cidr))
+    {
         return Some(format!("the service range {range} (ServiceCIDR {with})"));
     }
     let system = snapshot.settings().system_cidr;
     let join = network.vpc == key::DEFAULT_VPC && name == key::JOIN_SUBNET;
-    if !join && meets(&system) {
+    if !join && meet(system, cidr) {
         return Some(format!("the system range {system} (--system-cidr)"));
     }
-    let (ip, node) = snapshot.node_within(cidr)?;
+    let (ip, node) = snapshot.node_within(cidr.into())?;
     Some(format!("{ip}, the address of Node {node}"))
 }
