@@ -38,6 +38,19 @@ fn is_gone(scene: &Scene, kind: &str, name: &str) -> Result<(), String> {
     if text.is_empty() { Ok(()) } else { Err(text) }
 }
 
+/// Nobody answers at an EIP any more: its rows go with the object, the chassis follow a moment later.
+fn unanswered(eip: &str) {
+    let external = machine("external");
+    eventually(
+        "nobody answers at a released address",
+        SOON,
+        || match knock(&external, Protocol::Tcp, target(eip, 80), SILENCE) {
+            Heard::Answer => Err(format!("{eip} answers")),
+            Heard::Refusal | Heard::Unreachable | Heard::Silence => Ok(()),
+        },
+    );
+}
+
 #[test]
 fn services_share_an_eip_on_different_ports() {
     let (scene, vpc) = two("eip-shared");
@@ -71,7 +84,8 @@ fn services_share_an_eip_on_different_ports() {
 #[test]
 fn an_eip_in_use_stays_until_its_service_lets_go() {
     let (scene, vpc) = two("eip-in-use");
-    scene.eip("kept", None);
+    // An address by name: one that is allocated may be the next test's as soon as it is free.
+    scene.eip("kept", Some("198.51.100.78"));
     scene.load_balancer("svc", &vpc, "one", "  eip: kept\n");
     scene.pods_ready();
     let eip = scene.programmed_eip("svc", 1);
@@ -88,15 +102,7 @@ fn an_eip_in_use_stays_until_its_service_lets_go() {
     assert_answer(&machine("external"), target(&eip, 80), &["s0"]);
     delete(&scene, "ysvc", "svc");
     eventually("the Eip is gone", SOON, || is_gone(&scene, "eip", "kept"));
-    assert_ne!(
-        knock(
-            &machine("external"),
-            Protocol::Tcp,
-            target(&eip, 80),
-            SILENCE
-        ),
-        Heard::Answer
-    );
+    unanswered(&eip);
 }
 
 #[test]
@@ -111,16 +117,7 @@ fn a_released_address_serves_the_next_one() {
     eventually("the Eip that was made for it is gone", SOON, || {
         is_gone(&scene, "eip", "svc")
     });
-    assert_ne!(
-        knock(
-            &machine("external"),
-            Protocol::Tcp,
-            target(asked, 80),
-            SILENCE
-        ),
-        Heard::Answer,
-        "somebody answers at a released address"
-    );
+    unanswered(asked);
     scene.load_balancer("next", &vpc, "two", &format!("  eip: {asked}\n"));
     assert_eq!(scene.programmed_eip("next", 1), asked);
     assert_answer(&machine("external"), target(asked, 80), &["s1"]);
