@@ -13,6 +13,7 @@ pub mod vpc;
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
+use ycloud_api::address::Family;
 use ycloud_ovsdb::Columns;
 
 use crate::owner::Owner;
@@ -39,6 +40,22 @@ pub(crate) fn row(
         table,
         columns: columns.with("external_ids", external_ids(owner, role)),
         parents: BTreeSet::from_iter(parents),
+    }
+}
+
+/// The protocol of a family in the matches of ovn-sb(5) Logical_Flow: `ip4` or `ip6`.
+pub(crate) fn ip(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ip4",
+        Family::Ipv6 => "ip6",
+    }
+}
+
+/// The role of a row that there is for each family: as it is for IPv4, with `/ipv6` behind it for IPv6.
+pub(crate) fn of_family(role: &str, family: Family) -> String {
+    match family {
+        Family::Ipv4 => role.to_owned(),
+        Family::Ipv6 => format!("{role}/ipv6"),
     }
 }
 

@@ -1,189 +1,266 @@
 //! Which VNics must exist, and which addresses they get. Pure: a VNic is the only record of its address
 //! (`status.ip`), so that nothing can leak between deciding and writing.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use ycloud_api::address::{Family, Range};
 use ycloud_api::condition::reason;
 use ycloud_api::subnet::Addresses;
 use ycloud_api::vnic::{Attachment, AttachmentKind};
 use ycloud_api::{VNic, VNicSpec, key};
 
+use crate::address::{count, everything, next, previous};
 use crate::compile::Rejection;
 use crate::eip;
 use crate::owner::{ObjectKey, Owner};
-use crate::snapshot::{PodFacts, Pool, Snapshot, Source};
+use crate::snapshot::{Held, PodFacts, Pool, Snapshot, Source};
 use crate::validate;
-use crate::validate::subnet::Network;
+use crate::validate::network::{Cidr, Network, field};
 
-/// An address for a VNic, to be written into its status.
+/// The addresses of a VNic, to be written into its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocation {
-    /// The address.
-    pub ip: Ipv4Addr,
-    /// Prefix length of the Subnet, 8..=30.
-    pub prefix_length: u8,
-    /// The router's address on the Subnet.
-    pub gateway: Ipv4Addr,
+    /// One of each of the VNic's families, IPv4 first.
+    pub addresses: Vec<Allocated>,
     /// The MAC address, six lower-case hexadecimal pairs.
     pub mac: String,
     /// The Subnet's Vpc.
     pub vpc: String,
 }
 
-/// An address for a VNic that has none: `spec.ip` if it names one, else the next free one of the Subnet behind the one
-/// that was taken last, passing over addresses that somebody on the same chassis has in another Vpc. Of a VNic that
-/// has one already: that one, with what the Subnet says of it now.
+/// One address of a VNic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocated {
+    /// The address.
+    pub ip: IpAddr,
+    /// Prefix length of the Subnet's range: IPv4 8..=30, IPv6 64..=126.
+    pub prefix_length: u8,
+    /// The router's address on the Subnet.
+    pub gateway: IpAddr,
+}
+
+impl Allocation {
+    /// The address of a family.
+    pub fn of(&self, family: Family) -> Option<&Allocated> {
+        let mut all = self.addresses.iter();
+        all.find(|address| Family::of(address.ip) == family)
+    }
+}
+
+/// The addresses of a VNic that lacks some ([`Snapshot::lacks_address`]): of each family that its Subnet has, the one that
+/// the spec names, else the next free one of the Subnet behind the one that was taken last, passing over addresses that
+/// somebody on the same chassis has in another Vpc. Those that it has already stay, with what the Subnet says of them now.
 ///
 /// The snapshot must be told of the result (by applying the VNic with its status) before the next call.
 ///
 /// # Errors
-/// No such Subnet or Vpc, not permitted, address taken or outside, addresses exhausted.
+/// No such Subnet or Vpc, not permitted, address taken or outside, addresses exhausted. A VNic never gets a part of what
+/// it lacks.
 pub fn allocate(snapshot: &Snapshot, vnic: &VNic) -> Result<Allocation, Rejection> {
     let key = ObjectKey::new(
         vnic.metadata.namespace.clone().unwrap_or_default(),
         vnic.metadata.name.clone().unwrap_or_default(),
     );
     let network = validate::vnic::network(snapshot, &key, vnic)?;
-    let held = vnic.status.as_ref().and_then(|status| status.ip.as_deref());
-    let ip = match (held, &vnic.spec.ip) {
-        (Some(held), _) => held.parse().map_err(|_| {
-            Rejection::new(
-                reason::INVALID,
-                format!("VNic {key}: status.ip {held:?} is no IPv4 address; delete the VNic and make it anew"),
-            )
-        })?,
-        (None, Some(fixed)) => fixed_address(snapshot, &key, vnic, &network, fixed)?,
-        (None, None) => free_address(snapshot, vnic, &network)?,
+    validate::vnic::held(&key, vnic)?;
+    let asking = Asking {
+        snapshot,
+        key: &key,
+        vnic,
     };
-    let mac = match &vnic.spec.mac {
-        Some(mac) => mac.clone(),
-        None => derived_mac(0x0a, &network.vpc, ip),
+    let held: Vec<IpAddr> = Held::all(vnic).into_iter().map(|held| held.ip).collect();
+    let missing = snapshot.missing(vnic);
+    let mut addresses = Vec::new();
+    for cidr in network.cidrs() {
+        let family = cidr.family();
+        let ip = match held.iter().find(|ip| Family::of(**ip) == family) {
+            Some(held) => *held,
+            None if !missing.contains(&family) => continue,
+            None => match asking.fixed(family)? {
+                Some(fixed) => asking.fixed_address(cidr, fixed)?,
+                None => asking.free_address(cidr)?,
+            },
+        };
+        addresses.push(Allocated {
+            ip,
+            prefix_length: cidr.range.prefix_len(),
+            gateway: cidr.gateway,
+        });
+    }
+    if held.is_empty() {
+        asking.no_other_family(&network)?;
+    }
+    let first = addresses.first().map(|address| address.ip);
+    let recorded = vnic.status.as_ref().and_then(|status| status.mac.clone());
+    let kept = recorded.filter(|_| !held.is_empty());
+    let mac = match (&vnic.spec.mac, kept, first) {
+        (Some(mac), ..) => mac.clone(),
+        (None, Some(kept), _) => kept,
+        (None, None, Some(ip)) => derived_mac(PORT_MAC, &network.vpc, ip),
+        (None, None, None) => String::new(),
     };
     Ok(Allocation {
-        ip,
-        prefix_length: network.cidr.prefix_len(),
-        gateway: network.gateway,
+        addresses,
         mac,
         vpc: network.vpc,
     })
 }
 
-/// A locally administered unicast MAC address: `first`, a byte of the Vpc's name, the four bytes of `ip`. Unique within
-/// the Vpc, as addresses are; equal in two Vpcs only where their byte is, which does no harm.
-pub(crate) fn derived_mac(first: u8, vpc: &str, ip: Ipv4Addr) -> String {
-    let name = uuid::Uuid::new_v5(&crate::owner::UUID_NAMESPACE, vpc.as_bytes());
-    let [a, b, c, d] = ip.octets();
-    let second = name.as_bytes()[0];
+/// First byte of the MAC addresses of VNics, see [`derived_mac`].
+pub(crate) const PORT_MAC: u8 = 0x0a;
+/// First byte of the MAC addresses of routers' ports, see [`derived_mac`].
+pub(crate) const ROUTER_MAC: u8 = 0x0e;
+
+/// A locally administered unicast MAC address: `first`, a byte of a hash, four bytes of `ip`, which is the first address
+/// of the port.
+///
+/// IPv4: the hash is of the Vpc's name, so that it is unique within the Vpc, as addresses are; equal in two Vpcs only
+/// where their byte is, which does no harm. IPv6: the first byte is another one (02 for 0a, 06 for 0e), the hash is of
+/// the Vpc's name and the upper 96 bits of the address, and the lower 32 bits follow: unique among addresses that differ
+/// in those alone, as all do that are given out by turns.
+pub(crate) fn derived_mac(first: u8, vpc: &str, ip: impl Into<IpAddr>) -> String {
+    let (first, text, [a, b, c, d]) = match ip.into() {
+        IpAddr::V4(ip) => (first, vpc.to_owned(), ip.octets()),
+        IpAddr::V6(ip) => {
+            let [.., a, b, c, d] = ip.octets();
+            let upper = ip.to_bits() >> 32;
+            (first & !0x08, format!("{vpc}/{upper:x}"), [a, b, c, d])
+        }
+    };
+    let hash = uuid::Uuid::new_v5(&crate::owner::UUID_NAMESPACE, text.as_bytes());
+    let second = hash.as_bytes()[0];
     format!("{first:02x}:{second:02x}:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
-fn fixed_address(
-    snapshot: &Snapshot,
-    key: &ObjectKey,
-    vnic: &VNic,
-    network: &Network,
-    fixed: &str,
-) -> Result<Ipv4Addr, Rejection> {
-    let subnet = &vnic.spec.subnet;
-    let ip: Ipv4Addr = fixed.parse().map_err(|_| {
-        Rejection::new(
-            reason::INVALID,
-            format!("VNic {key}: spec.ip {fixed:?} is no IPv4 address"),
-        )
-    })?;
-    if let Some(why) = network.reserved(ip) {
-        return Err(Rejection::new(
-            reason::ADDRESS_NOT_IN_SUBNET,
-            format!(
-                "VNic {key}: address {ip} {why} Subnet {subnet} ({}); choose another one",
-                network.cidr
-            ),
-        ));
-    }
-    let taken = |holder: &ObjectKey, place: String| {
-        Rejection::new(
-            reason::ADDRESS_TAKEN,
-            format!(
-                "VNic {key}: address {ip} is held by VNic {holder} {place}; choose another one or delete that VNic"
-            ),
-        )
-    };
-    let pool = snapshot.pool(subnet);
-    let mut holders = pool.into_iter().flat_map(|pool| pool.holders(ip));
-    if let Some(holder) = holders.find(|holder| *holder != key) {
-        return Err(taken(holder, format!("in Subnet {subnet}")));
-    }
-    if let Some(chassis) = shared_chassis(vnic)
-        && let Some(holder) = snapshot
-            .on_chassis(chassis, ip)
-            .find(|holder| *holder != key)
-    {
-        return Err(taken(
-            holder,
-            format!("of another Vpc on node {chassis}, where an address names one Pod"),
-        ));
-    }
-    Ok(ip)
+/// A VNic that is to get addresses.
+struct Asking<'a> {
+    snapshot: &'a Snapshot,
+    key: &'a ObjectKey,
+    vnic: &'a VNic,
 }
 
-fn free_address(
-    snapshot: &Snapshot,
-    vnic: &VNic,
-    network: &Network,
-) -> Result<Ipv4Addr, Rejection> {
-    let subnet = &vnic.spec.subnet;
-    let unused = Pool::default();
-    let pool = snapshot.pool(subnet).unwrap_or(&unused);
-    let (first, last) = network.usable();
-    let behind = pool
-        .last()
-        .and_then(|ip| ip.to_bits().checked_add(1))
-        .map(Ipv4Addr::from_bits);
-    let start = behind
-        .filter(|ip| first <= *ip && *ip <= last)
-        .unwrap_or(first);
-    let found = search(snapshot, vnic, network, pool, start, last);
-    let before_start = || {
-        let end = start.to_bits().checked_sub(1).map(Ipv4Addr::from_bits)?;
-        search(snapshot, vnic, network, pool, first, end)
-    };
-    found.or_else(before_start).ok_or_else(|| {
-        let total = usage(snapshot, subnet).total;
-        Rejection::new(
-            reason::EXHAUSTED,
-            format!(
-                "Subnet {subnet} ({}) has no free address: all {total} are in use; delete VNics or Pods of it, \
-                 widen spec.cidr, or use another Subnet",
-                network.cidr
-            ),
-        )
-    })
-}
-
-fn search(
-    snapshot: &Snapshot,
-    vnic: &VNic,
-    network: &Network,
-    pool: &Pool,
-    first: Ipv4Addr,
-    last: Ipv4Addr,
-) -> Option<Ipv4Addr> {
-    let chassis = shared_chassis(vnic);
-    let mut candidate = first;
-    loop {
-        candidate = pool.free_from(candidate)?;
-        if candidate > last {
-            return None;
-        }
-        let elsewhere =
-            chassis.is_some_and(|chassis| snapshot.on_chassis(chassis, candidate).next().is_some());
-        let skip_to = match network.excluded_until(candidate) {
-            Some(end) => end,
-            None if elsewhere => candidate,
-            None => return Some(candidate),
+impl Asking<'_> {
+    /// The address of a family that the spec names.
+    fn fixed(&self, family: Family) -> Result<Option<IpAddr>, Rejection> {
+        let (field, text) = match family {
+            Family::Ipv4 => ("spec.ip", &self.vnic.spec.ip),
+            Family::Ipv6 => ("spec.ipv6", &self.vnic.spec.ipv6),
         };
-        candidate = Ipv4Addr::from_bits(skip_to.to_bits().checked_add(1)?);
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let parsed: Option<IpAddr> = text.parse().ok();
+        let parsed = parsed.filter(|ip| Family::of(*ip) == family);
+        parsed.map(Some).ok_or_else(|| {
+            Rejection::new(
+                reason::INVALID,
+                format!("VNic {}: {field} {text:?} is no {family} address", self.key),
+            )
+        })
+    }
+
+    /// A VNic that names an address of a family which its Subnet has not would never get it.
+    fn no_other_family(&self, network: &Network) -> Result<(), Rejection> {
+        for family in Family::ALL {
+            if let (Some(ip), None) = (self.fixed(family)?, network.cidr(family)) {
+                let subnet = &self.vnic.spec.subnet;
+                return Err(Rejection::new(
+                    reason::ADDRESS_NOT_IN_SUBNET,
+                    format!(
+                        "VNic {}: address {ip} lies outside Subnet {subnet} ({network}), which has no {family}; leave it \
+                         out, or set {} there",
+                        self.key,
+                        field(family, "cidr")
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn fixed_address(&self, cidr: &Cidr, ip: IpAddr) -> Result<IpAddr, Rejection> {
+        let (key, subnet) = (self.key, &self.vnic.spec.subnet);
+        if let Some(why) = cidr.reserved(ip) {
+            return Err(Rejection::new(
+                reason::ADDRESS_NOT_IN_SUBNET,
+                format!(
+                    "VNic {key}: address {ip} {why} Subnet {subnet} ({}); choose another one",
+                    cidr.range
+                ),
+            ));
+        }
+        let taken = |holder: &ObjectKey, place: String| {
+            Rejection::new(
+                reason::ADDRESS_TAKEN,
+                format!(
+                    "VNic {key}: address {ip} is held by VNic {holder} {place}; choose another one or delete that VNic"
+                ),
+            )
+        };
+        let pool = self.snapshot.pool(subnet);
+        let mut holders = pool.into_iter().flat_map(|pool| pool.holders(ip));
+        if let Some(holder) = holders.find(|holder| *holder != key) {
+            return Err(taken(holder, format!("in Subnet {subnet}")));
+        }
+        if let Some(chassis) = shared_chassis(self.vnic)
+            && let Some(holder) = self
+                .snapshot
+                .on_chassis(chassis, ip)
+                .find(|holder| *holder != key)
+        {
+            return Err(taken(
+                holder,
+                format!("of another Vpc on node {chassis}, where an address names one Pod"),
+            ));
+        }
+        Ok(ip)
+    }
+
+    fn free_address(&self, cidr: &Cidr) -> Result<IpAddr, Rejection> {
+        let subnet = &self.vnic.spec.subnet;
+        let unused = Pool::default();
+        let pool = self.snapshot.pool(subnet).unwrap_or(&unused);
+        let hosts = cidr.usable();
+        let behind = pool.last(cidr.family()).and_then(next);
+        let start = behind.filter(|ip| hosts.contains(*ip));
+        let start = start.unwrap_or(hosts.first);
+        let found = self.search(cidr, pool, start, hosts.last);
+        let before_start = || self.search(cidr, pool, hosts.first, previous(start)?);
+        found.or_else(before_start).ok_or_else(|| {
+            let total = usage(self.snapshot, subnet, cidr.family()).map_or(0, |counts| counts.total);
+            Rejection::new(
+                reason::EXHAUSTED,
+                format!(
+                    "Subnet {subnet} ({}) has no free address: all {total} are in use; delete VNics or Pods of it, \
+                     widen {}, or use another Subnet",
+                    cidr.range,
+                    field(cidr.family(), "cidr")
+                ),
+            )
+        })
+    }
+
+    fn search(&self, cidr: &Cidr, pool: &Pool, first: IpAddr, last: IpAddr) -> Option<IpAddr> {
+        let chassis = shared_chassis(self.vnic);
+        let mut candidate = first;
+        loop {
+            candidate = pool.free_from(candidate)?;
+            if candidate > last {
+                return None;
+            }
+            let elsewhere = chassis.is_some_and(|chassis| {
+                let mut there = self.snapshot.on_chassis(chassis, candidate);
+                there.next().is_some()
+            });
+            let skip_to = match cidr.excluded_until(candidate) {
+                Some(end) => end,
+                None if elsewhere => candidate,
+                None => return Some(candidate),
+            };
+            candidate = next(skip_to)?;
+        }
     }
 }
 
@@ -221,6 +298,11 @@ pub fn pod_vnic(snapshot: &Snapshot, pod: &PodFacts) -> Result<Option<VNic>, Rej
         return Ok(None);
     }
     let subnet = validate::vnic::subnet_of_pod(snapshot, pod)?;
+    let asked = validate::vnic::fixed_of_pod(snapshot, pod, subnet)?;
+    let fixed = |family| {
+        let mut asked = asked.iter().filter(|ip| Family::of(**ip) == family);
+        asked.next().map(IpAddr::to_string)
+    };
     let key = pod.vnic_key();
     let vnic = VNic {
         metadata: ObjectMeta {
@@ -231,8 +313,8 @@ pub fn pod_vnic(snapshot: &Snapshot, pod: &PodFacts) -> Result<Option<VNic>, Rej
         },
         spec: VNicSpec {
             subnet: subnet.to_owned(),
-            ip: pod.ip.clone(),
-            ipv6: None,
+            ip: fixed(Family::Ipv4),
+            ipv6: fixed(Family::Ipv6),
             mac: None,
             attachment: Attachment {
                 kind: AttachmentKind::Pod,
@@ -301,10 +383,14 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             subnets.chain(services).chain(several).collect()
         }
         Owner::Subnet(subnet) => {
-            let everything = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
             let pool = snapshot.pool(subnet).into_iter();
-            let held = pool.flat_map(|pool| pool.held_within(everything.0, everything.1));
-            held.map(|(ip, vnic)| format!("VNic {vnic} ({ip})"))
+            let held = pool.flat_map(|pool| {
+                let all = Family::ALL.into_iter().map(everything);
+                all.flat_map(|all| pool.held_in(all))
+            });
+            let mut seen = BTreeSet::new();
+            held.filter(|(_, vnic)| seen.insert(*vnic))
+                .map(|(ip, vnic)| format!("VNic {vnic} ({ip})"))
                 .collect()
         }
         Owner::EipGateway(_) | Owner::Eip(_) => eip::users(snapshot, owner),
@@ -312,33 +398,30 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
     }
 }
 
-/// The address counts of a Subnet; all zero if there is no such Subnet or its spec is invalid.
-pub fn usage(snapshot: &Snapshot, subnet: &str) -> Addresses {
-    let Some(Ok(network)) = snapshot.network(subnet) else {
-        return Addresses::default();
-    };
+/// The router's address on a Subnet in a family; `None` as for [`usage`].
+pub fn gateway(snapshot: &Snapshot, subnet: &str, family: Family) -> Option<IpAddr> {
+    let network = snapshot.network(subnet)?.as_ref().ok()?;
+    Some(network.cidr(family)?.gateway)
+}
+
+/// The address counts of a Subnet in a family; `None` if there is no such Subnet, its spec is invalid, or it has no range
+/// of the family.
+pub fn usage(snapshot: &Snapshot, subnet: &str, family: Family) -> Option<Addresses> {
+    let network = snapshot.network(subnet)?.as_ref().ok()?;
+    let cidr = network.cidr(family)?;
     let unused = Pool::default();
     let pool = snapshot.pool(subnet).unwrap_or(&unused);
-    let (first, last) = network.usable();
-    let size = i64::from(last.to_bits()) - i64::from(first.to_bits()) + 1;
-    let excluded: i64 = network
-        .excluded()
-        .map(|(first, last)| i64::from(last.to_bits()) - i64::from(first.to_bits()) + 1)
-        .sum();
-    let distinct = |first, last| {
-        let mut held: Vec<Ipv4Addr> = pool.held_within(first, last).map(|(ip, _)| ip).collect();
-        held.dedup();
-        held.len() as i64
-    };
-    let held_excluded: i64 = network
-        .excluded()
-        .map(|(first, last)| distinct(first, last))
-        .sum();
-    let used = pool.held() as i64;
-    let free = (size - excluded - (distinct(first, last) - held_excluded)).max(0);
-    Addresses {
-        total: used + free,
-        used,
-        free,
-    }
+    let hosts = cidr.usable();
+    let held = |range: &Range| pool.count_in(*range) as u128;
+    let excluded: u128 = cidr.excluded().map(count).sum();
+    let held_excluded: u128 = cidr.excluded().map(held).sum();
+    let given_out = held(&hosts) - held_excluded;
+    let free = (count(&hosts) - excluded).saturating_sub(given_out);
+    let shown = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+    let used = held(&everything(family));
+    Some(Addresses {
+        total: shown(free.saturating_add(used)),
+        used: shown(used),
+        free: shown(free),
+    })
 }

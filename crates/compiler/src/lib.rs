@@ -5,6 +5,7 @@
 //! environment or randomness, does input or output, or writes a log: the same objects give the same rows, in whatever
 //! order their events came.
 
+mod address;
 pub mod compile;
 pub mod desired;
 pub mod diff;
@@ -27,7 +28,9 @@ pub use eip::{
     EipAllocation, active_node, allocate_eip, eip_address, eip_binding, eip_gateway_address,
     eip_gateway_cidr, eip_usage, eligible_nodes, service_gateways, wanted_eip,
 };
-pub use ipam::{Allocation, allocate, node_vnic, pod_vnic, usage, users, wanted_vnic};
+pub use ipam::{
+    Allocated, Allocation, allocate, gateway, node_vnic, pod_vnic, usage, users, wanted_vnic,
+};
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;
 pub use row::{Parent, Row};

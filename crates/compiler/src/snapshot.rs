@@ -5,19 +5,21 @@
 //! fields.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ycloud_api::address::Family;
 use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc, key};
 
+use crate::address;
 use crate::compile::Rejection;
 use crate::owner::{ObjectKey, Owner};
-use crate::validate::subnet::Network;
+use crate::validate::network::Network;
 
 mod apply;
 mod attach;
@@ -41,6 +43,10 @@ pub struct Settings {
     pub system_cidr: Ipv4Net,
     /// The range of the default Subnet. Default 10.16.0.0/16.
     pub default_subnet_cidr: Ipv4Net,
+    /// As `system_cidr`, of IPv6; prefix length at most 64. Default fd00:100:64::/48.
+    pub system_ipv6_cidr: Ipv6Net,
+    /// The IPv6 range of the default Subnet. With it the join switch has IPv6 too. Default: none, these are IPv4 only.
+    pub default_subnet_ipv6_cidr: Option<Ipv6Net>,
 }
 
 impl Default for Settings {
@@ -48,6 +54,11 @@ impl Default for Settings {
         Self {
             system_cidr: Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
             default_subnet_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 16, 0, 0), 16),
+            system_ipv6_cidr: Ipv6Net::new_assert(
+                Ipv6Addr::new(0xfd00, 0x100, 0x64, 0, 0, 0, 0, 0),
+                48,
+            ),
+            default_subnet_ipv6_cidr: None,
         }
     }
 }
@@ -59,10 +70,29 @@ impl Settings {
         Ipv4Net::new_assert(self.system_cidr.network(), length)
     }
 
-    /// The join address that nobody ever gets: next hop of the default Vpc's default route. It exists because a
-    /// policy's `reroute` runs only if some route matched first (ovn-northd(8), logical router ingress table "Policy").
-    pub fn unused_join_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.join_cidr().broadcast().to_bits().saturating_sub(1))
+    /// The IPv6 range of the join switch, where it has one: the first /64 of the system range.
+    pub fn join_ipv6_cidr(&self) -> Ipv6Net {
+        let length = self.system_ipv6_cidr.prefix_len().max(64);
+        Ipv6Net::new_assert(self.system_ipv6_cidr.network(), length)
+    }
+
+    /// The system range of a family.
+    pub fn system_range(&self, family: Family) -> IpNet {
+        match family {
+            Family::Ipv4 => self.system_cidr.into(),
+            Family::Ipv6 => self.system_ipv6_cidr.into(),
+        }
+    }
+
+    /// The join address of a family that nobody ever gets, the last but one of the range: next hop of the default Vpc's
+    /// default route. It exists because a policy's `reroute` runs only if some route matched first (ovn-northd(8),
+    /// logical router ingress table "Policy").
+    pub fn unused_join_address(&self, family: Family) -> IpAddr {
+        let last = match family {
+            Family::Ipv4 => IpAddr::V4(self.join_cidr().broadcast()),
+            Family::Ipv6 => IpAddr::V6(self.join_ipv6_cidr().broadcast()),
+        };
+        address::previous(last).unwrap_or(last)
     }
 }
 
@@ -151,7 +181,7 @@ pub struct Snapshot {
     services_of_vpc: BTreeMap<String, BTreeSet<ObjectKey>>,
     vnics_of_subnet: BTreeMap<String, BTreeSet<ObjectKey>>,
     vnics_of_chassis: BTreeMap<String, BTreeSet<ObjectKey>>,
-    /// VNics without an address.
+    /// VNics that lack an address, see [`Self::lacking`].
     addressless: BTreeSet<ObjectKey>,
     /// VNics that Pods and Nodes must have.
     wanted: BTreeMap<ObjectKey, Source>,
@@ -162,7 +192,7 @@ pub struct Snapshot {
     /// Addresses by Subnet.
     pools: BTreeMap<String, Pool>,
     /// Addresses by chassis, of all Vpcs.
-    chassis_addresses: BTreeMap<String, BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>>,
+    chassis_addresses: BTreeMap<String, BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
     /// Names of the nodes that have the address.
     node_addresses: BTreeMap<IpAddr, BTreeSet<String>>,
     elastic: eip::Elastic,
@@ -401,11 +431,7 @@ impl Snapshot {
     }
 
     /// Who has the address on this chassis.
-    pub(crate) fn on_chassis(
-        &self,
-        chassis: &str,
-        ip: Ipv4Addr,
-    ) -> impl Iterator<Item = &ObjectKey> {
+    pub(crate) fn on_chassis(&self, chassis: &str, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
         let here = self.chassis_addresses.get(chassis);
         here.and_then(|all| all.get(&ip)).into_iter().flatten()
     }

@@ -3,48 +3,113 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::objects::{self, from};
 use ycloud_api::VNic;
+use ycloud_api::address::Family;
 use ycloud_api::condition::reason;
-use ycloud_api::vnic::VNicStatus;
+use ycloud_api::vnic::{VNicIpv6, VNicStatus};
 use ycloud_compiler::{
-    Allocation, Event, Object, ObjectKey, ObjectRef, Owner, Settings, Snapshot, allocate,
-    node_vnic, pod_vnic, usage, users, wanted_vnic,
+    Allocated, Allocation, Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Settings,
+    Snapshot, allocate, node_vnic, pod_vnic, usage, users, wanted_vnic,
 };
 
-/// Two Vpcs with the same range, the second one smaller, and one excluded run.
-const SUBNETS: &[(&str, &str, &str, &[&str])] = &[
-    ("red", "v1", "10.0.1.0/28", &["10.0.1.4-10.0.1.6"]),
-    ("blue", "v2", "10.0.1.0/29", &[]),
-];
+/// A Subnet: name, Vpc, IPv4 range, IPv6 range, excluded addresses.
+type Sketch = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+);
 
-fn subnet(name: &str, vpc: &str, cidr: &str, excluded: &[&str]) -> Object {
-    let subnet = serde_json::json!({
-        "apiVersion": "iaas.yusur.io/v1", "kind": "Subnet", "metadata": {"name": name},
-        "spec": {"vpc": vpc, "cidr": cidr, "excludeIPs": excluded},
-    });
-    Object::Subnet(from(subnet))
+/// Two Vpcs with the same ranges, smaller in the second one, where they are of two Subnets; and excluded runs.
+const SUBNETS: &[Sketch] = &[
+    (
+        "red",
+        "v1",
+        "10.0.1.0/28",
+        "fd00:1::/124",
+        &["10.0.1.4-10.0.1.6", "fd00:1::4-fd00:1::6"],
+    ),
+    ("blue", "v2", "10.0.1.0/29", "", &[]),
+    ("green", "v2", "", "fd00:1::8/125", &[]),
+];
+/// What `blue` gains.
+const GAINED: &str = "fd00:1::/125";
+
+/// What a Subnet gives out of a family: last bytes.
+fn room(name: &str, family: Family, grown: bool) -> Vec<u8> {
+    match (name, family) {
+        ("red", Family::Ipv4) => vec![2, 3, 7, 8, 9, 10, 11, 12, 13, 14],
+        ("red", Family::Ipv6) => vec![2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        ("blue", Family::Ipv4) => (2..7).collect(),
+        ("blue", Family::Ipv6) if grown => (2..8).collect(),
+        ("green", Family::Ipv6) => (10..16).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn last_byte(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    }
+}
+
+fn subnet((name, vpc, cidr, ipv6, excluded): Sketch) -> Object {
+    let mut spec = serde_json::json!({"vpc": vpc, "excludeIPs": excluded});
+    if !cidr.is_empty() {
+        spec["cidr"] = cidr.into();
+    }
+    if !ipv6.is_empty() {
+        spec["ipv6"] = serde_json::json!({"cidr": ipv6});
+    }
+    Object::Subnet(from(serde_json::json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "Subnet", "metadata": {"name": name}, "spec": spec,
+    })))
 }
 
 /// What the API server holds: all that a crash leaves.
 #[derive(Debug, Clone, Default)]
-struct Store(BTreeMap<ObjectKey, VNic>);
+struct Store {
+    vnics: BTreeMap<ObjectKey, VNic>,
+    /// Subnet `blue` has gained IPv6.
+    grown: bool,
+}
+
+/// The addresses that a VNic holds.
+fn held(vnic: &VNic) -> Vec<IpAddr> {
+    let links = vnic.status.iter().flat_map(|status| status.links());
+    links.filter_map(|link| link.ip.parse().ok()).collect()
+}
+
+fn of(vnic: &VNic, family: Family) -> Option<IpAddr> {
+    held(vnic).into_iter().find(|ip| Family::of(*ip) == family)
+}
 
 impl Store {
+    fn subnets(&self) -> impl Iterator<Item = Object> {
+        let gained = self.grown;
+        SUBNETS.iter().map(move |sketch| match sketch.0 {
+            "blue" if gained => subnet((sketch.0, sketch.1, sketch.2, GAINED, sketch.4)),
+            _ => subnet(*sketch),
+        })
+    }
+
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(Settings::default());
         for vpc in ["v1", "v2"] {
             snapshot.apply(Event::Apply(Object::Vpc(objects::vpc(vpc, &[]))));
         }
-        for (name, vpc, cidr, excluded) in SUBNETS {
-            snapshot.apply(Event::Apply(subnet(name, vpc, cidr, excluded)));
+        for subnet in self.subnets() {
+            snapshot.apply(Event::Apply(subnet));
         }
-        for vnic in self.0.values() {
+        for vnic in self.vnics.values() {
             snapshot.apply(Event::Apply(Object::VNic(Arc::new(vnic.clone()))));
         }
         snapshot
@@ -54,47 +119,55 @@ impl Store {
     fn check(&self) -> Result<(), TestCaseError> {
         let mut by_subnet = BTreeSet::new();
         let mut by_node = BTreeSet::new();
-        for (key, vnic) in &self.0 {
-            let Some(ip) = vnic.status.as_ref().and_then(|status| status.ip.clone()) else {
-                continue;
-            };
-            prop_assert!(
-                by_subnet.insert((vnic.spec.subnet.clone(), ip.clone())),
-                "{} has {} twice",
-                key,
-                ip
-            );
-            if let Some(node) = &vnic.spec.attachment.chassis {
+        for (key, vnic) in &self.vnics {
+            for ip in held(vnic) {
+                let subnet = &vnic.spec.subnet;
                 prop_assert!(
-                    by_node.insert((node.clone(), ip.clone())),
-                    "{}: {} is twice on {}",
+                    by_subnet.insert((subnet.clone(), ip)),
+                    "{} has {} twice",
                     key,
-                    ip,
-                    node
+                    ip
+                );
+                if let Some(node) = &vnic.spec.attachment.chassis {
+                    prop_assert!(
+                        by_node.insert((node.clone(), ip)),
+                        "{}: {} is twice on {}",
+                        key,
+                        ip,
+                        node
+                    );
+                }
+                let room = room(subnet, Family::of(ip), self.grown);
+                prop_assert!(
+                    room.contains(&last_byte(ip)),
+                    "{} has the reserved {}",
+                    key,
+                    ip
                 );
             }
-            let last: u8 = ip
-                .rsplit('.')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or_default();
-            let reserved: &[u8] = if vnic.spec.subnet == "red" {
-                &[0, 1, 4, 5, 6, 15]
-            } else {
-                &[0, 1, 7]
-            };
-            prop_assert!(!reserved.contains(&last), "{} has the reserved {}", key, ip);
         }
         Ok(())
     }
 }
 
+/// The IPv4 address of an allocation.
+fn ipv4(allocation: Result<Allocation, Rejection>) -> IpAddr {
+    let allocation = allocation.unwrap_or_else(|why| panic!("{why}"));
+    allocation.of(Family::Ipv4).expect("an IPv4 address").ip
+}
+
 fn written(vnic: &VNic, allocation: &Allocation) -> VNic {
+    let (ipv4, ipv6) = (allocation.of(Family::Ipv4), allocation.of(Family::Ipv6));
     VNic {
         status: Some(VNicStatus {
-            ip: Some(allocation.ip.to_string()),
-            prefix_length: Some(allocation.prefix_length.into()),
-            gateway: Some(allocation.gateway.to_string()),
+            ip: ipv4.map(|address| address.ip.to_string()),
+            prefix_length: ipv4.map(|address| address.prefix_length.into()),
+            gateway: ipv4.map(|address| address.gateway.to_string()),
+            ipv6: ipv6.map(|address| VNicIpv6 {
+                ip: address.ip.to_string(),
+                prefix_length: address.prefix_length.into(),
+                gateway: address.gateway.to_string(),
+            }),
             mac: Some(allocation.mac.clone()),
             vpc: Some(allocation.vpc.clone()),
             ..VNicStatus::default()
@@ -105,20 +178,24 @@ fn written(vnic: &VNic, allocation: &Allocation) -> VNic {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A VNic appears: subnet, node, fixed last byte.
-    Create(usize, Option<u8>, Option<u8>),
-    /// The controller decides on a VNic's address and, unless it dies in between, writes it.
+    /// A VNic appears: subnet, node, fixed last byte of each family.
+    Create(usize, Option<u8>, [Option<u8>; 2]),
+    /// The controller decides on a VNic's addresses and, unless it dies in between, writes them.
     Allocate(Index, bool),
     Delete(Index),
     Crash,
+    /// Subnet `blue` gains IPv6.
+    Grow,
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let fixed = || proptest::option::weighted(0.1, 0u8..16);
     prop_oneof![
-        4 => (0usize..2, proptest::option::of(0u8..2), proptest::option::weighted(0.2, 0u8..16)).prop_map(|(s, n, f)| Step::Create(s, n, f)),
-        6 => (any::<Index>(), proptest::bool::weighted(0.8)).prop_map(|(i, survives)| Step::Allocate(i, survives)),
-        2 => any::<Index>().prop_map(Step::Delete),
-        1 => Just(Step::Crash),
+        6 => (0usize..3, proptest::option::of(0u8..2), fixed(), fixed()).prop_map(|(s, n, a, b)| Step::Create(s, n, [a, b])),
+        9 => (any::<Index>(), proptest::bool::weighted(0.8)).prop_map(|(i, survives)| Step::Allocate(i, survives)),
+        3 => any::<Index>().prop_map(Step::Delete),
+        2 => Just(Step::Crash),
+        1 => Just(Step::Grow),
     ]
 }
 
@@ -128,50 +205,84 @@ fn perform(
     count: &mut usize,
     step: Step,
 ) -> Result<(), TestCaseError> {
+    let pick = |store: &Store, at: Index| {
+        let mut keys = store.vnics.keys();
+        keys.nth(at.index(store.vnics.len())).cloned()
+    };
     match step {
-        Step::Create(subnet, node, fixed) => {
+        Step::Create(subnet, node, [ipv4, ipv6]) => {
             *count += 1;
             let name = format!("v{count}");
             let node = node.map(|n| format!("n{n}"));
             let mut vnic = objects::vnic("ns", &name, SUBNETS[subnet].0, node.as_deref(), None);
-            Arc::make_mut(&mut vnic).spec.ip = fixed.map(|last| format!("10.0.1.{last}"));
-            store.0.insert(ObjectKey::new("ns", name), (*vnic).clone());
+            let spec = &mut Arc::make_mut(&mut vnic).spec;
+            spec.ip = ipv4.map(|last| format!("10.0.1.{last}"));
+            spec.ipv6 = ipv6.map(|last| format!("fd00:1::{last:x}"));
+            let key = ObjectKey::new("ns", name);
+            store.vnics.insert(key, (*vnic).clone());
             snapshot.apply(Event::Apply(Object::VNic(vnic)));
         }
-        Step::Allocate(at, survives) if !store.0.is_empty() => {
-            let key = store
-                .0
-                .keys()
-                .nth(at.index(store.0.len()))
-                .cloned()
-                .expect("within");
-            let vnic = store.0[&key].clone();
+        Step::Allocate(at, survives) if !store.vnics.is_empty() => {
+            let key = pick(store, at).expect("within");
+            let vnic = store.vnics[&key].clone();
             let Ok(allocation) = allocate(snapshot, &vnic) else {
                 return Ok(());
             };
-            if let Some(had) = vnic.status.as_ref().and_then(|status| status.ip.as_ref()) {
-                prop_assert_eq!(had, &allocation.ip.to_string());
+            let lacked = snapshot.lacks_address(&vnic);
+            let after = written(&vnic, &allocation);
+            let before = held(&vnic);
+            prop_assert!(before.iter().all(|ip| held(&after).contains(ip)));
+            prop_assert_eq!(lacked, held(&after).len() > before.len());
+            if vnic.spec.attachment.chassis.is_some() && !before.is_empty() {
+                prop_assert!(!lacked, "a Pod keeps its families");
             }
-            let vnic = written(&vnic, &allocation);
             if survives {
-                store.0.insert(key, vnic.clone());
-                snapshot.apply(Event::Apply(Object::VNic(Arc::new(vnic))));
+                store.vnics.insert(key, after.clone());
+                snapshot.apply(Event::Apply(Object::VNic(Arc::new(after))));
             } else {
                 *snapshot = store.snapshot();
             }
         }
-        Step::Delete(at) if !store.0.is_empty() => {
-            let key = store
-                .0
-                .keys()
-                .nth(at.index(store.0.len()))
-                .cloned()
-                .expect("within");
-            store.0.remove(&key);
+        Step::Delete(at) if !store.vnics.is_empty() => {
+            let key = pick(store, at).expect("within");
+            store.vnics.remove(&key);
             snapshot.apply(Event::Delete(ObjectRef::VNic(key)));
         }
         Step::Crash => *snapshot = store.snapshot(),
+        Step::Grow => {
+            let lacked = |snapshot: &Snapshot, vnic: &VNic| snapshot.lacks_address(vnic);
+            let before: Vec<bool> = store.vnics.values().map(|v| lacked(snapshot, v)).collect();
+            store.grown = true;
+            let mut named = BTreeSet::new();
+            for subnet in store.subnets() {
+                named.extend(snapshot.apply(Event::Apply(subnet)));
+            }
+            for ((key, vnic), before) in store.vnics.iter().zip(before) {
+                let newly = !before && lacked(snapshot, vnic);
+                prop_assert!(!newly || named.contains(&Owner::VNic(key.clone())));
+            }
+        }
         Step::Allocate(..) | Step::Delete(_) => {}
+    }
+    Ok(())
+}
+
+fn counted(store: &Store, snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    for (name, ..) in SUBNETS {
+        let here = || store.vnics.values().filter(|v| v.spec.subnet == *name);
+        for family in Family::ALL {
+            let room = room(name, family, store.grown).len() as i64;
+            let counts = usage(snapshot, name, family);
+            prop_assert_eq!(counts.is_some(), room > 0);
+            let counts = counts.unwrap_or_default();
+            let used = here().filter(|v| of(v, family).is_some()).count();
+            prop_assert_eq!(counts.used, used as i64);
+            prop_assert_eq!(counts.total, room);
+            prop_assert_eq!(counts.total, counts.used + counts.free);
+        }
+        let holders = here().filter(|v| !held(v).is_empty()).count();
+        let subnet = Owner::Subnet((*name).into());
+        prop_assert_eq!(users(snapshot, &subnet).len(), holders);
     }
     Ok(())
 }
@@ -184,33 +295,26 @@ proptest! {
         for step in steps {
             perform(&mut store, &mut snapshot, &mut count, step)?;
             store.check()?;
-            for (name, ..) in SUBNETS {
-                let held = |v: &&VNic| v.spec.subnet == *name && v.status.as_ref().is_some_and(|s| s.ip.is_some());
-                let counts = usage(&snapshot, name);
-                prop_assert_eq!(counts.used, store.0.values().filter(held).count() as i64);
-                prop_assert_eq!(counts.total, if *name == "red" { 10 } else { 5 });
-                prop_assert_eq!(counts.total, counts.used + counts.free);
-                prop_assert_eq!(users(&snapshot, &Owner::Subnet((*name).into())).len() as i64, counts.used);
-            }
+            counted(&store, &snapshot)?;
         }
-        for key in store.0.keys() {
+        for key in store.vnics.keys() {
             snapshot.apply(Event::Delete(ObjectRef::VNic(key.clone())));
         }
         // Every address of an emptied Subnet can be had again, and not one more.
-        for (at, (name, ..)) in SUBNETS.iter().enumerate() {
-            let mut store = Store::default();
-            let total = usage(&snapshot, name).total;
-            for _ in 0..total {
-                perform(&mut store, &mut snapshot, &mut count, Step::Create(at, None, None))?;
-                let vnic = store.0.values().last().cloned().expect("just made");
-                let vnic = store.0.values().find(|v| v.status.as_ref().is_none_or(|s| s.ip.is_none())).cloned().unwrap_or(vnic);
+        for (name, ..) in SUBNETS {
+            let mut filled = Store { grown: store.grown, ..Store::default() };
+            let rooms = Family::ALL.map(|family| room(name, family, store.grown).len());
+            let total = rooms.into_iter().filter(|room| *room > 0).min().unwrap_or_default();
+            for n in 0..total {
+                let vnic = objects::vnic("ns", &format!("filling-{n}"), name, None, None);
                 let allocation = allocate(&snapshot, &vnic).map_err(|r| TestCaseError::fail(r.message))?;
-                let key = ObjectKey::new("ns", vnic.metadata.name.clone().unwrap_or_default());
                 let vnic = written(&vnic, &allocation);
-                store.0.insert(key, vnic.clone());
+                let families = rooms.into_iter().filter(|room| *room > 0).count();
+                prop_assert_eq!(held(&vnic).len(), families);
+                filled.vnics.insert(ObjectKey::new("ns", format!("filling-{n}")), vnic.clone());
                 snapshot.apply(Event::Apply(Object::VNic(Arc::new(vnic))));
             }
-            store.check()?;
+            filled.check()?;
             let one_more = objects::vnic("ns", "one-more", name, None, None);
             prop_assert_eq!(allocate(&snapshot, &one_more).unwrap_err().reason, reason::EXHAUSTED);
         }
@@ -236,10 +340,16 @@ fn an_address_just_freed_rests() {
     ))]);
     snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
     let next = allocate(&snapshot, &objects::vnic("ns", "b", "red", None, None)).unwrap();
-    assert_eq!(next.ip, Ipv4Addr::new(10, 0, 1, 3));
+    let texts = |address: &Allocated| {
+        let (ip, gateway) = (address.ip.to_string(), address.gateway.to_string());
+        (ip, address.prefix_length, gateway)
+    };
     assert_eq!(
-        (next.gateway, next.prefix_length),
-        (Ipv4Addr::new(10, 0, 1, 1), 28)
+        next.addresses.iter().map(texts).collect::<Vec<_>>(),
+        [
+            ("10.0.1.3".to_owned(), 28, "10.0.1.1".to_owned()),
+            ("fd00:1::2".to_owned(), 124, "fd00:1::1".to_owned()),
+        ]
     );
 }
 
@@ -284,10 +394,18 @@ fn a_fixed_address_is_refused_with_a_reason() {
             Some("n1"),
             Some("10.0.1.3"),
         )),
+        Object::VNic(objects::vnic_ipv6(
+            &objects::vnic("ns", "dual", "red", Some("n2"), Some("10.0.1.13")),
+            "fd00:1::9",
+        )),
     ]);
     let asked = |subnet: &str, ip: &str| {
         let mut vnic = objects::vnic("ns", "asker", subnet, Some("n1"), None);
-        Arc::make_mut(&mut vnic).spec.ip = Some(ip.to_owned());
+        let spec = &mut Arc::make_mut(&mut vnic).spec;
+        match ip.contains(':') {
+            true => spec.ipv6 = Some(ip.to_owned()),
+            false => spec.ip = Some(ip.to_owned()),
+        }
         allocate(&snapshot, &vnic)
     };
     for (subnet, ip, why, words) in [
@@ -324,10 +442,46 @@ fn a_fixed_address_is_refused_with_a_reason() {
         ("red", "10.0.1.5", reason::ADDRESS_NOT_IN_SUBNET, "excluded"),
         ("red", "ten", reason::INVALID, "is no IPv4 address"),
         (
-            "green",
+            "gone",
             "10.0.1.2",
             reason::NOT_FOUND,
-            "Subnet green does not exist",
+            "Subnet gone does not exist",
+        ),
+        (
+            "red",
+            "fd00:1::9",
+            reason::ADDRESS_TAKEN,
+            "held by VNic ns/dual in Subnet red",
+        ),
+        (
+            "red",
+            "fd00:1::",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "is the address of every router of",
+        ),
+        (
+            "red",
+            "fd00:1::1",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "is the gateway of",
+        ),
+        (
+            "red",
+            "fd00:1::5",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "excluded",
+        ),
+        (
+            "green",
+            "10.0.1.2",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "lies outside Subnet green (fd00:1::8/125), which has no IPv4",
+        ),
+        (
+            "blue",
+            "fd00:1::2",
+            reason::ADDRESS_NOT_IN_SUBNET,
+            "set spec.ipv6.cidr there",
         ),
     ] {
         let rejection = asked(subnet, ip).unwrap_err();
@@ -338,10 +492,7 @@ fn a_fixed_address_is_refused_with_a_reason() {
             rejection.message
         );
     }
-    assert_eq!(
-        asked("red", "10.0.1.10").unwrap().ip,
-        Ipv4Addr::new(10, 0, 1, 10)
-    );
+    assert_eq!(ipv4(asked("red", "10.0.1.10")), Ipv4Addr::new(10, 0, 1, 10));
 }
 
 #[test]
@@ -465,10 +616,11 @@ fn an_address_that_comes_free_wakes_who_waits_for_one() {
         .vnic(&ObjectKey::new("ns", "late"))
         .cloned()
         .expect("the VNic");
-    assert_eq!(
-        allocate(&snapshot, &late).unwrap().ip,
-        Ipv4Addr::new(10, 0, 1, 4)
-    );
+    assert_eq!(ipv4(allocate(&snapshot, &late)), Ipv4Addr::new(10, 0, 1, 4));
+}
+
+fn used(snapshot: &Snapshot) -> i64 {
+    usage(snapshot, "red", Family::Ipv4).map_or(-1, |counts| counts.used)
 }
 
 #[test]
@@ -485,9 +637,9 @@ fn an_echo_from_before_an_allocation_does_not_take_the_address_back() {
     snapshot.apply(versioned("7", Some("10.0.1.2")));
     snapshot.apply(versioned("6", None));
     snapshot.apply(versioned("7", None));
-    assert_eq!(usage(&snapshot, "red").used, 1);
+    assert_eq!(used(&snapshot), 1);
     snapshot.apply(versioned("9", None));
-    assert_eq!(usage(&snapshot, "red").used, 0);
+    assert_eq!(used(&snapshot), 0);
 }
 
 #[test]
@@ -510,7 +662,7 @@ fn a_node_gets_a_vnic_on_the_join_switch() {
     let vnic = node_vnic(&snapshot, "n1").expect("a VNic");
     assert_eq!(wanted_vnic(&snapshot, &key), Ok(Some(vnic.clone())));
     assert_eq!(
-        allocate(&snapshot, &vnic).unwrap().ip,
+        ipv4(allocate(&snapshot, &vnic)),
         Ipv4Addr::new(100, 64, 0, 2)
     );
     // The next hop of the default route is nobody's address.
@@ -542,7 +694,7 @@ fn a_large_subnet_that_is_nearly_full_has_its_last_addresses() {
     }
     let vnic = objects::vnic("ns", "next", "wide", None, None);
     assert_eq!(
-        allocate(&snapshot, &vnic).unwrap().ip,
+        ipv4(allocate(&snapshot, &vnic)),
         Ipv4Addr::new(10, 8, 234, 96)
     );
 }

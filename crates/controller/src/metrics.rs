@@ -9,6 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use ycloud_api::address;
+use ycloud_api::subnet::Addresses;
 
 /// Label of the queue gauge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +40,8 @@ pub struct WriteLabels {
 pub struct AddressLabels {
     /// Name of the Subnet.
     pub subnet: String,
+    /// `IPv4` or `IPv6`.
+    pub family: Word,
     /// `used` or `free`.
     pub state: Word,
 }
@@ -189,10 +193,16 @@ impl Metrics {
         self.writes.get_or_create(&labels).inc();
     }
 
-    /// Sets the address counts of a Subnet; `None`: there is no such Subnet any more.
-    pub fn subnet_addresses(&self, subnet: &str, counts: Option<ycloud_api::subnet::Addresses>) {
+    /// Sets the address counts of a Subnet in a family; `None`: there is no such Subnet, or it has no range of it.
+    pub fn subnet_addresses(
+        &self,
+        subnet: &str,
+        family: address::Family,
+        counts: Option<Addresses>,
+    ) {
         let labels = |state| AddressLabels {
             subnet: subnet.to_owned(),
+            family: Word(family.name()),
             state: Word(state),
         };
         match counts {
@@ -234,7 +244,7 @@ mod tests {
             used: 3,
             free: 250,
         };
-        metrics.subnet_addresses("s1", Some(counts));
+        metrics.subnet_addresses("s1", address::Family::Ipv6, Some(counts));
         let text = || {
             let mut text = String::new();
             encode(&mut text, &registry).unwrap();
@@ -246,8 +256,10 @@ mod tests {
             "{before}"
         );
         assert!(before.contains("transactions_total{outcome=\"committed\"} 1"));
-        assert!(before.contains("subnet_addresses{subnet=\"s1\",state=\"free\"} 250"));
-        metrics.subnet_addresses("s1", None);
+        assert!(
+            before.contains("subnet_addresses{subnet=\"s1\",family=\"IPv6\",state=\"free\"} 250")
+        );
+        metrics.subnet_addresses("s1", address::Family::Ipv6, None);
         assert!(!text().contains("s1"));
     }
 }

@@ -8,12 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time
 use kube::Resource;
 use serde::Serialize;
 use serde_json::{Value, json};
+use ycloud_api::address::Family;
 use ycloud_api::condition::READY;
+use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::{Subnet, SubnetSpec, Vpc, VpcSpec, key};
-use ycloud_compiler::{Owner, Settings, usage, users};
+use ycloud_compiler::{Owner, Settings, users};
 
 use crate::mergepatch;
 use crate::state::State;
+use crate::status::subnet::Figures;
 use crate::status::{self, RowState};
 use crate::write::{Action, Report};
 
@@ -104,17 +107,22 @@ impl State {
         if let Some(action) = finalizer(&subnet.metadata, !users.is_empty()) {
             return Some(action.into());
         }
-        let counts = usage(&self.snapshot, name);
-        self.metrics.subnet_addresses(name, Some(counts));
+        let figures = Figures::of(&self.snapshot, name);
+        for family in Family::ALL {
+            let counts = figures.addresses(family);
+            self.metrics.subnet_addresses(name, family, counts);
+        }
         if gone(&subnet.metadata) {
             return None;
+        }
+        if !deleting && let Some(action) = gain_ipv6(self.snapshot.settings(), &subnet) {
+            return Some(action.into());
         }
         let state = self.row_state(owner);
         if matches!(state, RowState::Pending) && !deleting {
             return None;
         }
-        let gateway = gateway(&subnet);
-        let status = status::subnet::status(&subnet, state, gateway, Some(counts), &users, now);
+        let status = status::subnet::status(&subnet, state, figures, &users, now);
         let former = subnet.status.clone().unwrap_or_default();
         let report = refusal(
             &*subnet,
@@ -153,15 +161,6 @@ pub(crate) fn gone(metadata: &ObjectMeta) -> bool {
     let finalizers = metadata.finalizers.iter().flatten();
     let mut ours = finalizers.filter(|name| *name == key::IN_USE_FINALIZER);
     metadata.deletion_timestamp.is_some() && ours.next().is_none()
-}
-
-/// The router's address: that of the spec, else the first usable one.
-fn gateway(subnet: &Subnet) -> Option<String> {
-    if subnet.spec.gateway.is_some() {
-        return subnet.spec.gateway.clone();
-    }
-    let cidr: ipnet::Ipv4Net = subnet.spec.cidr.as_deref()?.parse().ok()?;
-    Some(cidr.hosts().next()?.to_string())
 }
 
 /// The write that makes `status` the object's; `None`: it is.
@@ -231,7 +230,35 @@ fn default_subnet(settings: &Settings, name: &str) -> Option<Subnet> {
     let spec = SubnetSpec {
         vpc: key::DEFAULT_VPC.to_owned(),
         cidr: Some(cidr.to_string()),
+        ipv6: default_ipv6(settings, name),
         ..SubnetSpec::default()
     };
     Some(Subnet::new(name, spec))
+}
+
+/// The IPv6 side of a default Subnet, where the default Vpc has IPv6.
+fn default_ipv6(settings: &Settings, name: &str) -> Option<SubnetIpv6> {
+    let default = settings.default_subnet_ipv6_cidr?;
+    let cidr = match name {
+        key::JOIN_SUBNET => settings.join_ipv6_cidr(),
+        key::DEFAULT_SUBNET => default,
+        _ => return None,
+    };
+    Some(SubnetIpv6 {
+        cidr: cidr.to_string(),
+        gateway: None,
+    })
+}
+
+/// Gives a default Subnet that was made before the default Vpc had IPv6 its IPv6 side.
+fn gain_ipv6(settings: &Settings, subnet: &Subnet) -> Option<Action> {
+    if subnet.spec.vpc != key::DEFAULT_VPC || subnet.spec.ipv6.is_some() {
+        return None;
+    }
+    let ipv6 = default_ipv6(settings, subnet.metadata.name.as_deref()?)?;
+    Some(Action::Patch {
+        patch: json!({"spec": {"ipv6": ipv6}}),
+        subresource: None,
+        version: subnet.metadata.resource_version.clone(),
+    })
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ycloud_api::address::Family;
 use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{Eip, VNic};
 use ycloud_compiler::{
@@ -275,7 +276,9 @@ impl State {
             self.count_state(&former, -1);
         }
         if let Owner::Subnet(name) = owner {
-            self.metrics.subnet_addresses(name, None);
+            for family in Family::ALL {
+                self.metrics.subnet_addresses(name, family, None);
+            }
         }
     }
 

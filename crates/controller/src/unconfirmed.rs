@@ -21,6 +21,9 @@ pub(crate) trait Addressed: Resource + Clone {
 
     /// Whether it holds an address.
     fn has_address(&self) -> bool;
+
+    /// Whether it holds an address of every family of which `given` has one.
+    fn confirms(&self, given: &Self::Status) -> bool;
 }
 
 impl Addressed for VNic {
@@ -32,7 +35,14 @@ impl Addressed for VNic {
 
     fn has_address(&self) -> bool {
         let status = self.status.as_ref();
-        status.is_some_and(|status| status.ip.is_some())
+        status.is_some_and(|status| status.links().next().is_some())
+    }
+
+    fn confirms(&self, given: &VNicStatus) -> bool {
+        let status = self.status.as_ref();
+        let ip = status.is_some_and(|status| status.ip.is_some());
+        let ipv6 = status.is_some_and(|status| status.ipv6.is_some());
+        (ip || given.ip.is_none()) && (ipv6 || given.ipv6.is_none())
     }
 }
 
@@ -46,6 +56,10 @@ impl Addressed for Eip {
     fn has_address(&self) -> bool {
         let status = self.status.as_ref();
         status.is_some_and(|status| status.address.is_some())
+    }
+
+    fn confirms(&self, _: &EipStatus) -> bool {
+        self.has_address()
     }
 }
 
@@ -99,7 +113,7 @@ impl<K: Addressed> Unconfirmed<K> {
         let Some(given) = self.0.remove(key) else {
             return (object, BTreeSet::new());
         };
-        if object.has_address() || given.uid != object.meta().uid {
+        if object.confirms(&given.status) || given.uid != object.meta().uid {
             return (object, given.owners);
         }
         let mut object = Arc::unwrap_or_clone(object);

@@ -10,7 +10,7 @@ use ycloud_api::condition::READY;
 use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{VNic, key};
 use ycloud_compiler::{
-    Event, Object, ObjectKey, Owner, PodFacts, Rejection, allocate, wanted_vnic,
+    Allocation, Event, Object, ObjectKey, Owner, PodFacts, Rejection, allocate, wanted_vnic,
 };
 
 use crate::objects::{Need, status_patch};
@@ -58,11 +58,18 @@ impl State {
             // Not confirmed yet: compared with a VNic without status, everything is written again.
             return status_patch(&vnic.metadata, None, status, VNIC_REST, None);
         }
-        if !addressed {
-            return self.give_address(key, vnic, now);
+        let lack = match self.snapshot.lacks_address(&vnic) {
+            true => match allocate(&self.snapshot, &vnic) {
+                Ok(allocation) => return self.give_address(key, vnic, &allocation, now),
+                Err(rejection) => Some(rejection),
+            },
+            false => None,
+        };
+        if let (false, Some(rejection)) = (addressed, &lack) {
+            return self.refuse_address(key, &vnic, rejection, now);
         }
         let up = self.is_up(owner);
-        let status = status::vnic::status(&vnic, self.row_state(owner), up, now);
+        let status = status::vnic::status(&vnic, self.row_state(owner), up, lack.as_ref(), now);
         status_patch(
             &vnic.metadata,
             vnic.status.as_ref(),
@@ -100,46 +107,54 @@ impl State {
         }
     }
 
-    fn give_address(&mut self, key: &ObjectKey, vnic: Arc<VNic>, now: &Time) -> Option<Need> {
-        match allocate(&self.snapshot, &vnic) {
-            Ok(address) => {
-                let status = status::vnic::addressed(&vnic, &address, now);
-                let need = status_patch(
-                    &vnic.metadata,
-                    vnic.status.as_ref(),
-                    &status,
-                    VNIC_REST,
-                    None,
-                );
-                let mut held = Arc::unwrap_or_clone(vnic.clone());
-                held.status = Some(status.clone());
-                let held = Event::Apply(Object::VNic(Arc::new(held)));
-                let owners = self.snapshot.apply(held);
-                for owner in &owners {
-                    self.objects.push(owner.clone());
-                }
-                self.unconfirmed.give(key.clone(), &vnic, status, owners);
-                need
-            }
-            Err(rejection) => {
-                let status = status::vnic::refused(&vnic, &rejection, now);
-                let conditions = |status: Option<&ycloud_api::VNicStatus>| {
-                    not_ready(status.map_or(&[], |status| &status.conditions))
-                };
-                let news = conditions(vnic.status.as_ref()) != conditions(Some(&status));
-                let pod = self.snapshot.pod_of_vnic(key);
-                let report = pod.filter(|_| news);
-                let report =
-                    report.map(|pod| no_address(pod, rejection.reason, &rejection.message));
-                status_patch(
-                    &vnic.metadata,
-                    vnic.status.as_ref(),
-                    &status,
-                    VNIC_REST,
-                    report,
-                )
-            }
+    fn give_address(
+        &mut self,
+        key: &ObjectKey,
+        vnic: Arc<VNic>,
+        allocation: &Allocation,
+        now: &Time,
+    ) -> Option<Need> {
+        let status = status::vnic::addressed(&vnic, allocation, now);
+        let need = status_patch(
+            &vnic.metadata,
+            vnic.status.as_ref(),
+            &status,
+            VNIC_REST,
+            None,
+        );
+        let mut held = Arc::unwrap_or_clone(vnic.clone());
+        held.status = Some(status.clone());
+        let held = Event::Apply(Object::VNic(Arc::new(held)));
+        let owners = self.snapshot.apply(held);
+        for owner in &owners {
+            self.objects.push(owner.clone());
         }
+        self.unconfirmed.give(key.clone(), &vnic, status, owners);
+        need
+    }
+
+    fn refuse_address(
+        &self,
+        key: &ObjectKey,
+        vnic: &VNic,
+        rejection: &Rejection,
+        now: &Time,
+    ) -> Option<Need> {
+        let status = status::vnic::refused(vnic, rejection, now);
+        let conditions = |status: Option<&ycloud_api::VNicStatus>| {
+            not_ready(status.map_or(&[], |status| &status.conditions))
+        };
+        let news = conditions(vnic.status.as_ref()) != conditions(Some(&status));
+        let pod = self.snapshot.pod_of_vnic(key);
+        let report = pod.filter(|_| news);
+        let report = report.map(|pod| no_address(pod, rejection.reason, &rejection.message));
+        status_patch(
+            &vnic.metadata,
+            vnic.status.as_ref(),
+            &status,
+            VNIC_REST,
+            report,
+        )
     }
 }
 

@@ -14,7 +14,7 @@ use crate::desired::eip_gateway::{
 use crate::desired::link::{End, Link};
 use crate::desired::{ALLOW_PRIORITY, nat, none, policy, route, row, vpc};
 use crate::eip::bound;
-use crate::ipam::derived_mac;
+use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::layout::{ALIAS_LINK_LENGTH, Layout, SERVICE_LENGTH, TRANSIT_LENGTH};
 use crate::owner::Owner;
 use crate::row::Row;
@@ -91,7 +91,7 @@ pub(crate) fn rows(snapshot: &Snapshot, name: &str, attachment: &Attachment) -> 
     let to_transit = Link {
         router: router.clone(),
         switch: transit(&attachment.gateway),
-        mac: derived_mac(0x0e, name, address),
+        mac: derived_mac(ROUTER_MAC, name, address),
         networks,
         ha_group: Some(ha_group(&attachment.gateway)),
         announces: false,
@@ -188,7 +188,7 @@ fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachmen
     let link = Link {
         router: vpc.clone(),
         switch: switch.clone(),
-        mac: derived_mac(0x0e, &vpc.name, address),
+        mac: derived_mac(ROUTER_MAC, &vpc.name, address),
         networks: vec![format!("{address}/{ALIAS_LINK_LENGTH}")],
         ha_group: None,
         announces: false,
@@ -236,7 +236,7 @@ fn alias_router(
     let to_services = Link {
         router: router.clone(),
         switch: service_switch(gateway, k),
-        mac: derived_mac(0x0e, &vpc.name, address),
+        mac: derived_mac(ROUTER_MAC, &vpc.name, address),
         networks: vec![format!("{address}/{SERVICE_LENGTH}")],
         ha_group: Some(service_ha_group(gateway, k)),
         announces: false,
@@ -246,7 +246,7 @@ fn alias_router(
     let to_vpc = Link {
         router: router.clone(),
         switch: switch.clone(),
-        mac: derived_mac(0x0e, &vpc.name, address),
+        mac: derived_mac(ROUTER_MAC, &vpc.name, address),
         networks: vec![format!("{address}/{ALIAS_LINK_LENGTH}")],
         ha_group: None,
         announces: false,

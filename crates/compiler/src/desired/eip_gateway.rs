@@ -11,7 +11,7 @@ use crate::desired::link::{End, Link};
 use crate::desired::vpc::load_balancer_group;
 use crate::desired::{none, policy, route, row};
 use crate::eip::bound;
-use crate::ipam::derived_mac;
+use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::layout::{Layout, SERVICE_LENGTH, TRANSIT_LENGTH};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::ownerindex::SERVICE_GROUP_PREFIX;
@@ -262,7 +262,7 @@ fn router_rows(
     let to_external = Link {
         router: router.clone(),
         switch: external,
-        mac: derived_mac(0x0e, name, gateway.address.addr()),
+        mac: derived_mac(ROUTER_MAC, name, gateway.address.addr()),
         networks: vec![gateway.address.to_string()],
         ha_group: Some(ha_group(name)),
         announces: true,
@@ -272,7 +272,7 @@ fn router_rows(
     let to_transit = Link {
         router,
         switch: transit,
-        mac: derived_mac(0x0e, name, address),
+        mac: derived_mac(ROUTER_MAC, name, address),
         networks: vec![format!("{address}/{TRANSIT_LENGTH}")],
         ha_group: None,
         announces: false,
@@ -415,7 +415,7 @@ fn service_rows(
     let to_transit = Link {
         router: router.clone(),
         switch: transit(name),
-        mac: derived_mac(0x0e, name, address),
+        mac: derived_mac(ROUTER_MAC, name, address),
         networks,
         ha_group: None,
         announces: false,
@@ -425,7 +425,7 @@ fn service_rows(
     let to_services = Link {
         router,
         switch,
-        mac: derived_mac(0x0e, name, address),
+        mac: derived_mac(ROUTER_MAC, name, address),
         networks: vec![format!("{address}/{SERVICE_LENGTH}")],
         ha_group: None,
         announces: false,

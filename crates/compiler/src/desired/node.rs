@@ -7,7 +7,7 @@ use ycloud_api::address::Family;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{EGRESS_PRIORITY, none, policy, row, service, vpc};
+use crate::desired::{EGRESS_PRIORITY, ip, none, of_family, policy, row, service, vpc};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
@@ -25,12 +25,17 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         Columns::new().with("name", group.as_str()),
         [],
     )];
-    if let Some(join_address) = snapshot.join_address(name, Family::Ipv4) {
-        // northd makes the address set <group>_ip4 of a port group's addresses: ovn-nb(5), Port_Group name.
-        let matches = format!("ip4.src == ${group}_ip4");
+    for family in Family::ALL {
+        let Some(join_address) = snapshot.join_address(name, family) else {
+            continue;
+        };
+        // northd makes the address sets <group>_ip4 and <group>_ip6 of a port group's addresses: ovn-nb(5), Port_Group
+        // name.
+        let ip = ip(family);
+        let matches = format!("{ip}.src == ${group}_{ip}");
         rows.push(policy(
             &owner,
-            "egress",
+            &of_family("egress", family),
             vpc::router(key::DEFAULT_VPC),
             EGRESS_PRIORITY,
             matches,

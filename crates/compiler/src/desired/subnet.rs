@@ -7,11 +7,11 @@ use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::attachment::Attachment;
-use crate::desired::{ALLOW_PRIORITY, nat, none, policy, row, vpc};
-use crate::ipam::derived_mac;
+use crate::desired::{ALLOW_PRIORITY, ip, nat, none, of_family, policy, row, vpc};
+use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::owner::Owner;
 use crate::row::{Parent, Row};
-use crate::validate::subnet::Network;
+use crate::validate::network::Network;
 
 /// UUID of the `Logical_Switch` of a Subnet.
 pub fn switch(subnet: &str) -> Uuid {
@@ -27,13 +27,14 @@ pub fn rows(name: &str, network: &Network, attachment: Option<&Attachment>) -> V
     let owner = Owner::Subnet(name.to_owned());
     let vpc = &network.vpc;
     let router_port = format!("lrp:{vpc}/{name}");
+    let networks = network
+        .cidrs()
+        .map(|cidr| format!("{}/{}", cidr.gateway, cidr.range.prefix_len()));
+    let gateway = network.cidrs().next().map(|cidr| cidr.gateway);
     let router_columns = Columns::new()
         .with("name", router_port.as_str())
-        .with("mac", derived_mac(0x0e, vpc, network.gateway))
-        .with(
-            "networks",
-            format!("{}/{}", network.gateway, network.cidr.prefix_len()),
-        )
+        .with("mac", gateway.map(|ip| derived_mac(ROUTER_MAC, vpc, ip)))
+        .with("networks", networks.collect::<Vec<_>>())
         .with("enabled", None::<bool>)
         .with("options", none());
     let switch_columns = Columns::new()
@@ -71,18 +72,20 @@ pub fn rows(name: &str, network: &Network, attachment: Option<&Attachment>) -> V
         ),
     ];
     if vpc == key::DEFAULT_VPC {
-        let matches = format!("ip4.dst == {}", network.cidr);
-        rows.push(policy(
-            &owner,
-            "allow",
-            vpc::router(vpc),
-            ALLOW_PRIORITY,
-            matches,
-            "allow",
-            None,
-        ));
+        rows.extend(network.cidrs().map(|cidr| {
+            let matches = format!("{}.dst == {}", ip(cidr.family()), cidr.range);
+            policy(
+                &owner,
+                &of_family("allow", cidr.family()),
+                vpc::router(vpc),
+                ALLOW_PRIORITY,
+                matches,
+                "allow",
+                None,
+            )
+        }));
     }
-    if let Some(attachment) = attachment {
+    if let (Some(attachment), Some(range)) = (attachment, network.ipv4()) {
         // On the transit switch the Vpc's tenants appear behind its own address there: theirs may be in several Vpcs.
         rows.push(nat(
             &owner,
@@ -90,7 +93,7 @@ pub fn rows(name: &str, network: &Network, attachment: Option<&Attachment>) -> V
             vpc::router(vpc),
             "snat",
             attachment.snat().to_string(),
-            network.cidr.to_string(),
+            range.to_string(),
             false,
         ));
     }

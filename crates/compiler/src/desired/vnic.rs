@@ -11,10 +11,11 @@ use crate::validate::vnic::Address;
 
 /// The rows of a VNic that has an address.
 ///
-/// Port security ties a port to its address. A node's port is tied to its MAC address only: the node answers Pods from
+/// Port security ties a port to its addresses. A node's port is tied to its MAC address only: the node answers Pods from
 /// whichever of its own addresses they called.
 pub fn rows(key: &ObjectKey, vnic: &VNic, address: &Address) -> Vec<Row> {
-    let pair = format!("{} {}", address.mac, address.ip);
+    let ips = address.ips.iter().map(|ip| format!(" {ip}"));
+    let pair = address.mac.clone() + &ips.collect::<String>();
     let security = match vnic.spec.attachment.kind {
         AttachmentKind::Node => address.mac.clone(),
         _ => pair.clone(),

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use uuid::Uuid;
+use ycloud_api::address::Family;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::attachment::{self, Attachment};
-use crate::desired::{DROP_PRIORITY, none, policy, route, row};
+use crate::desired::{DROP_PRIORITY, ip, none, of_family, policy, route, row};
 use crate::owner::Owner;
 use crate::ownerindex::{GROUP_PREFIX, ROUTER_GROUP_PREFIX};
 use crate::row::Row;
@@ -71,18 +72,31 @@ pub(crate) fn load_balancer_group(uuid: Uuid, name: String) -> Row {
 
 /// What lets the Pods of the default Vpc leave through their node: see the policies of `Node`.
 fn default_vpc(snapshot: &Snapshot, owner: &Owner, name: &str) -> Vec<Row> {
-    let next_hop = snapshot.settings().unused_join_address();
-    let mut rows = vec![route(
-        owner,
-        "default-route",
-        router(name),
-        "0.0.0.0/0".to_owned(),
-        next_hop.to_string(),
-    )];
+    let join = snapshot.network(key::JOIN_SUBNET);
+    let join = join.and_then(|read| read.as_ref().ok());
+    let has_ipv6 = join.is_some_and(|join| join.vpc == name && join.cidr(Family::Ipv6).is_some());
+    let families = Family::ALL.into_iter().filter(|family| match family {
+        Family::Ipv4 => true,
+        Family::Ipv6 => has_ipv6,
+    });
+    let mut rows: Vec<Row> = families
+        .map(|family| {
+            let everything = match family {
+                Family::Ipv4 => "0.0.0.0/0",
+                Family::Ipv6 => "::/0",
+            };
+            route(
+                owner,
+                &of_family("default-route", family),
+                router(name),
+                everything.to_owned(),
+                snapshot.settings().unused_join_address(family).to_string(),
+            )
+        })
+        .collect();
     let ranges: BTreeSet<_> = snapshot.service_cidrs().map(|(_, range)| range).collect();
-    let ranges = ranges.into_iter().filter(|range| range.addr().is_ipv4());
-    rows.extend(ranges.map(|range| {
-        let matches = format!("ip4.dst == {range}");
+    rows.extend(ranges.into_iter().map(|range| {
+        let matches = format!("{}.dst == {range}", ip(Family::of(range.addr())));
         policy(
             owner,
             &format!("drop/{range}"),

@@ -11,7 +11,8 @@ use ycloud_api::{Subnet, Vpc, key};
 use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age, age_of};
 use crate::desired;
 use crate::owner::{ObjectKey, Owner};
-use crate::validate::subnet::{Network, overlaps};
+use crate::validate::network::Network;
+use crate::validate::subnet::overlaps;
 
 pub(super) type Owners = BTreeSet<Owner>;
 
@@ -146,6 +147,7 @@ impl Snapshot {
             let network = Network::read(&self.settings, &name, new);
             self.networks.insert(name.clone(), network);
         }
+        self.recheck_missing(&name);
         let vpcs: BTreeSet<String> = old.iter().chain(&new).map(|s| s.spec.vpc.clone()).collect();
         let pool = self.pools.get(&name).into_iter();
         let used = pool.flat_map(|pool| pool.ranges()).collect();

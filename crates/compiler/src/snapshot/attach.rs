@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use ycloud_api::address::Family;
+use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{VNic, key};
 
 use super::apply::{Owners, insert, put, remove};
 use super::{Held, NodeFacts, PodFacts, Snapshot, Source};
 use crate::owner::{ObjectKey, Owner};
-use crate::validate::subnet::{check, meet};
+use crate::validate::subnet::check;
 
 impl Snapshot {
     /// Whether this VNic is what the API server had before an allocation that the snapshot knows of.
@@ -25,7 +26,9 @@ impl Snapshot {
         let version = |vnic: &VNic| vnic.metadata.resource_version.as_ref()?.parse::<u64>().ok();
         match (version(old), version(new)) {
             (Some(old_version), Some(new_version)) => {
-                let loses_address = Held::of(old).is_some() && Held::of(new).is_none();
+                let kept = Held::all(new);
+                let lost = |held: &Held| kept.iter().all(|kept| kept.ip != held.ip);
+                let loses_address = Held::all(old).iter().any(lost);
                 new_version < old_version || (new_version == old_version && loses_address)
             }
             _ => false,
@@ -38,17 +41,18 @@ impl Snapshot {
         let mut owners = Owners::from([Owner::VNic(key.clone())]);
         if let (Some(old), Some(new)) = (&old, &new)
             && old.spec == new.spec
-            && Held::of(old) == Held::of(new)
+            && Held::all(old) == Held::all(new)
         {
             return owners;
         }
         let both = || old.iter().chain(&new);
         let subnets: BTreeSet<String> = both().map(|vnic| vnic.spec.subnet.clone()).collect();
         let standings: Vec<_> = subnets.iter().map(|subnet| self.standing(subnet)).collect();
-        let ranges: BTreeSet<Ipv4Net> = both().filter_map(|v| Some(Held::of(v)?.range)).collect();
-        let used = |all: &Self, subnet: &String| -> BTreeSet<Ipv4Net> {
+        let held = both().flat_map(|vnic| Held::all(vnic));
+        let ranges: BTreeSet<IpNet> = held.map(|held| held.range).collect();
+        let used = |all: &Self, subnet: &String| -> BTreeSet<IpNet> {
             let pool = all.pools.get(subnet);
-            let is_used = |range: &&Ipv4Net| pool.is_some_and(|pool| pool.uses(range));
+            let is_used = |range: &&IpNet| pool.is_some_and(|pool| pool.uses(range));
             ranges.iter().filter(is_used).copied().collect()
         };
         let used_before: Vec<_> = subnets.iter().map(|s| used(self, s)).collect();
@@ -104,11 +108,11 @@ impl Snapshot {
         &mut self,
         subnet: &str,
         vpc: &str,
-        changed: &BTreeSet<Ipv4Net>,
+        changed: &BTreeSet<IpNet>,
     ) -> Owners {
         let meets = |name: &str| match self.networks.get(name) {
             Some(Ok(network)) if name != subnet => {
-                changed.iter().any(|range| meet(*range, network.cidr))
+                changed.iter().any(|range| network.meets(*range))
             }
             _ => false,
         };
@@ -134,23 +138,25 @@ impl Snapshot {
         if let Some(chassis) = chassis {
             remove(&mut self.vnics_of_chassis, chassis, key);
         }
-        let held = Held::of(vnic);
-        let Some(ip) = held.map(|held| held.ip).or_else(|| asked(vnic)) else {
-            return Vec::new();
-        };
+        let (held, asked) = (Held::all(vnic), asked(vnic));
         if let Some(pool) = self.pools.get_mut(subnet) {
-            match held {
-                Some(held) => pool.release(held, key),
-                None => pool.forget(ip, key),
-            }
+            held.iter().for_each(|held| pool.release(*held, key));
+            asked.iter().for_each(|ip| pool.forget(*ip, key));
         }
         if let Some(chassis) = chassis
             && let Some(addresses) = self.chassis_addresses.get_mut(chassis)
         {
-            remove(addresses, &ip, key);
+            for held in &held {
+                remove(addresses, &held.ip, key);
+            }
             if addresses.is_empty() {
                 self.chassis_addresses.remove(chassis);
             }
+        }
+        let mut freed: Vec<IpAddr> = held.into_iter().map(|held| held.ip).collect();
+        freed.extend(asked);
+        if freed.is_empty() {
+            return Vec::new();
         }
         let waits = |other: &&ObjectKey| {
             self.vnics.get(*other).is_some_and(|other| {
@@ -159,15 +165,14 @@ impl Snapshot {
             })
         };
         let waiting = self.addressless.iter().filter(waits);
-        let holders = self
-            .pools
-            .get(subnet)
+        let pool = self.pools.get(subnet);
+        let holders = pool
             .into_iter()
-            .flat_map(|pool| pool.holders(ip));
+            .flat_map(|pool| freed.iter().flat_map(|ip| pool.holders(*ip)));
         waiting.chain(holders).cloned().collect()
     }
 
-    /// Puts a VNic into the indexes; returns those who hold the same address.
+    /// Puts a VNic into the indexes; returns those who hold the same addresses.
     fn index_vnic(&mut self, key: &ObjectKey, vnic: &VNic) -> Vec<ObjectKey> {
         let subnet = &vnic.spec.subnet;
         insert(&mut self.vnics_of_subnet, subnet, key.clone());
@@ -175,29 +180,57 @@ impl Snapshot {
         if let Some(chassis) = chassis {
             insert(&mut self.vnics_of_chassis, chassis, key.clone());
         }
-        match (Held::of(vnic), asked(vnic)) {
-            (Some(held), _) => {
-                let ip = held.ip;
-                let pool = self.pools.entry(subnet.clone()).or_default();
-                pool.hold(held, key);
-                let holders = pool
-                    .holders(ip)
-                    .filter(|holder| *holder != key)
-                    .cloned()
-                    .collect();
-                if let Some(chassis) = chassis {
-                    let addresses = self.chassis_addresses.entry(chassis.clone()).or_default();
-                    addresses.entry(ip).or_default().insert(key.clone());
-                }
-                holders
+        if self.lacks_address(vnic) {
+            self.addressless.insert(key.clone());
+        }
+        let (held, asked) = (Held::all(vnic), asked(vnic));
+        if held.is_empty() && asked.is_empty() {
+            return Vec::new();
+        }
+        let pool = self.pools.entry(subnet.clone()).or_default();
+        asked.into_iter().for_each(|ip| pool.ask(ip, key));
+        let mut others = Vec::new();
+        for held in held {
+            pool.hold(held, key);
+            let holders = pool.holders(held.ip);
+            others.extend(holders.filter(|holder| *holder != key).cloned());
+            if let Some(chassis) = chassis {
+                let addresses = self.chassis_addresses.entry(chassis.clone()).or_default();
+                insert(addresses, &held.ip, key.clone());
             }
-            (None, asked) => {
-                self.addressless.insert(key.clone());
-                if let Some(ip) = asked {
-                    self.pools.entry(subnet.clone()).or_default().ask(ip, key);
-                }
-                Vec::new()
-            }
+        }
+        others
+    }
+
+    /// Whether a VNic is to get an address: it has none at all, or [lacks](Self::missing) one.
+    pub fn lacks_address(&self, vnic: &VNic) -> bool {
+        Held::all(vnic).is_empty() || !self.missing(vnic).is_empty()
+    }
+
+    /// The families in which a VNic is to get an address, in a Subnet whose spec is readable: those that the Subnet has
+    /// and the VNic has not. A Pod's interface is configured once, so a Pod keeps the families it has; whatever else is
+    /// attached gets the other one when its Subnet does.
+    pub(crate) fn missing(&self, vnic: &VNic) -> Vec<Family> {
+        let held = Held::all(vnic);
+        let Some(Ok(network)) = self.networks.get(&vnic.spec.subnet) else {
+            return Vec::new();
+        };
+        if !held.is_empty() && vnic.spec.attachment.kind == AttachmentKind::Pod {
+            return Vec::new();
+        }
+        let has = |family: Family| held.iter().any(|held| Family::of(held.ip) == family);
+        let families = network.cidrs().map(|cidr| cidr.family());
+        families.filter(|family| !has(*family)).collect()
+    }
+
+    /// Notes anew which VNics of a Subnet lack an address: its families may be others than before.
+    pub(super) fn recheck_missing(&mut self, subnet: &str) {
+        let vnics = self.vnics_of_subnet.get(subnet).into_iter().flatten();
+        for key in vnics {
+            match self.vnics.get(key) {
+                Some(vnic) if self.lacks_address(vnic) => self.addressless.insert(key.clone()),
+                _ => self.addressless.remove(key),
+            };
         }
     }
 
@@ -260,12 +293,8 @@ impl Snapshot {
     /// The join address of a Node in a family: that of its VNic. `None` while it has none.
     pub fn join_address(&self, node: &str, family: Family) -> Option<IpAddr> {
         let vnic = self.vnic(&ObjectKey::new(key::SYSTEM_NAMESPACE, node))?;
-        let mut addresses = vnic
-            .status
-            .iter()
-            .flat_map(|status| status.links())
-            .filter_map(|link| link.ip.parse().ok());
-        addresses.find(|ip: &IpAddr| Family::of(*ip) == family)
+        let addresses = Held::all(vnic).into_iter().map(|held| held.ip);
+        addresses.into_iter().find(|ip| Family::of(*ip) == family)
     }
 
     /// Where the default Vpc reaches what listens on an address of a node: at that node's join address of the same
@@ -306,7 +335,17 @@ impl Snapshot {
     }
 }
 
-/// The address that a VNic asks for.
-fn asked(vnic: &VNic) -> Option<Ipv4Addr> {
-    vnic.spec.ip.as_deref()?.parse().ok()
+/// The addresses that a VNic asks for and that it may still get: at most one of each family, IPv4 first.
+fn asked(vnic: &VNic) -> Vec<IpAddr> {
+    let held = Held::all(vnic);
+    if !held.is_empty() && vnic.spec.attachment.kind == AttachmentKind::Pod {
+        return Vec::new();
+    }
+    let has = |ip: &IpAddr| {
+        held.iter()
+            .any(|held| Family::of(held.ip) == Family::of(*ip))
+    };
+    let fixed = vnic.spec.ip.iter().chain(&vnic.spec.ipv6);
+    let fixed = fixed.filter_map(|text| text.parse().ok());
+    fixed.filter(|ip| !has(ip)).collect()
 }

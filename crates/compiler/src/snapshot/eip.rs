@@ -15,7 +15,6 @@ use crate::layout::{ALIASES, VPCS};
 use crate::owner::{ObjectKey, Owner};
 use crate::slot::{self, Slots};
 use crate::validate::eip_gateway::{Gateway, eligible_nodes, judge};
-use crate::validate::subnet::meet;
 
 /// The chassis that holds the chassisredirect ports of an `HA_Chassis_Group`: `Port_Binding:chassis`, ovn-sb(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,11 +270,11 @@ impl Snapshot {
         owners.extend(before);
         owners.extend(self.rejudge());
         owners.extend(self.all_of_gateways());
-        let concerns_subnets = self.networks.values().flatten().any(|network| {
-            changed
-                .iter()
-                .any(|gateway| meet(gateway.cidr, network.cidr))
-        });
+        let concerns_subnets = self
+            .networks
+            .values()
+            .flatten()
+            .any(|network| changed.iter().any(|gateway| network.meets(gateway.cidr)));
         if concerns_subnets {
             owners.extend(self.recheck(ycloud_api::key::DEFAULT_VPC));
         }

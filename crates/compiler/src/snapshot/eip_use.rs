@@ -10,7 +10,6 @@ use super::eip::{Backend, asked_address, held_address};
 use super::{Event, Object, ObjectRef, Snapshot, age_of};
 use crate::desired::service;
 use crate::owner::{ObjectKey, Owner};
-use crate::validate::subnet::meet;
 
 /// Which Eip of its namespace a Service means.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,7 +91,7 @@ impl Snapshot {
             .get(subnet)
             .and_then(|read| read.as_ref().ok());
         self.elastic.verdicts.values().any(|verdict| match verdict {
-            Ok(gateway) => network.is_some_and(|network| meet(gateway.cidr, network.cidr)),
+            Ok(gateway) => network.is_some_and(|network| network.meets(gateway.cidr)),
             Err(_) => true,
         })
     }

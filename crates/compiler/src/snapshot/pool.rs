@@ -1,61 +1,63 @@
 //! The addresses of one Subnet that are held or asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use ycloud_api::VNic;
+use ycloud_api::address::{Family, Range};
 
+use crate::address::{everything, next, previous};
 use crate::owner::ObjectKey;
+use crate::validate::network;
 
-/// How a VNic is set up, by its status: what its holder was told, and goes on to use until the VNic is deleted.
+/// An address of a VNic and how it is set up, by its status: what its holder was told, and goes on to use until the VNic
+/// is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// `status.ip`.
-    pub ip: Ipv4Addr,
-    /// The range that the holder takes for its own link, by `status.prefixLength`.
-    pub range: Ipv4Net,
-    /// `status.gateway`.
-    gateway: Option<Ipv4Addr>,
+    /// The address.
+    pub ip: IpAddr,
+    /// The range that the holder takes for its own link, by the prefix length in the status.
+    pub range: IpNet,
+    /// The router's address, by the status.
+    gateway: Option<IpAddr>,
 }
 
 impl Held {
-    /// `None` while the VNic has no address.
-    pub fn of(vnic: &VNic) -> Option<Self> {
-        let status = vnic.status.as_ref()?;
-        let ip = status.ip.as_deref()?.parse().ok()?;
-        let length = status
-            .prefix_length
-            .and_then(|length| u8::try_from(length).ok());
-        let length = length.filter(|length| (8..=30).contains(length));
-        Some(Self {
-            ip,
-            range: Ipv4Net::new_assert(ip, length.unwrap_or(32)).trunc(),
-            gateway: status
-                .gateway
-                .as_deref()
-                .and_then(|gateway| gateway.parse().ok()),
-        })
+    /// All that a VNic holds, IPv4 first; empty while it has no address.
+    pub fn all(vnic: &VNic) -> Vec<Self> {
+        let links = vnic.status.iter().flat_map(|status| status.links());
+        let held = links.filter_map(|link| {
+            let ip: IpAddr = link.ip.parse().ok()?;
+            let family = Family::of(ip);
+            let length = link.prefix_length.and_then(|n| network::length(family, n));
+            Some(Self {
+                ip,
+                range: IpNet::new_assert(ip, length.unwrap_or(family.bits())).trunc(),
+                gateway: link.gateway.and_then(|gateway| gateway.parse().ok()),
+            })
+        });
+        held.collect()
     }
 }
 
 /// Who holds which address of a Subnet.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
-    /// Holders (`status.ip`) by address. More than one only if somebody wrote a status by hand.
-    held: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
-    /// VNics without an address that ask for this one (`spec.ip`).
-    asked: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    /// Holders by address. More than one only if somebody wrote a status by hand.
+    held: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// VNics without an address of this family that ask for this one (`spec.ip`, `spec.ipv6`).
+    asked: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// Maximal runs of addresses that are held or asked for: first → last. Makes the search for a free address
     /// independent of how many are taken.
-    runs: BTreeMap<u32, u32>,
+    runs: BTreeMap<IpAddr, IpAddr>,
     /// The ranges by which holders are set up, and how many are by each.
-    ranges: BTreeMap<Ipv4Net, usize>,
+    ranges: BTreeMap<IpNet, usize>,
     /// The gateways by which holders are set up, and how many are by each.
-    gateways: BTreeMap<Ipv4Addr, usize>,
-    /// The address that was taken last: the search starts behind it, so that an address just freed rests as long as
+    gateways: BTreeMap<IpAddr, usize>,
+    /// The address of each family that was taken last: the search starts behind it, so that an address just freed rests as long as
     /// possible before somebody else answers under it.
-    last: Option<Ipv4Addr>,
+    last: BTreeMap<Family, IpAddr>,
 }
 
 impl Pool {
@@ -67,7 +69,7 @@ impl Pool {
         if let Some(gateway) = held.gateway {
             *self.gateways.entry(gateway).or_default() += 1;
         }
-        self.last = Some(ip);
+        self.last.insert(Family::of(ip), ip);
         self.fill(ip);
     }
 
@@ -81,13 +83,13 @@ impl Pool {
     }
 
     /// Notes a VNic that asks for an address.
-    pub fn ask(&mut self, ip: Ipv4Addr, vnic: &ObjectKey) {
+    pub fn ask(&mut self, ip: IpAddr, vnic: &ObjectKey) {
         self.asked.entry(ip).or_default().insert(vnic.clone());
         self.fill(ip);
     }
 
     /// Forgets that a VNic asks for an address.
-    pub fn forget(&mut self, ip: Ipv4Addr, vnic: &ObjectKey) {
+    pub fn forget(&mut self, ip: IpAddr, vnic: &ObjectKey) {
         for map in [&mut self.held, &mut self.asked] {
             if let Some(vnics) = map.get_mut(&ip) {
                 vnics.remove(vnic);
@@ -102,104 +104,108 @@ impl Pool {
     }
 
     /// The holders of an address.
-    pub fn holders(&self, ip: Ipv4Addr) -> impl Iterator<Item = &ObjectKey> {
+    pub fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
         self.held.get(&ip).into_iter().flatten()
     }
 
-    /// Held addresses in `first..=last`, in order.
-    pub fn held_within(
-        &self,
-        first: Ipv4Addr,
-        last: Ipv4Addr,
-    ) -> impl Iterator<Item = (Ipv4Addr, &ObjectKey)> {
-        let range = (first <= last).then(|| self.held.range(first..=last));
-        range
+    /// Held addresses in a range, in order.
+    pub fn held_in(&self, range: Range) -> impl Iterator<Item = (IpAddr, &ObjectKey)> {
+        let within = (range.first <= range.last).then(|| self.held.range(range.first..=range.last));
+        within
             .into_iter()
             .flatten()
             .flat_map(|(ip, vnics)| vnics.iter().map(|vnic| (*ip, vnic)))
     }
 
+    /// How many addresses of a range are held.
+    pub fn count_in(&self, range: Range) -> usize {
+        match range.first <= range.last {
+            true => self.held.range(range.first..=range.last).count(),
+            false => 0,
+        }
+    }
+
     /// The ranges by which holders are set up, sorted.
-    pub fn ranges(&self) -> impl Iterator<Item = Ipv4Net> {
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
         self.ranges.keys().copied()
     }
 
     /// Whether a holder is set up by this range.
-    pub fn uses(&self, range: &Ipv4Net) -> bool {
+    pub fn uses(&self, range: &IpNet) -> bool {
         self.ranges.contains_key(range)
     }
 
-    /// A gateway other than this one by which holders are set up.
-    pub fn other_gateway(&self, gateway: Ipv4Addr) -> Option<Ipv4Addr> {
-        self.gateways
-            .keys()
-            .copied()
-            .find(|other| *other != gateway)
+    /// A gateway of the same family other than this one by which holders are set up.
+    pub fn other_gateway(&self, gateway: IpAddr) -> Option<IpAddr> {
+        let same_family = |other: &IpAddr| Family::of(*other) == Family::of(gateway);
+        let mut others = self.gateways.keys().copied().filter(same_family);
+        others.find(|other| *other != gateway)
     }
 
-    /// Number of addresses held.
-    pub fn held(&self) -> usize {
-        self.held.len()
+    /// Whether an address is held.
+    pub fn in_use(&self) -> bool {
+        !self.held.is_empty()
     }
 
-    /// The first held address below `first` or above `last`.
-    pub fn held_outside(&self, first: Ipv4Addr, last: Ipv4Addr) -> Option<(Ipv4Addr, &ObjectKey)> {
-        let (lowest, highest) = (self.held.first_key_value()?, self.held.last_key_value()?);
-        let outside = if *lowest.0 < first {
-            lowest
-        } else if *highest.0 > last {
-            highest
-        } else {
-            return None;
-        };
+    /// The first held address of the same family that lies below or above `range`.
+    pub fn held_outside(&self, range: Range) -> Option<(IpAddr, &ObjectKey)> {
+        let family = everything(Family::of(range.first));
+        let mut all = self.held.range(family.first..=family.last);
+        let lowest = all.clone().next()?;
+        let highest = all.next_back()?;
+        let outside = [lowest, highest]
+            .into_iter()
+            .find(|(ip, _)| !range.contains(**ip))?;
         Some((*outside.0, outside.1.first()?))
     }
 
-    /// The address that was taken last.
-    pub fn last(&self) -> Option<Ipv4Addr> {
-        self.last
+    /// The address of a family that was taken last.
+    pub fn last(&self, family: Family) -> Option<IpAddr> {
+        self.last.get(&family).copied()
     }
 
     /// The first address at or behind `from` that nobody holds or asks for.
-    pub fn free_from(&self, from: Ipv4Addr) -> Option<Ipv4Addr> {
-        match self.run(from.to_bits()) {
-            Some((_, last)) => last.checked_add(1).map(Ipv4Addr::from_bits),
+    pub fn free_from(&self, from: IpAddr) -> Option<IpAddr> {
+        match self.run(from) {
+            Some((_, last)) => next(last),
             None => Some(from),
         }
     }
 
-    fn run(&self, ip: u32) -> Option<(u32, u32)> {
+    fn run(&self, ip: IpAddr) -> Option<(IpAddr, IpAddr)> {
         let (first, last) = self.runs.range(..=ip).next_back()?;
         (ip <= *last).then_some((*first, *last))
     }
 
-    fn fill(&mut self, ip: Ipv4Addr) {
-        let ip = ip.to_bits();
+    fn fill(&mut self, ip: IpAddr) {
         if self.run(ip).is_some() {
             return;
         }
         let (mut first, mut last) = (ip, ip);
-        if let Some((below, _)) = ip.checked_sub(1).and_then(|below| self.run(below)) {
+        if let Some((below, _)) = previous(ip).and_then(|below| self.run(below)) {
             first = below;
         }
-        if let Some((above, end)) = ip.checked_add(1).and_then(|above| self.run(above)) {
+        if let Some((above, end)) = next(ip).and_then(|above| self.run(above)) {
             self.runs.remove(&above);
             last = end;
         }
         self.runs.insert(first, last);
     }
 
-    fn clear(&mut self, ip: Ipv4Addr) {
-        let ip = ip.to_bits();
+    fn clear(&mut self, ip: IpAddr) {
         let Some((first, last)) = self.run(ip) else {
             return;
         };
         self.runs.remove(&first);
-        if first < ip {
-            self.runs.insert(first, ip - 1);
+        if first < ip
+            && let Some(before) = previous(ip)
+        {
+            self.runs.insert(first, before);
         }
-        if ip < last {
-            self.runs.insert(ip + 1, last);
+        if ip < last
+            && let Some(behind) = next(ip)
+        {
+            self.runs.insert(behind, last);
         }
     }
 }
@@ -217,33 +223,47 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn held(ip: Ipv4Addr) -> Held {
+    fn held(ip: IpAddr) -> Held {
         Held {
             ip,
-            range: Ipv4Net::from(ip),
+            range: IpNet::from(ip),
             gateway: None,
+        }
+    }
+
+    /// Number `n` of a family.
+    fn at(family: Family, n: u32) -> IpAddr {
+        match family {
+            Family::Ipv4 => Ipv4Addr::from_bits(n).into(),
+            Family::Ipv6 => Ipv6Addr::from_bits(n.into()).into(),
         }
     }
 
     proptest! {
         #[test]
-        fn free_from_agrees_with_a_plain_search(steps in proptest::collection::vec((0u32..24, any::<bool>()), 0..200)) {
+        fn free_from_agrees_with_a_plain_search(steps in proptest::collection::vec((any::<bool>(), 0u32..24, any::<bool>()), 0..200)) {
             let vnic = ObjectKey::new("ns", "v");
             let mut pool = Pool::default();
             let mut plain = BTreeSet::new();
-            for (ip, take) in steps {
-                let address = held(Ipv4Addr::from_bits(ip));
+            for (second, n, take) in steps {
+                let ip = at(Family::ALL[usize::from(second)], n);
                 if take {
                     if plain.insert(ip) {
-                        pool.hold(address, &vnic);
+                        pool.hold(held(ip), &vnic);
+                        prop_assert_eq!(pool.last(Family::of(ip)), Some(ip));
                     }
                 } else if plain.remove(&ip) {
-                    pool.release(address, &vnic);
+                    pool.release(held(ip), &vnic);
                 }
-                for from in 0..26 {
-                    let expected = (from..).find(|ip| !plain.contains(ip)).map(Ipv4Addr::from_bits);
-                    prop_assert_eq!(pool.free_from(Ipv4Addr::from_bits(from)), expected);
+                for family in Family::ALL {
+                    for from in 0..26 {
+                        let expected = (from..).map(|n| at(family, n)).find(|ip| !plain.contains(ip));
+                        prop_assert_eq!(pool.free_from(at(family, from)), expected);
+                    }
+                    let of_family = plain.iter().filter(|ip| Family::of(**ip) == family);
+                    prop_assert_eq!(pool.count_in(everything(family)), of_family.count());
                 }
             }
         }
@@ -251,19 +271,16 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_address_space_do_not_overflow() {
-        let vnic = ObjectKey::new("ns", "v");
-        let mut pool = Pool::default();
-        pool.hold(held(Ipv4Addr::BROADCAST), &vnic);
-        pool.hold(held(Ipv4Addr::UNSPECIFIED), &vnic);
-        assert_eq!(pool.free_from(Ipv4Addr::BROADCAST), None);
-        assert_eq!(
-            pool.free_from(Ipv4Addr::UNSPECIFIED),
-            Some(Ipv4Addr::from_bits(1))
-        );
-        pool.release(held(Ipv4Addr::BROADCAST), &vnic);
-        assert_eq!(
-            pool.free_from(Ipv4Addr::BROADCAST),
-            Some(Ipv4Addr::BROADCAST)
-        );
+        for family in Family::ALL {
+            let all = everything(family);
+            let vnic = ObjectKey::new("ns", "v");
+            let mut pool = Pool::default();
+            pool.hold(held(all.last), &vnic);
+            pool.hold(held(all.first), &vnic);
+            assert_eq!(pool.free_from(all.last), None);
+            assert_eq!(pool.free_from(all.first), next(all.first));
+            pool.release(held(all.last), &vnic);
+            assert_eq!(pool.free_from(all.last), Some(all.last));
+        }
     }
 }

@@ -5,13 +5,14 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 use ycloud_api::EipGateway;
-use ycloud_api::address::Ipv4Range;
+use ycloud_api::address::{Ipv4Range, Range};
 use ycloud_api::condition::reason;
 use ycloud_api::selector::matches;
 
+use crate::address::{count, merge, single, usable, usable_ipv4};
 use crate::compile::Rejection;
 use crate::snapshot::{Age, Settings, Snapshot, age_of};
-use crate::validate::subnet::{meet, usable};
+use crate::validate::subnet::meet;
 
 /// An EipGateway's spec, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl Gateway {
             Some(text) => {
                 let parsed: Option<Ipv4Net> = text.parse().ok();
                 let parsed = parsed.filter(|a| {
-                    let (first, last) = usable(*a);
+                    let (first, last) = usable_ipv4(*a);
                     (8..=30).contains(&a.prefix_len()) && first <= a.addr() && a.addr() <= last
                 });
                 parsed.ok_or_else(|| {
@@ -105,14 +106,14 @@ impl Gateway {
                 })?
             }
             None => {
-                let first = self.free_from(usable(self.cidr).0, |ip| ip == self.upstream);
+                let first = self.free_from(usable_ipv4(self.cidr).0, |ip| ip == self.upstream);
                 let ip = first.ok_or_else(|| {
                     format!("spec.cidr {} has no address left for the gateway itself; exclude fewer, or set spec.address", self.cidr)
                 })?;
                 Ipv4Net::new_assert(ip, self.cidr.prefix_len())
             }
         };
-        let (first, last) = usable(address);
+        let (first, last) = usable_ipv4(address);
         if self.upstream == address.addr() {
             return Err(format!(
                 "spec.address {address} is the upstream router's, spec.gateway; choose another one"
@@ -140,7 +141,7 @@ impl Gateway {
 
     /// Why an address cannot be given out, as words that go before "EipGateway x". `None`: it can.
     pub fn reserved(&self, ip: Ipv4Addr) -> Option<&'static str> {
-        let (first, last) = usable(self.cidr);
+        let (first, last) = usable_ipv4(self.cidr);
         if !self.cidr.contains(&ip) {
             Some("lies outside the range of")
         } else if ip < first || ip > last {
@@ -158,7 +159,7 @@ impl Gateway {
 
     /// The first address from `from` on that is neither excluded nor taken.
     pub fn free_from(&self, from: Ipv4Addr, taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
-        let (first, last) = usable(self.cidr);
+        let (first, last) = usable_ipv4(self.cidr);
         let mut candidate = from.max(first);
         while candidate <= last {
             let excluded = self
@@ -177,17 +178,15 @@ impl Gateway {
 
     /// How many addresses can be given out.
     pub fn size(&self) -> i64 {
-        let (first, last) = usable(self.cidr);
-        let mut reserved = self.excluded.clone();
-        for ip in [self.upstream, self.address.addr()] {
-            reserved.push(Ipv4Range {
-                first: ip,
-                last: ip,
-            });
-        }
-        let reserved = crate::validate::subnet::merge(reserved, first, last);
-        let count = |range: &Ipv4Range| i64::from(range.last.to_bits() - range.first.to_bits()) + 1;
-        i64::from(last.to_bits() - first.to_bits()) + 1 - reserved.iter().map(count).sum::<i64>()
+        let hosts = usable(self.cidr.into());
+        let excluded = self.excluded.iter().map(|range| Range {
+            first: range.first.into(),
+            last: range.last.into(),
+        });
+        let own = [self.upstream, self.address.addr()].map(|ip| single(ip.into()));
+        let reserved = merge(excluded.chain(own).collect(), hosts);
+        let free = count(&hosts) - reserved.iter().map(count).sum::<u128>();
+        free.try_into().unwrap_or(i64::MAX)
     }
 }
 
@@ -298,12 +297,10 @@ fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway) -> Option<Strin
         let older = object.is_some_and(|object| age_of(subnet, &object.metadata) < age);
         if let Some(Ok(network)) = snapshot.network(subnet)
             && older
-            && meets(network.cidr.into())
+            && let Some(range) = network.ipv4()
+            && meets(range.into())
         {
-            return Some(format!(
-                "Subnet {subnet} ({}) of Vpc {}",
-                network.cidr, network.vpc
-            ));
+            return Some(format!("Subnet {subnet} ({range}) of Vpc {}", network.vpc));
         }
     }
     if let Some((with, range)) = snapshot.service_cidrs().find(|(_, range)| meets(*range)) {

@@ -1,21 +1,25 @@
 //! VNics, and the Pods that need one: Subnet, Vpc, permission, address.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ycloud_api::address::Family;
 use ycloud_api::condition::reason;
 use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{VNic, key};
 
 use crate::compile::Rejection;
+use crate::ipam::{PORT_MAC, derived_mac};
 use crate::owner::ObjectKey;
 use crate::snapshot::{PodFacts, Snapshot};
+use crate::validate::network::Network;
 use crate::validate::{permits, subnet};
 
 /// What a VNic's port must carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// `status.ip`.
-    pub ip: Ipv4Addr,
+    /// `status.ip` and `status.ipv6.ip`, of those that it holds; at least one.
+    pub ips: Vec<IpAddr>,
     /// `status.mac`.
     pub mac: String,
     /// The Vpc.
@@ -44,18 +48,13 @@ pub fn check(
     };
     permitted(snapshot, &format!("VNic {key}"), vnic, &vpc, &key.namespace)?;
     let status = vnic.status.as_ref();
-    let Some(ip) = status.and_then(|status| status.ip.as_deref()) else {
+    let ips = held(key, vnic)?;
+    let Some(first) = ips.first().copied() else {
         return Ok(None);
     };
-    let Ok(ip) = ip.parse() else {
-        return Err(Rejection::new(
-            reason::INVALID,
-            format!(
-                "VNic {key}: status.ip {ip:?} is no IPv4 address; delete the VNic and make it anew"
-            ),
-        ));
-    };
-    first_holder(snapshot, key, vnic, ip)?;
+    for ip in &ips {
+        first_holder(snapshot, key, vnic, *ip)?;
+    }
     let mac = status.and_then(|status| status.mac.clone());
     let node = vnic.spec.attachment.chassis.as_deref();
     let node = node.filter(|node| {
@@ -64,8 +63,8 @@ pub fn check(
             && snapshot.node(node).is_some()
     });
     Ok(Some(Address {
-        ip,
-        mac: mac.unwrap_or_else(|| crate::ipam::derived_mac(0x0a, &vpc, ip)),
+        ips,
+        mac: mac.unwrap_or_else(|| derived_mac(PORT_MAC, &vpc, first)),
         egress_node: node.map(str::to_owned),
         vpc,
     }))
@@ -75,11 +74,7 @@ pub fn check(
 ///
 /// # Errors
 /// As [`check`], and if the Subnet is refused or being deleted.
-pub fn network(
-    snapshot: &Snapshot,
-    key: &ObjectKey,
-    vnic: &VNic,
-) -> Result<subnet::Network, Rejection> {
+pub fn network(snapshot: &Snapshot, key: &ObjectKey, vnic: &VNic) -> Result<Network, Rejection> {
     let name = &vnic.spec.subnet;
     let network =
         subnet::check(snapshot, name).map_err(|rejection| subnet_refused(key, rejection))?;
@@ -130,20 +125,62 @@ pub fn subnet_of_pod<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Result<&'
             &pod.key.namespace,
         ));
     }
-    if let Some(text) = &pod.ip
-        && text.parse::<Ipv4Addr>().is_err()
-    {
-        return Err(Rejection::new(
+    Ok(name)
+}
+
+/// The addresses that a Pod's annotation asks for: none, one, or one of each family.
+///
+/// # Errors
+/// The annotation is something else.
+pub fn fixed_of_pod(
+    snapshot: &Snapshot,
+    pod: &PodFacts,
+    subnet: &str,
+) -> Result<Vec<IpAddr>, Rejection> {
+    let Some(text) = &pod.ip else {
+        return Ok(Vec::new());
+    };
+    let parsed: Result<Vec<IpAddr>, _> = text.split(',').map(|ip| ip.trim().parse()).collect();
+    let families = |ips: &[IpAddr]| {
+        ips.iter()
+            .map(|ip| Family::of(*ip))
+            .collect::<BTreeSet<_>>()
+    };
+    let distinct = |ips: &Vec<IpAddr>| families(ips).len() == ips.len();
+    parsed.ok().filter(distinct).ok_or_else(|| {
+        let network = snapshot.network(subnet).and_then(|read| read.as_ref().ok());
+        let ranges = network.map(|network| format!(" ({network})"));
+        Rejection::new(
             reason::INVALID,
             format!(
-                "Pod {}: annotation {} {text:?} is no IPv4 address; write one of Subnet {name} ({})",
+                "Pod {}: annotation {} {text:?} is no address; write one of Subnet {subnet}{}, or one of each family with \
+                 a comma between",
                 pod.key,
                 key::IP,
-                network.cidr
+                ranges.unwrap_or_default()
             ),
-        ));
-    }
-    Ok(name)
+        )
+    })
+}
+
+/// The addresses in a VNic's status, IPv4 first.
+///
+/// # Errors
+/// One is none, which comes about only if somebody writes a status by hand.
+pub(crate) fn held(key: &ObjectKey, vnic: &VNic) -> Result<Vec<IpAddr>, Rejection> {
+    let links = vnic.status.iter().flat_map(|status| status.links());
+    let fields = links.map(|link| {
+        link.ip.parse().map_err(|_| {
+            Rejection::new(
+                reason::INVALID,
+                format!(
+                    "VNic {key}: {:?} in its status is no address; delete the VNic and make it anew",
+                    link.ip
+                ),
+            )
+        })
+    });
+    fields.collect()
 }
 
 fn subnet_refused(key: &ObjectKey, rejection: Rejection) -> Rejection {
@@ -188,7 +225,7 @@ fn first_holder(
     snapshot: &Snapshot,
     key: &ObjectKey,
     vnic: &VNic,
-    ip: Ipv4Addr,
+    ip: IpAddr,
 ) -> Result<(), Rejection> {
     let age = |key: &ObjectKey| {
         let vnic = snapshot.vnic(key);
@@ -201,7 +238,7 @@ fn first_holder(
         Some((_, holder)) if holder != *key => Err(Rejection::new(
             reason::ADDRESS_TAKEN,
             format!(
-                "VNic {key}: status.ip {ip} is held by VNic {holder}; delete one of them and make it anew"
+                "VNic {key}: {ip} of its status is held by VNic {holder}; delete one of them and make it anew"
             ),
         )),
         _ => Ok(()),

@@ -8,6 +8,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use ycloud_api::subnet::SubnetIpv6;
+use ycloud_api::vnic::VNicIpv6;
 use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
 
@@ -58,6 +60,30 @@ pub fn vnic_set_up(vnic: &VNic, set_up: (u8, &str)) -> Arc<VNic> {
         status.gateway = Some(set_up.1.to_owned());
     }
     Arc::new(vnic)
+}
+
+/// A VNic with an IPv6 address too.
+pub fn vnic_ipv6(vnic: &VNic, ip: &str) -> Arc<VNic> {
+    let mut vnic = vnic.clone();
+    let net = ip.rsplit_once("::").map_or(ip, |(net, _)| net);
+    let status = vnic.status.get_or_insert_default();
+    status.ipv6 = Some(VNicIpv6 {
+        ip: ip.to_owned(),
+        prefix_length: 64,
+        gateway: format!("{net}::1"),
+    });
+    Arc::new(vnic)
+}
+
+/// A Subnet with an IPv6 range; without IPv4 if `cidr` is empty.
+pub fn subnet_ipv6(subnet: &Subnet, cidr: &str) -> Arc<Subnet> {
+    let mut subnet = subnet.clone();
+    subnet.spec.cidr = subnet.spec.cidr.filter(|cidr| !cidr.is_empty());
+    subnet.spec.ipv6 = Some(SubnetIpv6 {
+        cidr: cidr.to_owned(),
+        gateway: None,
+    });
+    Arc::new(subnet)
 }
 
 pub fn node_vnic(node: &str, ip: &str) -> Arc<VNic> {

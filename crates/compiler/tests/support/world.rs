@@ -20,7 +20,16 @@ const CIDRS: &[&str] = &[
     "100.64.0.0/16",
     "bad",
 ];
-const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9"];
+/// One is a part of another; the last ones overlap a service range, the system range and addresses of nodes.
+const IPV6_CIDRS: &[&str] = &[
+    "fd00:1::/64",
+    "fd00:1::/124",
+    "fd00:2::/64",
+    "fd00:10:96::/112",
+    "fd00:100:64::/64",
+    "bad",
+];
+const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9", "fd00:2::9"];
 const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1"];
 const GATEWAYS: &[&str] = &["g1", "g2"];
 /// One is a part of another; the last ones overlap Subnets, a service range and addresses of nodes.
@@ -44,6 +53,17 @@ pub fn object() -> impl Strategy<Value = Object> {
         })))),
         4 => (select(SUBNETS), select(VPCS), select(CIDRS), 0u32..3)
             .prop_map(|(name, vpc, cidr, created)| Object::Subnet(objects::subnet(name, vpc, cidr, created))),
+        3 => (select(SUBNETS), select(VPCS), select(&["10.0.1.0/24", "10.0.2.0/24", ""][..]), select(IPV6_CIDRS), 0u32..3)
+            .prop_map(|(name, vpc, cidr, ipv6, created)| Object::Subnet(objects::subnet_ipv6(&objects::subnet(name, vpc, cidr, created), ipv6))),
+        3 => (select(NAMESPACES), select(&["x", "y", "z"][..]), select(SUBNETS), proptest::option::of(select(NODES)), address(), 1u8..6)
+            .prop_map(|(ns, name, subnet, node, ip, n)| {
+                let vnic = objects::vnic(ns, name, subnet, node, ip.as_deref());
+                Object::VNic(objects::vnic_ipv6(&vnic, &format!("fd00:1::{n}")))
+            }),
+        1 => (select(NODES), 2u8..4).prop_map(|(node, n)| {
+            let vnic = objects::node_vnic(node, &format!("100.64.0.{n}"));
+            Object::VNic(objects::vnic_ipv6(&vnic, &format!("fd00:100:64::{n}")))
+        }),
         4 => (select(NAMESPACES), select(&["x", "y", "z"][..]), select(SUBNETS), proptest::option::of(select(NODES)), address(), set_up())
             .prop_map(|(ns, name, subnet, node, ip, set_up)| {
                 let vnic = objects::vnic(ns, name, subnet, node, ip.as_deref());
@@ -96,7 +116,7 @@ pub fn object() -> impl Strategy<Value = Object> {
             name: name.to_owned(),
             physical_networks: networks.into_iter().map(str::to_owned).collect(),
         })),
-        1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16"][..]))
+        1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16", "fd00:10:96::/112"][..]))
             .prop_map(|(name, cidr)| Object::ServiceCidr(objects::service_cidr(name, cidr))),
     ]
 }

@@ -2,9 +2,10 @@
 //! EndpointSlices; writes OVN's Northbound database, addresses and status.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Parser;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prometheus_client::registry::Registry;
 use ycloud_compiler::Settings;
 use ycloud_controller::metrics::Metrics;
@@ -47,27 +48,41 @@ struct Arguments {
 
     /// Range from which ycloud takes its own networks, the join network first. No Subnet of a user may overlap it.
     /// Prefix length 8 to 24. Change it only before the first start.
-    #[arg(long, env = "SYSTEM_CIDR", default_value = "100.64.0.0/10", value_parser = network::<8, 24>)]
+    #[arg(long, env = "SYSTEM_CIDR", default_value = "100.64.0.0/10", value_parser = network::<Ipv4Net, 8, 24>)]
     system_cidr: Ipv4Net,
 
     /// Range of the Subnet `ovn-default`, for Pods that no other Subnet claims. Prefix length 8 to 30. Used when that
     /// Subnet is made; afterwards its spec counts.
-    #[arg(long, env = "DEFAULT_SUBNET_CIDR", default_value = "10.16.0.0/16", value_parser = network::<8, 30>)]
+    #[arg(long, env = "DEFAULT_SUBNET_CIDR", default_value = "10.16.0.0/16", value_parser = network::<Ipv4Net, 8, 30>)]
     default_subnet_cidr: Ipv4Net,
+
+    /// IPv6 range from which ycloud takes its own networks; the first /64 is the join network's. No Subnet of a user may
+    /// overlap it. Prefix length 8 to 64. Change it only before the first start with --default-subnet-ipv6-cidr.
+    #[arg(long, env = "SYSTEM_IPV6_CIDR", default_value = "fd00:100:64::/48", value_parser = network::<Ipv6Net, 8, 64>)]
+    system_ipv6_cidr: Ipv6Net,
+
+    /// IPv6 range of the Subnet `ovn-default`. Prefix length 64 to 126. Where the default Subnets exist without IPv6, they
+    /// get it. Not given: the default Vpc is IPv4 only.
+    #[arg(long, env = "DEFAULT_SUBNET_IPV6_CIDR", value_parser = network::<Ipv6Net, 64, 126>)]
+    default_subnet_ipv6_cidr: Option<Ipv6Net>,
 }
 
-/// Reads an IPv4 network with a prefix length of `MIN` to `MAX` and no host bits.
-fn network<const MIN: u8, const MAX: u8>(text: &str) -> Result<Ipv4Net, String> {
-    let network: Ipv4Net = text
+/// Reads a network of the family of `N` with a prefix length of `MIN` to `MAX` and no host bits.
+fn network<N, const MIN: u8, const MAX: u8>(text: &str) -> Result<N, String>
+where
+    N: FromStr + Into<IpNet> + Copy,
+{
+    let network: N = text
         .parse()
-        .map_err(|_| "write an IPv4 network such as 10.16.0.0/16".to_owned())?;
-    if network.network() != network.addr() {
+        .map_err(|_| "write a network such as 10.16.0.0/16 or fd00:10:16::/64".to_owned())?;
+    let range: IpNet = network.into();
+    if range.trunc() != range {
         return Err(format!(
             "host bits are set; did you mean {}?",
-            network.trunc()
+            range.trunc()
         ));
     }
-    if !(MIN..=MAX).contains(&network.prefix_len()) {
+    if !(MIN..=MAX).contains(&range.prefix_len()) {
         return Err(format!("the prefix length must be {MIN} to {MAX}"));
     }
     Ok(network)
@@ -82,6 +97,8 @@ fn main() -> ExitCode {
         settings: Settings {
             system_cidr: arguments.system_cidr,
             default_subnet_cidr: arguments.default_subnet_cidr,
+            system_ipv6_cidr: arguments.system_ipv6_cidr,
+            default_subnet_ipv6_cidr: arguments.default_subnet_ipv6_cidr,
         },
     };
     runtime::run(NAME, PORT, &arguments.runtime, registry, |runtime| {
@@ -102,11 +119,16 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let unspecified = Ipv4Net::new(Ipv4Addr::new(10, 16, 0, 0), 16).unwrap();
-        assert_eq!(network::<8, 30>("10.16.0.0/16"), Ok(unspecified));
-        let hint = network::<8, 30>("10.16.3.0/16").unwrap_err();
+        let ipv4 = network::<Ipv4Net, 8, 30>;
+        let default = Ipv4Net::new(Ipv4Addr::new(10, 16, 0, 0), 16).unwrap();
+        assert_eq!(ipv4("10.16.0.0/16"), Ok(default));
+        let hint = ipv4("10.16.3.0/16").unwrap_err();
         assert!(hint.contains("did you mean 10.16.0.0/16?"), "{hint}");
-        assert!(network::<8, 30>("10.16.0.0/31").is_err());
-        assert!(network::<8, 30>("fd00::/64").is_err());
+        assert!(ipv4("10.16.0.0/31").is_err());
+        assert!(ipv4("fd00::/64").is_err());
+        let ipv6 = network::<Ipv6Net, 64, 126>;
+        assert_eq!(ipv6("fd00:10:16::/64").unwrap().prefix_len(), 64);
+        assert!(ipv6("fd00:10:16::/48").is_err());
+        assert!(ipv6("10.16.0.0/16").is_err());
     }
 }

@@ -1,21 +1,35 @@
 //! The status of a `VNic`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use ycloud_api::address::Family;
 use ycloud_api::condition::{self, IN_USE, READY, Verdict, reason};
-use ycloud_api::vnic::{AttachmentKind, Phase};
+use ycloud_api::vnic::{AttachmentKind, Phase, VNicIpv6};
 use ycloud_api::{VNic, VNicStatus};
 use ycloud_compiler::{Allocation, Rejection};
 
 use super::RowState;
 
-/// The status of a VNic that just got an address.
-pub fn addressed(vnic: &VNic, address: &Allocation, now: &Time) -> VNicStatus {
+/// The status of a VNic that just got addresses. One that had some already goes on as it was, with its port.
+pub fn addressed(vnic: &VNic, allocation: &Allocation, now: &Time) -> VNicStatus {
     let mut status = vnic.status.clone().unwrap_or_default();
-    status.ip = Some(address.ip.to_string());
-    status.prefix_length = Some(i32::from(address.prefix_length));
-    status.gateway = Some(address.gateway.to_string());
-    status.mac = Some(address.mac.clone());
-    status.vpc = Some(address.vpc.clone());
+    let had = status.links().next().is_some();
+    if let Some(address) = allocation.of(Family::Ipv4) {
+        status.ip = Some(address.ip.to_string());
+        status.prefix_length = Some(i32::from(address.prefix_length));
+        status.gateway = Some(address.gateway.to_string());
+    }
+    if let Some(address) = allocation.of(Family::Ipv6) {
+        status.ipv6 = Some(VNicIpv6 {
+            ip: address.ip.to_string(),
+            prefix_length: i32::from(address.prefix_length),
+            gateway: address.gateway.to_string(),
+        });
+    }
+    status.mac = Some(allocation.mac.clone());
+    status.vpc = Some(allocation.vpc.clone());
+    if had {
+        return status;
+    }
     status.phase = Phase::Pending;
     let verdict = Verdict::no(reason::PENDING, "the logical port is being made");
     set_ready(vnic, &mut status, &verdict, now);
@@ -31,8 +45,15 @@ pub fn refused(vnic: &VNic, rejection: &Rejection, now: &Time) -> VNicStatus {
     status
 }
 
-/// The status of a VNic that has an address. `up`: whether OVN has bound its port (`Logical_Switch_Port:up`).
-pub fn status(vnic: &VNic, state: &RowState, up: bool, now: &Time) -> VNicStatus {
+/// The status of a VNic that has an address. `up`: whether OVN has bound its port (`Logical_Switch_Port:up`). `lack`: why
+/// it cannot have the address of another family that its Subnet has.
+pub fn status(
+    vnic: &VNic,
+    state: &RowState,
+    up: bool,
+    lack: Option<&Rejection>,
+    now: &Time,
+) -> VNicStatus {
     let mut status = vnic.status.clone().unwrap_or_default();
     let attachment = &vnic.spec.attachment;
     let verdict = match (state, up) {
@@ -69,6 +90,10 @@ pub fn status(vnic: &VNic, state: &RowState, up: bool, now: &Time) -> VNicStatus
         Phase::Up => attachment.chassis.clone(),
         Phase::Bound | Phase::Pending => None,
     };
+    let lack = lack.map(|rejection| Verdict::no(rejection.reason, &rejection.message));
+    let verdict = lack
+        .filter(|_| matches!(state, RowState::Settled))
+        .unwrap_or(verdict);
     set_ready(vnic, &mut status, &verdict, now);
     set_in_use(vnic, &mut status, now);
     status
@@ -117,7 +142,7 @@ mod tests {
     #[test]
     fn a_pod_s_port_is_ready_once_it_is_bound() {
         let mut vnic = vnic(AttachmentKind::Pod, Some("node-1"));
-        let bound = status(&vnic, &RowState::Settled, false, &now());
+        let bound = status(&vnic, &RowState::Settled, false, None, &now());
         assert_eq!(
             (bound.phase, bound.chassis.as_deref()),
             (Phase::Bound, None)
@@ -125,14 +150,14 @@ mod tests {
         assert!(!condition::is_true(&bound.conditions, READY));
         assert!(bound.conditions[0].message.contains("node-1"));
         vnic.status = Some(bound);
-        let up = status(&vnic, &RowState::Settled, true, &now());
+        let up = status(&vnic, &RowState::Settled, true, None, &now());
         assert_eq!(
             (up.phase, up.chassis.as_deref()),
             (Phase::Up, Some("node-1"))
         );
         assert!(condition::is_true(&up.conditions, READY));
         vnic.status = Some(up.clone());
-        assert_eq!(status(&vnic, &RowState::Pending, false, &now()), up);
+        assert_eq!(status(&vnic, &RowState::Pending, false, None, &now()), up);
     }
 
     #[test]
@@ -141,6 +166,7 @@ mod tests {
             &vnic(AttachmentKind::None, None),
             &RowState::Settled,
             false,
+            None,
             &now(),
         );
         assert!(condition::is_true(&bare.conditions, READY));

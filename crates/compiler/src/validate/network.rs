@@ -1,0 +1,266 @@
+//! A Subnet's spec, read: its ranges, one of each family at most.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use ycloud_api::address::{Family, Range};
+use ycloud_api::condition::reason;
+use ycloud_api::{Subnet, key};
+
+use crate::address::{merge, single, usable};
+use crate::compile::Rejection;
+use crate::snapshot::Settings;
+use crate::validate::subnet::meet;
+
+/// A Subnet's spec, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The Vpc that it names.
+    pub vpc: String,
+    /// Its ranges, IPv4 first; one or two, of different families.
+    cidrs: Vec<Cidr>,
+}
+
+/// One range of a Subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cidr {
+    /// The range.
+    pub range: IpNet,
+    /// The router's address.
+    pub gateway: IpAddr,
+    /// Ranges inside the usable ones that are never given out, the gateway among them; sorted, apart from each other.
+    excluded: Vec<Range>,
+}
+
+/// What a range must be: for `cidr` fields of either family.
+struct Kind {
+    family: Family,
+    /// Where its fields stand.
+    at: &'static str,
+    /// Shortest and longest prefix length.
+    lengths: (u8, u8),
+    example: &'static str,
+    /// What addresses outside the usable ones are.
+    unusable: &'static str,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        family: Family::Ipv4,
+        at: "spec",
+        lengths: (8, 30),
+        example: "10.0.1.0/24",
+        unusable: "is the network or broadcast address of",
+    },
+    Kind {
+        family: Family::Ipv6,
+        at: "spec.ipv6",
+        lengths: (64, 126),
+        example: "fd00:10:0:1::/64",
+        unusable: "is the address of every router of",
+    },
+];
+
+impl Kind {
+    fn of(family: Family) -> &'static Self {
+        match family {
+            Family::Ipv4 => &KINDS[0],
+            Family::Ipv6 => &KINDS[1],
+        }
+    }
+
+    /// Whether a range may be a Subnet's.
+    fn permits(&self, range: IpNet) -> bool {
+        let (shortest, longest) = self.lengths;
+        let length = range.prefix_len();
+        let special = match range.addr() {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => {
+                ip.is_unicast_link_local() || ip.is_multicast() || ip.to_ipv4_mapped().is_some()
+            }
+        };
+        Family::of(range.addr()) == self.family
+            && range.trunc() == range
+            && (shortest..=longest).contains(&length)
+            && !special
+    }
+}
+
+/// Where the field of a family stands in a Subnet: `spec.cidr`, `spec.ipv6.cidr`.
+pub(crate) fn field(family: Family, name: &str) -> String {
+    format!("{}.{name}", Kind::of(family).at)
+}
+
+/// Prefix length of a range as a status names it; `None` if no range of the family has it.
+pub(crate) fn length(family: Family, length: i32) -> Option<u8> {
+    let (shortest, longest) = Kind::of(family).lengths;
+    let length = u8::try_from(length).ok()?;
+    (shortest..=longest).contains(&length).then_some(length)
+}
+
+impl Network {
+    /// Reads a Subnet's spec.
+    ///
+    /// # Errors
+    /// No range at all; an invalid `cidr`, `gateway` or `excludeIPs`.
+    pub fn read(settings: &Settings, name: &str, subnet: &Subnet) -> Result<Self, Rejection> {
+        let invalid =
+            |message: String| Rejection::new(reason::INVALID, format!("Subnet {name}: {message}"));
+        let spec = &subnet.spec;
+        let ipv4 = (spec.cidr.as_ref(), spec.gateway.as_ref());
+        let ipv6 = spec.ipv6.as_ref();
+        let ipv6 = (
+            ipv6.map(|ipv6| &ipv6.cidr),
+            ipv6.and_then(|ipv6| ipv6.gateway.as_ref()),
+        );
+        let mut cidrs = Vec::new();
+        for (family, (cidr, gateway)) in Family::ALL.into_iter().zip([ipv4, ipv6]) {
+            if let Some(cidr) = cidr {
+                let gateway = gateway.map(String::as_str);
+                let read = Cidr::read(Kind::of(family), cidr, gateway).map_err(invalid)?;
+                cidrs.push(read);
+            }
+        }
+        if cidrs.is_empty() {
+            return Err(invalid(
+                "has neither spec.cidr nor spec.ipv6.cidr; set one or both".to_owned(),
+            ));
+        }
+        let mut network = Self {
+            vpc: spec.vpc.clone(),
+            cidrs,
+        };
+        for text in &spec.exclude_ips {
+            network.exclude(text).map_err(invalid)?;
+        }
+        for cidr in &mut network.cidrs {
+            if name == key::JOIN_SUBNET && spec.vpc == key::DEFAULT_VPC {
+                let family = Family::of(cidr.gateway);
+                let unused = settings.unused_join_address(family);
+                cidr.excluded.push(single(unused));
+            }
+            cidr.excluded = merge(std::mem::take(&mut cidr.excluded), usable(cidr.range));
+        }
+        Ok(network)
+    }
+
+    fn exclude(&mut self, text: &str) -> Result<(), String> {
+        let range: Range = text
+            .parse()
+            .map_err(|error| format!("spec.excludeIPs: {error}"))?;
+        let within = |cidr: &&mut Cidr| {
+            cidr.range.contains(&range.first) && cidr.range.contains(&range.last)
+        };
+        let Some(cidr) = self.cidrs.iter_mut().find(within) else {
+            return Err(format!(
+                "spec.excludeIPs: {text} lies outside {self}; leave it out or correct it"
+            ));
+        };
+        cidr.excluded.push(range);
+        Ok(())
+    }
+
+    /// Its ranges, IPv4 first.
+    pub fn cidrs(&self) -> impl Iterator<Item = &Cidr> {
+        self.cidrs.iter()
+    }
+
+    /// Its range of a family.
+    pub fn cidr(&self, family: Family) -> Option<&Cidr> {
+        self.cidrs().find(|cidr| cidr.family() == family)
+    }
+
+    /// Its IPv4 range.
+    pub fn ipv4(&self) -> Option<Ipv4Net> {
+        match self.cidr(Family::Ipv4)?.range {
+            IpNet::V4(range) => Some(range),
+            IpNet::V6(_) => None,
+        }
+    }
+
+    /// Whether it has an address of `range`.
+    pub fn meets(&self, range: impl Into<IpNet>) -> bool {
+        let range = range.into();
+        self.cidrs().any(|cidr| meet(cidr.range, range))
+    }
+}
+
+impl fmt::Display for Network {
+    /// Its ranges with a comma between: `10.0.1.0/24, fd00::/64`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, cidr) in self.cidrs.iter().enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", cidr.range)?;
+        }
+        Ok(())
+    }
+}
+
+impl Cidr {
+    fn read(kind: &Kind, text: &str, gateway: Option<&str>) -> Result<Self, String> {
+        let parsed: Option<IpNet> = text.parse().ok();
+        let range = parsed.filter(|range| kind.permits(*range)).ok_or_else(|| {
+            let (shortest, longest) = kind.lengths;
+            format!(
+                "{}.cidr {text:?} is no {} network with a prefix length of {shortest} to {longest} and no host bits set; write one such as {}",
+                kind.at, kind.family, kind.example
+            )
+        })?;
+        let hosts = usable(range);
+        let gateway = match gateway {
+            None => hosts.first,
+            Some(text) => {
+                let parsed: Option<IpAddr> = text.parse().ok();
+                parsed.filter(|ip| hosts.contains(*ip)).ok_or_else(|| {
+                    format!(
+                        "{}.gateway {text:?} is no usable address of {range}; choose one of {} to {}",
+                        kind.at, hosts.first, hosts.last
+                    )
+                })?
+            }
+        };
+        Ok(Self {
+            range,
+            gateway,
+            excluded: vec![single(gateway)],
+        })
+    }
+
+    /// Its family.
+    pub fn family(&self) -> Family {
+        Family::of(self.gateway)
+    }
+
+    /// The addresses that hosts may have.
+    pub fn usable(&self) -> Range {
+        usable(self.range)
+    }
+
+    /// Why an address cannot be given out, as words that go before "Subnet x". `None`: it can.
+    pub fn reserved(&self, ip: IpAddr) -> Option<&'static str> {
+        if !self.range.contains(&ip) {
+            Some("lies outside")
+        } else if !self.usable().contains(ip) {
+            Some(Kind::of(self.family()).unusable)
+        } else if ip == self.gateway {
+            Some("is the gateway of")
+        } else if self.excluded_until(ip).is_some() {
+            Some("is excluded by spec.excludeIPs of")
+        } else {
+            None
+        }
+    }
+
+    /// If the address is never given out: the last address of the run of such addresses.
+    pub fn excluded_until(&self, ip: IpAddr) -> Option<IpAddr> {
+        let at = self.excluded.partition_point(|range| range.last < ip);
+        let range = self.excluded.get(at)?;
+        (range.first <= ip).then_some(range.last)
+    }
+
+    /// The runs of usable addresses that are never given out.
+    pub fn excluded(&self) -> impl Iterator<Item = &Range> {
+        self.excluded.iter()
+    }
+}
