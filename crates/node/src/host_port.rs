@@ -1,7 +1,7 @@
 //! Host ports: ports of the node that lead to a Pod. CNI conventions, capability `portMappings`.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,9 @@ use ycloud_api::service::Protocol;
 pub struct HostPort {
     /// Protocol.
     pub protocol: Protocol,
-    /// The node's address that has it; `None` for all, the loopback ones too.
-    pub address: Option<Ipv4Addr>,
+    /// The node's address that has it; `None` for all of both families, the loopback ones too, and the unspecified address
+    /// for all of its family.
+    pub address: Option<IpAddr>,
     /// The node's port.
     pub port: u16,
     /// The Pod's port.
@@ -76,6 +77,7 @@ mod tests {
             "TCP/*/8080/80",
             "UDP/192.0.2.1/53/5353",
             "SCTP/127.0.0.1/1/65535",
+            "TCP/fd00::7/8080/80",
         ] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
         }

@@ -4,8 +4,9 @@
 //! Fields unknown to the reader are ignored, so that a plugin and an agent of neighbouring versions understand each other.
 
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,54 @@ pub enum Request {
     },
 }
 
+/// An address of a Pod, and its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Prefix length of its Subnet.
+    pub prefix_length: u8,
+    /// The Subnet's router.
+    pub gateway: IpAddr,
+}
+
+impl Address {
+    /// The address with its prefix length.
+    pub fn net(&self) -> IpNet {
+        IpNet::new(self.ip, self.prefix_length).unwrap_or_else(|_| self.ip.into())
+    }
+}
+
+/// Addresses of a Pod or a node: one of a family or of each, never none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The IPv4 one if there are two.
+    #[serde(flatten)]
+    pub first: Address,
+    /// The IPv6 one if there are two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<Address>,
+}
+
+impl Addresses {
+    /// From those of IPv4 and IPv6; `None` if there is neither.
+    pub fn of(ipv4: Option<Address>, ipv6: Option<Address>) -> Option<Self> {
+        let first = ipv4.or(ipv6)?;
+        let second = ipv4.and(ipv6);
+        Some(Self { first, second })
+    }
+
+    /// They, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Address> {
+        [&self.first].into_iter().chain(&self.second)
+    }
+
+    /// Without prefix lengths and routers.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.iter().map(|address| address.ip)
+    }
+}
+
 /// What ADD made; the plugin turns it into a CNI result of the configuration's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wiring {
@@ -87,12 +136,9 @@ pub struct Wiring {
     pub host_mac: String,
     /// MAC address of the Pod's interface.
     pub mac: String,
-    /// Address of the Pod.
-    pub ip: Ipv4Addr,
-    /// Prefix length of its Subnet.
-    pub prefix_length: u8,
-    /// The Subnet's router.
-    pub gateway: Ipv4Addr,
+    /// Addresses of the Pod.
+    #[serde(flatten)]
+    pub addresses: Addresses,
     /// MTU of the Pod's interface, bytes.
     pub mtu: u32,
 }

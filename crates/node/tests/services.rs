@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use support::pod::{Sandbox, connect};
 use support::{NODE, Node, eventually, on_node, pod_ref, run};
 use ycloud_node::agent::services::facts;
-use ycloud_node::agent::services::table::{TABLE, stands};
+use ycloud_node::agent::services::table::TABLE;
 use ycloud_node::agent::services::world::{Change, Delta, World};
 use ycloud_node::agent::{add, del, nft};
 use ycloud_node::host_port::HostPort;
@@ -538,15 +538,15 @@ fn differences_lead_to_the_same_table_as_the_whole() {
                 panic!("{error}\n{difference}");
             }
             let stepped = list();
-            assert!(stands().await);
+            assert!(wanted.stands().await);
             nft::apply(&wanted.whole()).await.unwrap();
             assert_eq!(sorted(&stepped), sorted(&list()));
             applied = wanted;
         }
         run("nft", &["flush", "table", "ip", TABLE]);
-        assert!(!stands().await);
+        assert!(!applied.stands().await);
         run("nft", &["delete", "table", "ip", TABLE]);
-        assert!(!stands().await);
+        assert!(!applied.stands().await);
     });
 }
 

@@ -14,19 +14,19 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
 use tokio::time::{Instant, timeout, timeout_at};
 use ycloud_api::key::DEFAULT_VPC;
 use ycloud_api::vnic::{Attachment, AttachmentKind, logical_port, pod_vnic_name};
 use ycloud_api::{VNic, condition};
 
 use super::Agent;
-use super::netlink::{self, Netlink, Route, Veth};
+use super::family::{Family, has_ipv6};
+use super::netlink::{self, Netlink, Route, Veth, everywhere};
 use super::netns::{self, Netns};
 use super::ovs::{self, Facts, Port};
-use super::{ethtool, pod_links};
+use super::{address, ethtool, pod_links, sysctl};
 use crate::host_port::HostPort;
-use crate::protocol::{AttachmentId, Failure, PodRef, Wiring, code};
+use crate::protocol::{Addresses, AttachmentId, Failure, PodRef, Wiring, code};
 
 /// How long an ADD waits for others. Together less than the plugin waits for the agent.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +93,9 @@ pub enum Error {
     /// The kernel.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    /// A switch of the Pod's namespace.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
     /// Offloads.
     #[error(transparent)]
     Ethtool(#[from] ethtool::Error),
@@ -122,8 +125,7 @@ impl From<Error> for Failure {
 struct Nic {
     logical_port: String,
     mac: super::mac::Mac,
-    address: Ipv4Net,
-    gateway: std::net::Ipv4Addr,
+    addresses: Addresses,
     vpc: String,
 }
 
@@ -155,8 +157,7 @@ pub async fn add(
         netns: path.to_owned(),
         pod: pod.clone(),
         mac: nic.mac,
-        address: nic.address,
-        gateway: nic.gateway,
+        addresses: nic.addresses,
         vpc: nic.vpc,
         host_ports: host_ports.to_vec(),
     };
@@ -183,7 +184,11 @@ async fn wire(agent: &Agent, netns: &Netns, facts: &Facts) -> Result<Wiring, Err
     let concerns = |port: &&Port| {
         port.facts.id == facts.id
             || port.facts.logical_port == facts.logical_port
-            || port.facts.address.addr() == facts.address.addr()
+            || port
+                .facts
+                .addresses
+                .ips()
+                .any(|ip| facts.addresses.ips().any(|own| own == ip))
     };
     let (mut kept, mut replaced): (Vec<Port>, Vec<Port>) = ports
         .into_iter()
@@ -217,6 +222,10 @@ async fn wire(agent: &Agent, netns: &Netns, facts: &Facts) -> Result<Wiring, Err
         ethtool::offload_off(&name)?;
     }
     agent.netlink.without_ipv6_address(&host).await?;
+    if facts.addresses.ips().any(|ip| ip.is_ipv6()) {
+        // The node reaches the Pod by this link, and a distribution may have turned IPv6 off on new ones.
+        sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
     agent.netlink.set_up(&host).await?;
     if kept.is_empty() {
         agent.ovs.add_port(&name, facts, &replaced).await?;
@@ -229,9 +238,7 @@ async fn wire(agent: &Agent, netns: &Netns, facts: &Facts) -> Result<Wiring, Err
         host_interface: name,
         host_mac: host.mac.to_string(),
         mac: facts.mac.to_string(),
-        ip: facts.address.addr(),
-        prefix_length: facts.address.prefix_len(),
-        gateway: facts.gateway,
+        addresses: facts.addresses,
         mtu: agent.options.mtu,
     })
 }
@@ -243,20 +250,35 @@ async fn configure(
     facts: &Facts,
     userspace: bool,
 ) -> Result<(), Error> {
-    let ifname = facts.id.ifname.clone();
-    let link = inside.need_link(&ifname).await?;
-    if userspace {
-        netns.run(move || ethtool::offload_off(&ifname)).await??;
-    }
-    inside.add_address(&link, facts.address).await?;
-    inside.set_up(&link).await?;
-    let default = Route {
-        destination: Ipv4Net::default(),
-        gateway: Some(facts.gateway),
-        link: link.index,
-        source: None,
+    let link = inside.need_link(&facts.id.ifname).await?;
+    let (ifname, ipv6) = (
+        link.name.clone(),
+        facts.addresses.ips().any(|ip| ip.is_ipv6()),
+    );
+    let prepare = move || -> Result<(), Error> {
+        if userspace {
+            ethtool::offload_off(&ifname)?;
+        }
+        if ipv6 {
+            // Address and router are given; what somebody in the Subnet advertises is nobody's word.
+            sysctl::set(&format!("ipv6/conf/{ifname}/accept_ra"), "0")?;
+            sysctl::set(&format!("ipv6/conf/{ifname}/disable_ipv6"), "0")?;
+        }
+        Ok(())
     };
-    inside.set_route(&default).await?;
+    netns.run(prepare).await??;
+    // IPv6 has no routes by a link that is down.
+    inside.set_up(&link).await?;
+    for address in facts.addresses.iter() {
+        inside.add_address(&link, address.net()).await?;
+        let default = Route {
+            destination: everywhere(Family::of(address.ip)),
+            gateway: Some(address.gateway),
+            link: link.index,
+            source: None,
+        };
+        inside.set_route(&default).await?;
+    }
     Ok(())
 }
 
@@ -354,25 +376,28 @@ fn refusal(vnic: &VNic) -> Option<&str> {
         .conditions
         .iter()
         .find(|c| c.type_ == condition::READY)?;
-    (status.ip.is_none() && ready.status == "False").then_some(ready.message.as_str())
+    let none = status.ip.is_none() && status.ipv6.is_none();
+    (none && ready.status == "False").then_some(ready.message.as_str())
 }
 
 fn nic(vnic: &VNic) -> Result<Nic, String> {
     let read = || -> Option<Nic> {
         let status = vnic.status.as_ref()?;
-        let prefix = u8::try_from(status.prefix_length?).ok()?;
-        let address = status.ip.as_ref()?.parse().ok()?;
         let namespace = vnic.metadata.namespace.as_deref()?;
         Some(Nic {
             logical_port: logical_port(namespace, vnic.metadata.name.as_deref()?),
             mac: status.mac.as_ref()?.parse().ok()?,
-            address: Ipv4Net::new(address, prefix).ok()?,
-            gateway: status.gateway.as_ref()?.parse().ok()?,
+            addresses: address::of(status)?,
             vpc: status.vpc.clone()?,
         })
     };
+    let status = vnic.status.as_ref();
+    let ipv6 = status.is_some_and(|status| status.ipv6.is_some() && status.ip.is_none());
     read().ok_or_else(|| match refusal(vnic) {
         Some(message) => format!("has no address: {message}"),
+        None if ipv6 && !has_ipv6() => {
+            "has an IPv6 address only, and this node's kernel has no IPv6; boot it without ipv6.disable=1, or give the Pod a Subnet with IPv4".to_owned()
+        }
         None => "has no address yet; does ycloud-controller run?".to_owned(),
     })
 }
@@ -451,7 +476,8 @@ mod tests {
             ..Default::default()
         });
         let nic = nic(&vnic).unwrap();
-        assert_eq!(nic.address.to_string(), "10.0.1.5/24");
+        let nets: Vec<String> = nic.addresses.iter().map(|a| a.net().to_string()).collect();
+        assert_eq!(nets, ["10.0.1.5/24"]);
         assert_eq!(nic.logical_port, "ns/web-0-aaaaaaaa");
     }
 }

@@ -1,11 +1,15 @@
 //! CHECK: is everything as ADD left it?
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use super::Agent;
-use super::netlink::{self, Netlink};
+use super::family::Family;
+use super::netlink::{self, Netlink, everywhere};
 use super::netns::{self, Netns};
 use super::ovs;
-use crate::protocol::{AttachmentId, Failure, code};
-use ipnet::Ipv4Net;
+use crate::protocol::{Address, AttachmentId, Failure, code};
 
 /// What is not as it was.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +74,13 @@ pub async fn check(
         );
         return Err(differs(what));
     }
-    if addresses != [facts.address.to_string()] {
+    let own: BTreeSet<IpNet> = facts.addresses.iter().map(Address::net).collect();
+    let told: Option<BTreeSet<IpNet>> = addresses.iter().map(|text| text.parse().ok()).collect();
+    if told.as_ref() != Some(&own) {
+        let own: Vec<String> = own.iter().map(IpNet::to_string).collect();
         let what = format!(
             "its address is {}, not {}",
-            facts.address,
+            own.join(", "),
             addresses.join(", ")
         );
         return Err(differs(what));
@@ -95,20 +102,19 @@ pub async fn check(
         );
         return Err(differs(what));
     }
-    if !inside.addresses(&link).await?.contains(&facts.address) {
-        return Err(differs(format!(
-            "{} has not address {}",
-            link.name, facts.address
-        )));
-    }
-    let default = |route: &netlink::Route| {
-        route.destination == Ipv4Net::default() && route.gateway == Some(facts.gateway)
-    };
-    if !inside.routes(None).await?.iter().any(default) {
-        return Err(differs(format!(
-            "it has no default route by {}",
-            facts.gateway
-        )));
+    let (present, routes) = (inside.addresses(&link).await?, inside.routes(None).await?);
+    for address in facts.addresses.iter() {
+        let (net, gateway) = (address.net(), address.gateway);
+        if !present.contains(&net) {
+            return Err(differs(format!("{} has not address {net}", link.name)));
+        }
+        let everywhere = everywhere(Family::of(address.ip));
+        let default = |route: &netlink::Route| {
+            route.destination == everywhere && route.gateway == Some(gateway)
+        };
+        if !routes.iter().any(default) {
+            return Err(differs(format!("it has no default route by {gateway}")));
+        }
     }
     Ok(())
 }

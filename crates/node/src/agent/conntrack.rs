@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
@@ -19,13 +19,14 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
 };
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::sys::{self, Socket};
 
+use super::family::Family;
 use super::netlink::Netlink;
 use super::services::rules::Frontend;
 
 /// UDP frontends, and where datagrams to them may be sent.
-pub type Frontends = BTreeMap<Frontend, BTreeSet<SocketAddrV4>>;
+pub type Frontends = BTreeMap<Frontend, BTreeSet<SocketAddr>>;
 
 /// Forgets the connections to these frontends that go elsewhere. The rules stand whether or not it succeeds, so a failure is
 /// only logged.
@@ -52,14 +53,18 @@ pub async fn forget(netlink: &Netlink, frontends: Frontends) {
 }
 
 /// Takes as long as the kernel needs to list its connections.
-fn blocking(frontends: &Frontends, local: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
+fn blocking(frontends: &Frontends, local: &BTreeSet<IpAddr>) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.connect(&sys::SocketAddr::new(0, 0))?;
+    let families: BTreeSet<Family> = frontends.keys().map(|f| f.family()).collect();
     let mut count = 0;
-    for connection in list(&socket)? {
-        if connection.is_stale(frontends, local) && delete(&socket, connection.original)? {
-            count += 1;
+    for family in families {
+        for connection in list(&socket, family)? {
+            let stale = connection.is_stale(frontends, local);
+            if stale && delete(&socket, family, connection.original)? {
+                count += 1;
+            }
         }
     }
     Ok(count)
@@ -69,15 +74,15 @@ fn blocking(frontends: &Frontends, local: &BTreeSet<Ipv4Addr>) -> io::Result<usi
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Connection {
     /// Where the client sends to.
-    destination: SocketAddrV4,
+    destination: SocketAddr,
     /// Who answers.
-    answerer: SocketAddrV4,
+    answerer: SocketAddr,
     /// How the kernel finds it.
     original: Vec<Tuple>,
 }
 
 impl Connection {
-    /// `None` if it is not UDP, not IPv4, or not of the default zone: others are Open vSwitch's.
+    /// `None` if it is not UDP, or not of the default zone: others are Open vSwitch's.
     fn read(attributes: Vec<ConntrackAttribute>) -> Option<Self> {
         const CTA_ZONE: u16 = 18;
         let (mut original, mut reply) = (None, None);
@@ -97,18 +102,18 @@ impl Connection {
         })
     }
 
-    fn is_stale(&self, frontends: &Frontends, local: &BTreeSet<Ipv4Addr>) -> bool {
+    fn is_stale(&self, frontends: &Frontends, local: &BTreeSet<IpAddr>) -> bool {
         use ycloud_api::service::Protocol::UDP;
-        let (ip, port) = (*self.destination.ip(), self.destination.port());
+        let (ip, port) = (self.destination.ip(), self.destination.port());
         let address = frontends.get(&Frontend::Address(ip, UDP, port));
-        let node_port = || frontends.get(&Frontend::NodePort(UDP, port));
+        let node_port = || frontends.get(&Frontend::NodePort(Family::of(ip), UDP, port));
         let targets = address.or_else(|| node_port().filter(|_| local.contains(&ip)));
         targets.is_some_and(|targets| !targets.contains(&self.answerer))
     }
 }
 
 /// Source and destination of a UDP packet.
-fn ends(tuples: &[Tuple]) -> Option<(SocketAddrV4, SocketAddrV4)> {
+fn ends(tuples: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut source, mut destination) = (None, None);
     let (mut from, mut to, mut udp) = (None, None, false);
     for tuple in tuples {
@@ -116,8 +121,8 @@ fn ends(tuples: &[Tuple]) -> Option<(SocketAddrV4, SocketAddrV4)> {
             Tuple::Ip(ips) => {
                 for ip in ips {
                     match ip {
-                        IPTuple::SourceAddress(IpAddr::V4(ip)) => source = Some(*ip),
-                        IPTuple::DestinationAddress(IpAddr::V4(ip)) => destination = Some(*ip),
+                        IPTuple::SourceAddress(ip) => source = Some(*ip),
+                        IPTuple::DestinationAddress(ip) => destination = Some(*ip),
                         _ => {}
                     }
                 }
@@ -135,15 +140,19 @@ fn ends(tuples: &[Tuple]) -> Option<(SocketAddrV4, SocketAddrV4)> {
             _ => {}
         }
     }
-    let end = |ip: Option<Ipv4Addr>, port: Option<u16>| Some(SocketAddrV4::new(ip?, port?));
+    let end = |ip: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(ip?, port?));
     if !udp {
         return None;
     }
     Some((end(source, from)?, end(destination, to)?))
 }
 
-fn send(socket: &Socket, flags: u16, message: ConntrackMessage) -> io::Result<()> {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+fn send(socket: &Socket, family: Family, flags: u16, message: ConntrackMessage) -> io::Result<()> {
+    let family = match family {
+        Family::Ipv4 => NetfilterProtoFamily::IPv4,
+        Family::Ipv6 => NetfilterProtoFamily::IPv6,
+    };
+    let header = NetfilterHeader::new(family, 0, 0);
     let mut netlink = NetlinkHeader::default();
     netlink.flags = NLM_F_REQUEST | flags;
     let payload = NetlinkPayload::from(NetfilterMessage::new(header, message));
@@ -179,8 +188,13 @@ fn receive(
     }
 }
 
-fn list(socket: &Socket) -> io::Result<Vec<Connection>> {
-    send(socket, NLM_F_DUMP, ConntrackMessage::Get(Vec::new()))?;
+fn list(socket: &Socket, family: Family) -> io::Result<Vec<Connection>> {
+    send(
+        socket,
+        family,
+        NLM_F_DUMP,
+        ConntrackMessage::Get(Vec::new()),
+    )?;
     let mut connections = Vec::new();
     receive(socket, |payload| match payload {
         NetlinkPayload::InnerMessage(NetfilterMessage {
@@ -198,9 +212,14 @@ fn list(socket: &Socket) -> io::Result<Vec<Connection>> {
 }
 
 /// False if it was gone already.
-fn delete(socket: &Socket, original: Vec<Tuple>) -> io::Result<bool> {
+fn delete(socket: &Socket, family: Family, original: Vec<Tuple>) -> io::Result<bool> {
     let attributes = vec![ConntrackAttribute::CtaTupleOrig(original)];
-    send(socket, NLM_F_ACK, ConntrackMessage::Delete(attributes))?;
+    send(
+        socket,
+        family,
+        NLM_F_ACK,
+        ConntrackMessage::Delete(attributes),
+    )?;
     let mut deleted = true;
     receive(socket, |payload| match payload {
         NetlinkPayload::Error(answer) if answer.raw_code() == 0 => Ok(false),
@@ -224,18 +243,22 @@ mod tests {
 
     #[test]
     fn only_what_goes_elsewhere_is_stale() {
-        let at = |text: &str| text.parse::<SocketAddrV4>().unwrap();
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let frontends = Frontends::from([
             (
-                Frontend::NodePort(UDP, 30053),
+                Frontend::NodePort(Family::Ipv4, UDP, 30053),
                 BTreeSet::from([at("10.96.0.9:53")]),
+            ),
+            (
+                Frontend::NodePort(Family::Ipv6, UDP, 30053),
+                BTreeSet::from([at("[fd00:96::9]:53")]),
             ),
             (
                 Frontend::Address("192.0.2.1".parse().unwrap(), UDP, 53),
                 BTreeSet::new(),
             ),
         ]);
-        let local = BTreeSet::from(["172.18.0.2".parse().unwrap()]);
+        let local = BTreeSet::from(["172.18.0.2", "fd00:18::2"].map(|ip| ip.parse().unwrap()));
         let cases = [
             (
                 "translated as it shall be",
@@ -260,6 +283,18 @@ mod tests {
                 "172.18.0.3:30053",
                 "172.18.0.3:30053",
                 false,
+            ),
+            (
+                "translated as it shall be, with IPv6",
+                "[fd00:18::2]:30053",
+                "[fd00:96::9]:53",
+                false,
+            ),
+            (
+                "to another Service, with IPv6",
+                "[fd00:18::2]:30053",
+                "[fd00:96::8]:53",
+                true,
             ),
             (
                 "another port",

@@ -14,11 +14,13 @@
 //! running Pod. The tasks are level-triggered: they compare and set what differs.
 
 pub mod add;
+pub mod address;
 pub mod affinity;
 pub mod check;
 pub mod conntrack;
 pub mod del;
 pub mod ethtool;
+pub mod family;
 pub mod gc;
 pub mod health;
 pub mod install;

@@ -3,14 +3,16 @@
 pub mod way_back;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt, TryStreamExt};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
     LinkMessage,
@@ -19,11 +21,13 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
 };
 use rtnetlink::{
-    Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+    AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup,
+    RouteMessageBuilder,
 };
 
 use tokio::sync::Mutex;
 
+use super::family::{Family, has_ipv6};
 use super::mac::Mac;
 use super::netns::{self, Netns};
 
@@ -141,17 +145,17 @@ pub struct Veth<'a> {
     pub mtu: u32,
 }
 
-/// An IPv4 route of the main table by one link.
+/// A route of the main table by one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
     /// Where to.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// Next hop; without: on the link itself.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Index of the link.
     pub link: u32,
     /// Source address of the node's own packets. Default: the kernel's choice.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
 }
 
 /// A connection to one namespace's rtnetlink. Cheap to clone.
@@ -298,11 +302,14 @@ impl Netlink {
             .await
     }
 
-    /// Keeps the kernel from giving a link an IPv6 link-local address (and from soliciting routers by it).
+    /// Keeps the kernel, if it has IPv6, from giving a link a link-local address (and from soliciting routers by it).
     ///
     /// # Errors
     /// [`Error::Request`].
     pub async fn without_ipv6_address(&self, link: &Link) -> Result<(), Error> {
+        if !has_ipv6() {
+            return Ok(());
+        }
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
         let message = LinkUnspec::new_with_index(link.index)
@@ -317,11 +324,11 @@ impl Netlink {
         set.map_err(request(action))
     }
 
-    /// IPv4 addresses of a link, with their prefix length.
+    /// Addresses of a link, with their prefix length.
     ///
     /// # Errors
     /// [`Error::Request`].
-    pub async fn addresses(&self, link: &Link) -> Result<Vec<Ipv4Net>, Error> {
+    pub async fn addresses(&self, link: &Link) -> Result<Vec<IpNet>, Error> {
         let _turn = self.dumps.lock().await;
         let get = self.handle.address().get();
         let messages = get.set_link_index_filter(link.index).execute();
@@ -329,48 +336,63 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(request(format!("list addresses of {}", link.name)))?;
-        let address = |message: netlink_packet_route::address::AddressMessage| {
-            let prefix = message.header.prefix_len;
-            let local = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
-                _ => None,
-            })?;
-            Ipv4Net::new(local, prefix).ok()
-        };
-        Ok(messages.into_iter().filter_map(address).collect())
+        Ok(messages.iter().filter_map(address).collect())
     }
 
-    /// IPv4 addresses of all links.
+    /// Addresses of all links.
     ///
     /// # Errors
     /// [`Error::Request`].
-    pub async fn local_addresses(&self) -> Result<BTreeSet<Ipv4Addr>, Error> {
+    pub async fn local_addresses(&self) -> Result<BTreeSet<IpAddr>, Error> {
         let _turn = self.dumps.lock().await;
         let messages = self.handle.address().get().execute();
         let messages: Vec<_> = messages
             .try_collect()
             .await
             .map_err(request("list addresses"))?;
-        let local = |message: netlink_packet_route::address::AddressMessage| {
-            message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
-                _ => None,
-            })
-        };
-        Ok(messages.into_iter().filter_map(local).collect())
+        let local = messages.iter().filter_map(address);
+        Ok(local.map(|address| address.addr()).collect())
     }
 
-    /// Gives a link an address; one that it has is success. A link-local one has that scope, so that the kernel never
-    /// chooses it as the source of packets to elsewhere.
+    /// Gives a link an address; one that it has is success. An IPv4 link-local one has that scope, so that the kernel never
+    /// chooses it as the source of packets to elsewhere. An IPv6 one is usable at once: who gives it out has seen to it that
+    /// nobody else has it.
     ///
     /// # Errors
     /// [`Error::Request`].
-    pub async fn add_address(&self, link: &Link, address: Ipv4Net) -> Result<(), Error> {
+    pub async fn add_address(&self, link: &Link, address: IpNet) -> Result<(), Error> {
+        self.add(link, address, |message| match address.addr() {
+            IpAddr::V4(ip) if ip.is_link_local() => message.header.scope = AddressScope::Link,
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        })
+        .await
+    }
+
+    /// Gives a link an IPv6 address that the kernel chooses as a source only where a route says so.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn add_deprecated(&self, link: &Link, ip: Ipv6Addr) -> Result<(), Error> {
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+        let lifetime = AddressAttribute::CacheInfo(lifetime);
+        let address = IpNet::from(IpAddr::V6(ip));
+        self.add(link, address, |message| message.attributes.push(lifetime))
+            .await
+    }
+
+    async fn add(
+        &self,
+        link: &Link,
+        address: IpNet,
+        how: impl FnOnce(&mut AddressMessage),
+    ) -> Result<(), Error> {
         let add = self.handle.address();
-        let mut add = add.add(link.index, address.addr().into(), address.prefix_len());
-        if address.addr().is_link_local() {
-            add.message_mut().header.scope = AddressScope::Link;
+        let mut add = add.add(link.index, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         }
+        how(add.message_mut());
         let added = add.replace().execute().await;
         added.map_err(request(format!("add address {address} to {}", link.name)))
     }
@@ -379,11 +401,18 @@ impl Netlink {
     ///
     /// # Errors
     /// [`Error::Request`].
-    pub async fn delete_address(&self, link: &Link, address: Ipv4Net) -> Result<(), Error> {
-        let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new()
-            .index(link.index)
-            .address(address.addr(), address.prefix_len())
-            .build();
+    pub async fn delete_address(&self, link: &Link, address: IpNet) -> Result<(), Error> {
+        let (index, length) = (link.index, address.prefix_len());
+        let message = match address.addr() {
+            IpAddr::V4(ip) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(index)
+                .address(ip, length)
+                .build(),
+            IpAddr::V6(ip) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(index)
+                .address(ip, length)
+                .build(),
+        };
         let deleted = self.handle.address().del(message).execute().await;
         match deleted.map_err(request(format!(
             "delete address {address} of {}",
@@ -394,28 +423,39 @@ impl Netlink {
         }
     }
 
-    /// The IPv4 routes of the main table that have this protocol number; all if `None`.
+    /// The routes of the main table that have this protocol number; all if `None`.
     ///
     /// # Errors
     /// [`Error::Request`].
     pub async fn routes(&self, protocol: Option<u8>) -> Result<Vec<Route>, Error> {
-        let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let _turn = self.dumps.lock().await;
-        let messages = self.handle.route().get(filter).execute();
-        let messages: Vec<RouteMessage> = messages
-            .try_collect()
-            .await
-            .map_err(request("list routes"))?;
         let wanted = |message: &RouteMessage| {
-            message.header.address_family == AddressFamily::Inet
-                && message.header.table == RouteHeader::RT_TABLE_MAIN
+            message.header.table == RouteHeader::RT_TABLE_MAIN
                 && protocol.is_none_or(|p| message.header.protocol == RouteProtocol::from(p))
         };
-        Ok(messages
-            .iter()
-            .filter(|m| wanted(m))
-            .filter_map(route)
-            .collect())
+        self.all_routes(wanted).await
+    }
+
+    /// The routes of which `wanted` holds, in any table.
+    async fn all_routes(
+        &self,
+        wanted: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<Route>, Error> {
+        let _turn = self.dumps.lock().await;
+        let mut routes = Vec::new();
+        for family in present() {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = number(family);
+            let messages = self.handle.route().get(filter).execute();
+            let messages: Vec<RouteMessage> = messages
+                .try_collect()
+                .await
+                .map_err(request(format!("list {family} routes")))?;
+            let of_family =
+                |message: &&RouteMessage| message.header.address_family == number(family);
+            let messages = messages.iter().filter(of_family).filter(|m| wanted(m));
+            routes.extend(messages.filter_map(|message| route(family, message)));
+        }
+        Ok(routes)
     }
 
     /// Adds a route, or puts it in the place of another to the same destination.
@@ -444,53 +484,98 @@ impl Netlink {
     ///
     /// # Errors
     /// [`Error::Request`].
-    pub async fn set_neighbour(&self, link: &Link, ip: Ipv4Addr, mac: Mac) -> Result<(), Error> {
-        let add = self.handle.neighbours().add(link.index, ip.into());
+    pub async fn set_neighbour(&self, link: &Link, ip: IpAddr, mac: Mac) -> Result<(), Error> {
+        let add = self.handle.neighbours().add(link.index, ip);
         let added = add.link_layer_address(&mac.bytes()).replace().execute();
         let action = format!("set neighbour {ip} at {mac} on {}", link.name);
         added.await.map_err(request(action))
     }
 }
 
-fn route(message: &RouteMessage) -> Option<Route> {
-    let mut route = Route {
-        destination: Ipv4Net::default(),
-        gateway: None,
-        link: 0,
-        source: None,
-    };
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+/// The families that the kernel has.
+fn present() -> impl Iterator<Item = Family> {
+    let ipv6 = has_ipv6();
+    let families = Family::ALL.into_iter();
+    families.filter(move |family| *family == Family::Ipv4 || ipv6)
+}
+
+fn number(family: Family) -> AddressFamily {
+    match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    }
+}
+
+/// The address that a message is about: IPv4 has it as the local one, IPv6 unless the link has a peer not.
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let (mut own, mut other) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => destination = *ip,
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.gateway = Some(*ip),
-            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => route.source = Some(*ip),
-            RouteAttribute::Oif(index) => route.link = *index,
+            AddressAttribute::Local(ip) => own = Some(*ip),
+            AddressAttribute::Address(ip) => other = Some(*ip),
+            _ => {}
+        }
+    }
+    IpNet::new(own.or(other)?, message.header.prefix_len).ok()
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+/// The network of all addresses of a family.
+pub fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::Ipv4 => IpNet::V4(Ipv4Net::default()),
+        Family::Ipv6 => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+fn route(family: Family, message: &RouteMessage) -> Option<Route> {
+    let (mut gateway, mut link, mut source) = (None, 0, None);
+    let mut destination = everywhere(family).addr();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = ip(address)?,
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Oif(index) => link = *index,
             _ => {}
         }
     }
     let prefix = message.header.destination_prefix_length;
-    route.destination = Ipv4Net::new(destination, prefix).ok()?;
-    Some(route)
+    Some(Route {
+        destination: IpNet::new(destination, prefix).ok()?,
+        gateway,
+        link,
+        source,
+    })
 }
 
 fn message(route: &Route) -> RouteMessage {
     let destination = route.destination;
-    let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(destination.network(), destination.prefix_len())
+    let mut message = RouteMessageBuilder::<IpAddr>::new()
         .output_interface(route.link)
-        .protocol(RouteProtocol::from(PROTOCOL));
-    builder = match route.gateway {
-        Some(gateway) => builder.gateway(gateway),
-        None => builder.scope(RouteScope::Link),
-    };
-    if let Some(source) = route.source {
-        builder = builder.pref_source(source);
+        .protocol(RouteProtocol::from(PROTOCOL))
+        .build();
+    message.header.address_family = number(Family::of(destination.addr()));
+    message.header.destination_prefix_length = destination.prefix_len();
+    let network = RouteAttribute::Destination(destination.network().into());
+    message.attributes.push(network);
+    match route.gateway {
+        Some(ip) => message.attributes.push(RouteAttribute::Gateway(ip.into())),
+        None => message.header.scope = RouteScope::Link,
     }
-    builder.build()
+    let source = route.source.map(|ip| RouteAttribute::PrefSource(ip.into()));
+    message.attributes.extend(source);
+    message
 }
 
-/// Tells, without saying what, that links, IPv4 addresses, IPv4 routes or routing rules of the namespace changed.
+/// Tells, without saying what, that links, addresses, routes or routing rules of the namespace changed.
 pub struct Events {
     messages: UnboundedReceiver<(
         rtnetlink::packet_core::NetlinkMessage<netlink_packet_route::RouteNetlinkMessage>,
@@ -509,6 +594,9 @@ impl Events {
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Rule,
         ];
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(Error::Socket)?;

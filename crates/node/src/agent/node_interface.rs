@@ -5,14 +5,17 @@
 //! `external_ids`, so that an agent that starts while the API server is away keeps the node connected.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv6Net};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use ycloud_api::key::{DEFAULT_VPC, JOIN_SUBNET, NODE_INTERFACE, SYSTEM_NAMESPACE};
 use ycloud_api::vnic::{AttachmentKind, logical_port};
 
+use super::address;
+use super::family::{Family, is_usable};
 use super::mac::Mac;
 use super::netlink::{self, Events, Link, Netlink, PROTOCOL, Route};
 use super::nft::{self, NodeRules};
@@ -20,7 +23,8 @@ use super::objects::Mirrors;
 use super::ovs::{self, Internal, Ovs, View};
 use super::pod_links::is_host_interface;
 use super::services::Progress;
-use super::{ethtool, sysctl};
+use super::{ethtool, objects, sysctl};
+use crate::protocol::{Address, Addresses};
 
 /// How often all is looked at even if nothing changed.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -50,25 +54,22 @@ pub enum Error {
 pub struct Plan {
     logical_port: String,
     mac: Mac,
-    address: Ipv4Net,
-    gateway: Ipv4Addr,
+    addresses: Addresses,
     /// Behind the gateway: service ranges, the default Vpc's Subnets but for the join switch, elastic addresses.
-    service: BTreeSet<Ipv4Net>,
-    pods: BTreeSet<Ipv4Net>,
-    eips: BTreeSet<Ipv4Net>,
+    service: BTreeSet<IpNet>,
+    pods: BTreeSet<IpNet>,
+    eips: BTreeSet<IpNet>,
     /// Cluster addresses that lead outside the cluster. The node's own connections to them are translated before they
-    /// would enter the interface, and leave by another: they need `host` as their source, not the join address.
-    outside: BTreeSet<Ipv4Net>,
-    /// The address by which the node is known.
-    host: Option<Ipv4Addr>,
+    /// would enter the interface, and leave by another: they need one of `hosts` as their source, not the join address.
+    outside: BTreeSet<IpNet>,
+    /// The addresses by which the node is known, at most one of a family.
+    hosts: BTreeSet<IpAddr>,
 }
 
 /// Keys in the port's `external_ids`.
 mod id {
     pub const LOGICAL_PORT: &str = "iface-id";
     pub const MAC: &str = "attached-mac";
-    pub const ADDRESS: &str = "ycloud-ip";
-    pub const GATEWAY: &str = "ycloud-gateway";
     pub const SERVICE: &str = "ycloud-service-cidrs";
     pub const PODS: &str = "ycloud-pod-cidrs";
     pub const EIPS: &str = "ycloud-eip-cidrs";
@@ -81,27 +82,23 @@ impl Plan {
         [
             (id::LOGICAL_PORT, self.logical_port.clone()),
             (id::MAC, self.mac.to_string()),
-            (id::ADDRESS, self.address.to_string()),
-            (id::GATEWAY, self.gateway.to_string()),
             (id::SERVICE, list(&self.service)),
             (id::PODS, list(&self.pods)),
             (id::EIPS, list(&self.eips)),
             (id::OUTSIDE, list(&self.outside)),
-            (
-                id::HOST,
-                self.host.map(|ip| ip.to_string()).unwrap_or_default(),
-            ),
+            (id::HOST, list(&self.hosts)),
         ]
         .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        .into_iter()
+        .chain(address::external_ids(&self.addresses))
+        .collect()
     }
 
     fn read(ids: &BTreeMap<String, String>) -> Option<Self> {
         Some(Plan {
             logical_port: ids.get(id::LOGICAL_PORT)?.clone(),
             mac: ids.get(id::MAC)?.parse().ok()?,
-            address: ids.get(id::ADDRESS)?.parse().ok()?,
-            gateway: ids.get(id::GATEWAY)?.parse().ok()?,
+            addresses: address::read(|key| ids.get(key).cloned())?,
             service: unlist(ids.get(id::SERVICE)?)?,
             pods: unlist(ids.get(id::PODS)?)?,
             // An older agent's port has none of these.
@@ -113,7 +110,10 @@ impl Plan {
                 .get(id::OUTSIDE)
                 .and_then(|t| unlist(t))
                 .unwrap_or_default(),
-            host: ids.get(id::HOST).and_then(|text| text.parse().ok()),
+            hosts: ids
+                .get(id::HOST)
+                .and_then(|t| unlist(t))
+                .unwrap_or_default(),
         })
     }
 
@@ -126,33 +126,83 @@ impl Plan {
         }
     }
 
-    /// `local` are the node's addresses. A range that one of them is in the node reaches by itself.
-    fn routes(&self, link: u32, local: &BTreeSet<Ipv4Addr>) -> BTreeSet<Route> {
-        let route = |destination: &Ipv4Net, source| Route {
-            destination: *destination,
-            gateway: Some(self.gateway),
-            link,
-            source: Some(source),
+    /// Those of the addresses by which the node is known that it has. `local` are the node's addresses.
+    fn hosts(&self, local: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        self.hosts.intersection(local).copied().collect()
+    }
+
+    /// `local` are the node's addresses. A range that one of them is in the node reaches by itself, and one of a family that
+    /// the join switch does not have it does not reach at all.
+    fn routes(&self, link: u32, local: &BTreeSet<IpAddr>) -> BTreeSet<Route> {
+        let hosts = self.hosts(local);
+        let route = |range: &IpNet, from_host: bool| {
+            let family = Family::of(range.addr());
+            let of_family = |ip: &IpAddr| Family::of(*ip) == family;
+            let join = self.addresses.iter().find(|a| of_family(&a.ip))?;
+            let host = hosts.iter().copied().find(of_family).filter(|_| from_host);
+            Some(Route {
+                destination: *range,
+                gateway: Some(join.gateway),
+                link,
+                source: host.or(Some(join.ip)),
+            })
         };
-        let own = self.address.addr();
-        let is_strange = |range: &&Ipv4Net| !local.iter().any(|ip| range.contains(ip));
+        let is_strange = |range: &&IpNet| !local.iter().any(|ip| range.contains(ip));
         let behind = self.service.iter().chain(&self.pods);
         let behind = behind.chain(self.eips.iter().filter(is_strange));
-        let host = self.host.filter(|host| local.contains(host));
-        let outside = self.outside.iter();
         behind
-            .map(|range| route(range, own))
-            .chain(outside.map(|ip| route(ip, host.unwrap_or(own))))
+            .filter_map(|range| route(range, false))
+            .chain(self.outside.iter().filter_map(|ip| route(ip, true)))
             .collect()
+    }
+
+    /// All addresses of the interface. With IPv6 a link-local one as well: where a packet that the node forwards has another
+    /// source than the interface's own, the kernel has nothing else to solicit neighbours from.
+    fn nets(&self) -> Vec<IpNet> {
+        let ipv6 = self.has_ipv6().then(|| link_local(self.mac));
+        self.addresses
+            .iter()
+            .map(Address::net)
+            .chain(ipv6)
+            .collect()
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.addresses.ips().any(|ip| ip.is_ipv6())
     }
 }
 
-fn list(ranges: &BTreeSet<Ipv4Net>) -> String {
-    let texts: Vec<String> = ranges.iter().map(Ipv4Net::to_string).collect();
+/// The link-local address of a MAC address: RFC 4291, appendix A.
+fn link_local(mac: Mac) -> IpNet {
+    let [a, b, c, d, e, f] = mac.bytes();
+    let bytes = [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ];
+    let address = Ipv6Net::new(Ipv6Addr::from(bytes), 64);
+    IpNet::V6(address.unwrap_or_default())
+}
+
+fn list<T: ToString>(all: &BTreeSet<T>) -> String {
+    let texts: Vec<String> = all.iter().map(T::to_string).collect();
     texts.join(",")
 }
 
-fn unlist(text: &str) -> Option<BTreeSet<Ipv4Net>> {
+fn unlist<T: FromStr + Ord>(text: &str) -> Option<BTreeSet<T>> {
     let parts = text.split(',').filter(|part| !part.is_empty());
     parts.map(|part| part.parse().ok()).collect()
 }
@@ -227,13 +277,16 @@ impl NodeInterface {
             return Ok(false);
         };
         sysctl::set("ipv4/ip_forward", "1")?;
-        let cidrs: Vec<Ipv4Net> = plan.pods.iter().copied().collect();
+        if plan.has_ipv6() {
+            sysctl::forward_ipv6()?;
+        }
+        let cidrs: Vec<IpNet> = plan.pods.iter().copied().collect();
         let local = self.netlink.local_addresses().await?;
         let script = nft::node_table(&NodeRules {
             link: NODE_INTERFACE,
-            address: plan.address,
+            addresses: &plan.addresses,
             default_vpc: &cidrs,
-            host: plan.host.filter(|host| local.contains(host)),
+            hosts: &plan.hosts(&local),
         });
         if applied.as_ref() != Some(&script) {
             nft::apply(&script).await?;
@@ -260,11 +313,16 @@ impl NodeInterface {
         if link.mtu != self.mtu {
             self.netlink.set_mtu(link, self.mtu).await?;
         }
-        let addresses = self.netlink.addresses(link).await?;
-        if !addresses.contains(&plan.address) {
-            self.netlink.add_address(link, plan.address).await?;
+        if plan.has_ipv6() {
+            for (switch, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+                sysctl::set(&format!("ipv6/conf/{NODE_INTERFACE}/{switch}"), value)?;
+            }
         }
-        for other in addresses.iter().filter(|a| **a != plan.address) {
+        let (existing, wanted) = (self.netlink.addresses(link).await?, plan.nets());
+        for address in wanted.iter().filter(|a| !existing.contains(a)) {
+            self.netlink.add_address(link, *address).await?;
+        }
+        for other in existing.iter().filter(|a| !wanted.contains(a)) {
             self.netlink.delete_address(link, *other).await?;
         }
         if !link.up {
@@ -285,7 +343,7 @@ impl NodeInterface {
         &self,
         plan: &Plan,
         link: &Link,
-        local: &BTreeSet<Ipv4Addr>,
+        local: &BTreeSet<IpAddr>,
     ) -> Result<(), Error> {
         let wanted = plan.routes(link.index, local);
         let existing = self.netlink.routes(Some(PROTOCOL)).await?;
@@ -305,7 +363,7 @@ impl NodeInterface {
             self.netlink.delete_route(route).await?;
         }
         self.netlink
-            .set_way_back(plan.address, plan.gateway, link)
+            .set_way_back(&plan.addresses, link)
             .await
             .map_err(Error::from)
     }
@@ -327,7 +385,7 @@ impl NodeInterface {
                     subnet.spec.vpc == DEFAULT_VPC
                         && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET)
                 })
-                .filter_map(|subnet| subnet.spec.cidr.as_deref()?.parse().ok())
+                .flat_map(objects::ranges)
                 .collect(),
         };
         plan.service = match (cidrs.synced, &left) {
@@ -338,6 +396,7 @@ impl NodeInterface {
                 .filter_map(|cidr| cidr.spec.as_ref()?.cidrs.as_ref())
                 .flatten()
                 .filter_map(|cidr| cidr.parse().ok())
+                .filter(|range: &IpNet| is_usable(range.addr()))
                 .collect(),
         };
         let gateways = self.mirrors.eip_gateways.borrow();
@@ -350,13 +409,13 @@ impl NodeInterface {
                 .collect(),
         };
         match (&self.services.borrow().outside, &left) {
-            (Some((outside, host)), _) => {
-                plan.outside = outside.iter().map(|ip| Ipv4Net::from(*ip)).collect();
-                plan.host = *host;
+            (Some((outside, hosts)), _) => {
+                plan.outside = outside.iter().map(|ip| IpNet::from(*ip)).collect();
+                plan.hosts = hosts.clone();
             }
             (None, Some(left)) => {
                 plan.outside = left.outside.clone();
-                plan.host = left.host;
+                plan.hosts = left.hosts.clone();
             }
             (None, None) => {}
         }
@@ -371,17 +430,15 @@ impl NodeInterface {
             return None;
         }
         let status = vnic.status.as_ref()?;
-        let prefix = u8::try_from(status.prefix_length?).ok()?;
         Some(Plan {
             logical_port: logical_port(SYSTEM_NAMESPACE, &self.node),
             mac: status.mac.as_ref()?.parse().ok()?,
-            address: Ipv4Net::new(status.ip.as_ref()?.parse().ok()?, prefix).ok()?,
-            gateway: status.gateway.as_ref()?.parse().ok()?,
+            addresses: address::of(status)?,
             service: BTreeSet::new(),
             pods: BTreeSet::new(),
             eips: BTreeSet::new(),
             outside: BTreeSet::new(),
-            host: None,
+            hosts: BTreeSet::new(),
         })
     }
 }
@@ -390,26 +447,90 @@ impl NodeInterface {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_port_remembers_the_whole_plan() {
+    fn address(ip: &str, prefix_length: u8, gateway: &str) -> Option<Address> {
+        Some(Address {
+            ip: ip.parse().ok()?,
+            prefix_length,
+            gateway: gateway.parse().ok()?,
+        })
+    }
+
+    fn plan() -> Plan {
         let set = |ranges: &[&str]| ranges.iter().map(|r| r.parse().unwrap()).collect();
-        let plan = Plan {
+        let ipv4 = address("100.64.0.2", 16, "100.64.0.1");
+        Plan {
             logical_port: "ycloud-system/node-1".into(),
             mac: "0a:00:64:40:00:02".parse().unwrap(),
-            address: "100.64.0.2/16".parse().unwrap(),
-            gateway: "100.64.0.1".parse().unwrap(),
+            addresses: Addresses::of(ipv4, None).unwrap(),
             service: set(&["10.96.0.0/12"]),
             pods: set(&["10.16.0.0/16", "10.20.0.0/24"]),
             eips: set(&["198.51.100.0/24"]),
             outside: set(&["10.96.0.1/32"]),
-            host: Some(Ipv4Addr::new(172, 18, 0, 2)),
-        };
-        assert_eq!(Plan::read(&plan.external_ids()), Some(plan.clone()));
+            hosts: ["172.18.0.2".parse().unwrap()].into(),
+        }
+    }
+
+    fn both() -> Plan {
+        let ipv6 = address("fd00:100:64::2", 64, "fd00:100:64::1");
+        let mut plan = plan();
+        plan.addresses.second = ipv6;
+        let ranges = [
+            (&mut plan.pods, "fd00:10:16::/64"),
+            (&mut plan.service, "fd00:10:96::/112"),
+        ];
+        for (set, range) in ranges {
+            set.insert(range.parse().unwrap());
+        }
+        plan.outside.insert("fd00:10:96::1/128".parse().unwrap());
+        plan.hosts.insert("fd00:18::2".parse().unwrap());
+        plan
+    }
+
+    #[test]
+    fn the_port_remembers_the_whole_plan() {
         let none = Plan {
-            service: set(&[]),
-            host: None,
-            ..plan
+            service: BTreeSet::new(),
+            hosts: BTreeSet::new(),
+            ..plan()
         };
-        assert_eq!(Plan::read(&none.external_ids()), Some(none));
+        for plan in [plan(), none, both()] {
+            assert_eq!(Plan::read(&plan.external_ids()), Some(plan));
+        }
+        let ids = plan().external_ids();
+        assert_eq!(ids["ycloud-ip"], "100.64.0.2/16");
+        assert!(!ids.contains_key("ycloud-ipv6"));
+    }
+
+    #[test]
+    fn ranges_are_reached_by_the_join_switch_of_their_family() {
+        let local = ["172.18.0.2", "fd00:18::2"].map(|ip| ip.parse().unwrap());
+        let routes = |plan: &Plan| {
+            let routes = plan.routes(7, &local.into());
+            let text = |route: &Route| {
+                let (gateway, source) = (route.gateway.unwrap(), route.source.unwrap());
+                format!("{} via {gateway} src {source}", route.destination)
+            };
+            routes.iter().map(text).collect::<BTreeSet<String>>()
+        };
+        let of_ipv4 = routes(&plan());
+        assert!(of_ipv4.contains("10.96.0.1/32 via 100.64.0.1 src 172.18.0.2"));
+        let mut of_both = of_ipv4.clone();
+        of_both.extend(
+            [
+                "fd00:10:16::/64 via fd00:100:64::1 src fd00:100:64::2",
+                "fd00:10:96::/112 via fd00:100:64::1 src fd00:100:64::2",
+                "fd00:10:96::1/128 via fd00:100:64::1 src fd00:18::2",
+            ]
+            .map(str::to_owned),
+        );
+        assert_eq!(routes(&both()), of_both);
+        let without = Plan {
+            addresses: plan().addresses,
+            ..both()
+        };
+        assert_eq!(routes(&without), of_ipv4);
+        assert_eq!(plan().nets().len(), 1);
+        let link_local = "fe80::800:64ff:fe40:2/64".parse().unwrap();
+        assert!(both().nets().contains(&link_local), "{:?}", both().nets());
     }
 }

@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::StreamExt;
+use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
@@ -17,6 +18,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use ycloud_api::{EipGateway, Subnet, VNic};
+
+use super::family::is_usable;
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 pub type Key = (String, String);
@@ -126,6 +129,12 @@ fn apply<K: Resource>(
             objects.by_key.remove(&key(&object));
         }),
     }
+}
+
+/// The ranges of a Subnet that the kernel can use.
+pub fn ranges(subnet: &Subnet) -> impl Iterator<Item = IpNet> {
+    let ranges = subnet.spec.cidrs().filter_map(|cidr| cidr.parse().ok());
+    ranges.filter(|range: &IpNet| is_usable(range.addr()))
 }
 
 /// Namespace and name of an object.

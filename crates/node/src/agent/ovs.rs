@@ -6,18 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
 use ycloud_ovsdb::{
     Client, Columns, Config, Mutation, Operation, Outcome, Remote, Row, Snapshot, State,
     Subscription, Uuid,
 };
 
+use super::address;
 use super::mac::Mac;
 use crate::host_port::HostPort;
-use crate::protocol::{AttachmentId, PodRef};
+use crate::protocol::{Addresses, AttachmentId, PodRef};
 
 /// The integration bridge. ovn-controller makes it if nobody else did.
 pub const BRIDGE: &str = "br-int";
@@ -94,10 +94,8 @@ pub struct Facts {
     pub pod: PodRef,
     /// MAC address of the Pod's interface.
     pub mac: Mac,
-    /// Address of the Pod with its Subnet's prefix length.
-    pub address: Ipv4Net,
-    /// The Subnet's router.
-    pub gateway: Ipv4Addr,
+    /// Its addresses.
+    pub addresses: Addresses,
     /// Name of the Vpc.
     pub vpc: String,
     /// The node's ports that lead to the Pod, sorted.
@@ -114,8 +112,6 @@ mod id {
     pub const NETNS: &str = "ycloud-netns";
     pub const POD: &str = "ycloud-pod";
     pub const POD_UID: &str = "ycloud-pod-uid";
-    pub const ADDRESS: &str = "ycloud-ip";
-    pub const GATEWAY: &str = "ycloud-gateway";
     pub const VPC: &str = "ycloud-vpc";
     pub const HOST_PORTS: &str = "ycloud-host-ports";
 }
@@ -130,12 +126,11 @@ impl Facts {
                 (id::IFNAME, self.id.ifname.clone()),
                 (id::NETNS, self.netns.clone()),
                 (id::POD, format!("{}/{}", self.pod.namespace, self.pod.name)),
-                (id::ADDRESS, self.address.to_string()),
-                (id::GATEWAY, self.gateway.to_string()),
                 (id::VPC, self.vpc.clone()),
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
+        ids.extend(address::external_ids(&self.addresses));
         if let Some(uid) = &self.pod.uid {
             ids.insert(id::POD_UID.to_owned(), uid.clone());
         }
@@ -162,8 +157,7 @@ impl Facts {
                 uid: get(id::POD_UID),
             },
             mac: get(id::MAC)?.parse().ok()?,
-            address: get(id::ADDRESS)?.parse().ok()?,
-            gateway: get(id::GATEWAY)?.parse().ok()?,
+            addresses: address::read(&get)?,
             vpc: get(id::VPC)?,
             host_ports: host_ports(&get(id::HOST_PORTS).unwrap_or_default())?,
         })
@@ -269,10 +263,10 @@ impl View {
 
     /// Machines that ovn-controller and ovs-vswitchd speak to: the other ends of tunnels, and the Southbound database's
     /// servers where they are named by address.
-    pub fn peers(&self) -> BTreeSet<Ipv4Addr> {
+    pub fn peers(&self) -> BTreeSet<IpAddr> {
         let interfaces = self.snapshot.table("Interface").iter();
         let ends = interfaces.filter_map(|row| map(row, "options").remove("remote_ip"));
-        let mut peers: BTreeSet<Ipv4Addr> = ends.filter_map(|ip| ip.parse().ok()).collect();
+        let mut peers: BTreeSet<IpAddr> = ends.filter_map(|ip| ip.parse().ok()).collect();
         for row in self.snapshot.table("Open_vSwitch").iter() {
             let remotes = map(row, "external_ids").remove("ovn-remote");
             let remotes = remotes.and_then(|list| Remote::parse_list(&list).ok());
@@ -281,7 +275,7 @@ impl View {
                 .flatten()
                 .filter_map(|remote| match remote {
                     Remote::Tcp { host, .. } | Remote::Ssl { host, .. } => {
-                        host.parse::<Ipv4Addr>().ok()
+                        host.trim_matches(['[', ']']).parse::<IpAddr>().ok()
                     }
                     Remote::Unix(_) => None,
                 });

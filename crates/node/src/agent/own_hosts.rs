@@ -2,10 +2,10 @@
 //! matter, but a route of the node to a Pod of such an address would give the Pod what the node sends to that machine.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::netlink::Route;
@@ -23,19 +23,20 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnHosts {
     /// Networks that other links of the node are on; host routes among them.
-    networks: BTreeSet<Ipv4Net>,
+    networks: BTreeSet<IpNet>,
     /// Routers, tunnel ends, database, API server and name servers that may be beyond a router.
-    hosts: BTreeSet<Ipv4Addr>,
+    hosts: BTreeSet<IpAddr>,
 }
 
 impl OwnHosts {
     /// From the node's `routes` that are not the agent's own, and hosts that are known otherwise. What lies beyond a router
     /// is not protected as a whole: a route to 10.0.0.0/8 is common, and so are Vpcs in it.
-    pub fn new(routes: &[Route], hosts: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+    pub fn new(routes: &[Route], hosts: impl IntoIterator<Item = IpAddr>) -> Self {
         // A route without link and router is a blackhole, or has several routers; a default route says nothing.
         let on_link = |route: &&Route| {
             let destination = route.destination.prefix_len();
-            destination == 32 || (route.gateway.is_none() && route.link != 0 && destination > 0)
+            destination == route.destination.max_prefix_len()
+                || (route.gateway.is_none() && route.link != 0 && destination > 0)
         };
         let networks = routes.iter().filter(on_link).map(|r| r.destination.trunc());
         let routers = routes.iter().filter_map(|route| route.gateway);
@@ -46,7 +47,7 @@ impl OwnHosts {
     }
 
     /// Why the node must not take `ip` for a Pod's, in words that go after the address; `None` if it may.
-    pub fn claim(&self, ip: Ipv4Addr) -> Option<String> {
+    pub fn claim(&self, ip: IpAddr) -> Option<String> {
         if self.hosts.contains(&ip) {
             return Some("is a router, server or tunnel end that the node itself uses".into());
         }
@@ -56,7 +57,7 @@ impl OwnHosts {
 }
 
 /// Follows the addresses of the API server (`host:port`) and of the name servers.
-pub fn follow(api_server: Option<String>) -> watch::Receiver<BTreeSet<Ipv4Addr>> {
+pub fn follow(api_server: Option<String>) -> watch::Receiver<BTreeSet<IpAddr>> {
     let (sender, receiver) = watch::channel(BTreeSet::new());
     tokio::spawn(async move {
         let mut api = BTreeSet::new();
@@ -65,7 +66,7 @@ pub fn follow(api_server: Option<String>) -> watch::Receiver<BTreeSet<Ipv4Addr>>
                 let found = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host(name)).await;
                 // While names are not answered for, those that were found before are as good as ever.
                 if let Ok(Ok(found)) = found {
-                    api = found.filter_map(|address| v4(address.ip())).collect();
+                    api = found.map(|address| address.ip().to_canonical()).collect();
                 }
             }
             let text = tokio::fs::read_to_string(RESOLV_CONF).await;
@@ -85,14 +86,7 @@ pub fn follow(api_server: Option<String>) -> watch::Receiver<BTreeSet<Ipv4Addr>>
     receiver
 }
 
-fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
-    match ip {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    }
-}
-
-fn name_servers(resolv_conf: &str) -> BTreeSet<Ipv4Addr> {
+fn name_servers(resolv_conf: &str) -> BTreeSet<IpAddr> {
     let lines = resolv_conf.lines();
     let servers = lines.filter_map(|line| line.trim().strip_prefix("nameserver"));
     servers.filter_map(|ip| ip.trim().parse().ok()).collect()
@@ -122,13 +116,25 @@ mod tests {
             route("0.0.0.0/0", None, 0),
             route("0.0.0.0/0", None, 3),
             route("10.66.0.0/16", None, 0),
+            route("::/0", Some("fe80::1"), 2),
+            route("fd00:18::/64", None, 2),
+            route("fd00:9::3/128", Some("fd00:18::1"), 2),
+            route("::/0", None, 3),
         ];
         let own = OwnHosts::new(&routes, ["10.1.0.10".parse().unwrap()]);
         let claimed = |ip: &str| own.claim(ip.parse().unwrap());
-        for ip in ["172.18.0.77", "192.168.7.9", "10.9.0.3", "10.1.0.10"] {
+        let ipv6 = ["fd00:18::77", "fd00:18::1", "fd00:9::3", "fe80::1"];
+        for ip in ["172.18.0.77", "192.168.7.9", "10.9.0.3", "10.1.0.10"]
+            .iter()
+            .chain(&ipv6)
+        {
             assert!(claimed(ip).is_some(), "{ip}");
         }
-        for ip in ["172.18.1.77", "10.9.0.4", "10.66.0.1", "8.8.4.4"] {
+        let ipv6 = ["fd00:18:0:1::77", "fd00:9::4"];
+        for ip in ["172.18.1.77", "10.9.0.4", "10.66.0.1", "8.8.4.4"]
+            .into_iter()
+            .chain(ipv6)
+        {
             assert_eq!(claimed(ip), None, "{ip}");
         }
         assert!(claimed("172.18.0.77").unwrap().contains("172.18.0.0/24"));
@@ -137,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn the_api_server_is_looked_up() {
         let mut hosts = follow(Some("localhost:6443".into()));
-        let known = hosts.wait_for(|hosts| hosts.contains(&Ipv4Addr::LOCALHOST));
+        let known = hosts.wait_for(|hosts| hosts.iter().any(IpAddr::is_loopback));
         let known = tokio::time::timeout(Duration::from_secs(5), known).await;
         assert!(known.is_ok());
     }
@@ -147,7 +153,9 @@ mod tests {
         let text = "# x\nsearch a.example\nnameserver 10.0.0.53\nnameserver\t2001:db8::1\noptions ndots:5\n";
         assert_eq!(
             name_servers(text),
-            [Ipv4Addr::new(10, 0, 0, 53)].into_iter().collect()
+            ["10.0.0.53", "2001:db8::1"]
+                .map(|ip| ip.parse().unwrap())
+                .into()
         );
     }
 }

@@ -13,8 +13,9 @@
 //! The node's packets enter the Pod by its own link, and the Pod's answers are taken out before Open vSwitch would forward
 //! them. The Pod needs no second interface, and sees the connection itself: a closed port refuses, a stopped process times
 //! out. (A proxy that accepts first and dials afterwards would make every TCP probe succeed.) Nothing of it runs in the
-//! agent, so probes go on while the agent restarts. Only answers are let in: a Pod cannot open a connection this way. Nor can others than the node itself
-//! use the routes: nothing is forwarded to a Pod's link.
+//! agent, so probes go on while the agent restarts. Only answers are let in: a Pod cannot open a connection this way. Nor can
+//! others than the node itself use the routes: nothing is forwarded to a Pod's link. An IPv6 address is reached the same way,
+//! from [`SOURCE_V6`]; nobody solicits neighbours for it, as the node is told the Pod's MAC address.
 //!
 //! A Vpc may have ranges that the node's own network has. A Pod whose address the node itself uses ([`OwnHosts`]) gets no
 //! such route: it works, but its probes go to that other machine. The log and `ycloud_cni_ports_not_probed` tell.
@@ -25,12 +26,12 @@
 //! sends, past every Vpc's limits. The same rules drop all that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
@@ -38,6 +39,7 @@ use ycloud_api::key::DEFAULT_VPC;
 use ycloud_api::service::Protocol;
 
 use super::conntrack;
+use super::family::Family;
 use super::netlink::{self, Events, Link, Netlink, PROTOCOL, Route};
 use super::nft::{self, PodLink, PodRules};
 use super::ovs::{Ovs, Port, View};
@@ -52,6 +54,10 @@ const HOST_PREFIX: &str = "yc";
 
 /// The address from which the node speaks to Pods directly; on `lo`. Link-local (RFC 3927), so no Vpc can have it.
 pub const SOURCE: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
+
+/// The same of IPv6. An IPv6 link-local address would not do, as the Pod would look for it on its own link and not by its
+/// router; this one is of the block that no router forwards to (RFC 6666), so nobody has use for it.
+pub const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0xa9fe, 0x4d01);
 
 /// How often rules are set even if nothing changed: somebody may have flushed them.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -107,7 +113,7 @@ impl PodLinks {
     pub fn start(
         ovs: Ovs,
         netlink: Netlink,
-        hosts: watch::Receiver<BTreeSet<Ipv4Addr>>,
+        hosts: watch::Receiver<BTreeSet<IpAddr>>,
     ) -> Result<Self, netlink::Error> {
         let (requests, receiver) = mpsc::unbounded_channel();
         let (problem, problems) = watch::channel(String::from("no pass has ended yet"));
@@ -157,12 +163,12 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 struct Task {
     ovs: Ovs,
     netlink: Netlink,
-    hosts: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    hosts: watch::Receiver<BTreeSet<IpAddr>>,
     /// The rules that were set last.
     applied: Option<String>,
-    /// Ports whose address the node uses itself, and what for.
-    claimed: BTreeMap<String, String>,
-    /// Their number.
+    /// Names of ports and their addresses that the node uses itself, and what for.
+    claimed: BTreeMap<(String, IpAddr), String>,
+    /// How many ports these are.
     not_probed: Arc<AtomicUsize>,
     /// Host ports of UDP as they were set last.
     datagrams: Option<conntrack::Frontends>,
@@ -243,12 +249,12 @@ impl Task {
         pods.extend(others.map(|link| PodLink {
             name: link.name.clone(),
             index: link.index,
-            ip: Ipv4Addr::UNSPECIFIED,
-            direct: false,
+            direct: Vec::new(),
         }));
+        let sources = sources(&pods);
         let script = nft::pod_tables(&PodRules {
             links: &pods,
-            source: SOURCE,
+            sources: &sources,
             userspace,
             host_ports: &host_ports(present.iter().map(|(port, _)| *port)),
         });
@@ -257,7 +263,7 @@ impl Task {
             self.forget_datagrams(&present).await;
             self.applied = Some(script);
         }
-        self.source_address(&by_name).await?;
+        self.source_addresses(&sources, &by_name).await?;
         self.routes(&present, &by_name, existing).await
     }
 
@@ -288,7 +294,7 @@ impl Task {
         route: &Route,
         existing: &[Route],
     ) -> Result<(), netlink::Error> {
-        let ip = port.facts.address.addr();
+        let ip = route.destination.addr();
         self.netlink.set_neighbour(link, ip, port.facts.mac).await?;
         if existing.contains(route) {
             return Ok(());
@@ -309,44 +315,58 @@ impl Task {
         hosts.extend(self.hosts.borrow().iter());
         let own = OwnHosts::new(&routes, hosts);
         let mut claimed = BTreeMap::new();
-        for (port, _) in present.iter().filter(|(port, _)| is_tenant_s(port)) {
-            let ip = port.facts.address.addr();
+        let tenants = present.iter().filter(|(port, _)| is_tenant_s(port));
+        for (port, ip) in
+            tenants.flat_map(|(port, _)| port.facts.addresses.ips().map(move |ip| (port, ip)))
+        {
             let Some(claim) = own.claim(ip) else { continue };
-            if self.claimed.get(&port.name) != Some(&claim) {
+            let key = (port.name.clone(), ip);
+            if self.claimed.get(&key) != Some(&claim) {
                 tracing::warn!(
                     pod = format!("{}/{}", port.facts.pod.namespace, port.facts.pod.name),
                     vpc = port.facts.vpc,
                     "the kubelet cannot probe this Pod: {ip} {claim}; give its Subnet another range, or exclude the address"
                 );
             }
-            claimed.insert(port.name.clone(), claim);
+            claimed.insert(key, claim);
         }
-        self.not_probed.store(claimed.len(), Ordering::Relaxed);
+        let ports: BTreeSet<&String> = claimed.keys().map(|(port, _)| port).collect();
+        self.not_probed.store(ports.len(), Ordering::Relaxed);
         self.claimed = claimed;
         Ok(())
     }
 
-    /// Whether the node reaches the Pod by its link.
-    fn is_direct(&self, port: &Port) -> bool {
-        is_tenant_s(port) && !self.claimed.contains_key(&port.name)
+    /// The addresses by which the node reaches the Pod over its link.
+    fn direct(&self, port: &Port) -> Vec<IpAddr> {
+        let ips = port.facts.addresses.ips().filter(|_| is_tenant_s(port));
+        ips.filter(|ip| !self.claimed.contains_key(&(port.name.clone(), *ip)))
+            .collect()
     }
 
     fn pod_link(&self, port: &Port, link: &Link) -> PodLink {
         PodLink {
             name: port.name.clone(),
             index: link.index,
-            ip: port.facts.address.addr(),
-            direct: self.is_direct(port),
+            direct: self.direct(port),
         }
     }
 
-    async fn source_address(&self, links: &BTreeMap<&str, &Link>) -> Result<(), Error> {
+    async fn source_addresses(
+        &self,
+        sources: &[IpAddr],
+        links: &BTreeMap<&str, &Link>,
+    ) -> Result<(), Error> {
         let Some(lo) = links.get("lo") else {
             return Ok(());
         };
-        let source = Ipv4Net::from(SOURCE);
-        if !self.netlink.addresses(lo).await?.contains(&source) {
-            self.netlink.add_address(lo, source).await?;
+        let existing = self.netlink.addresses(lo).await?;
+        for source in sources {
+            let address = IpNet::from(*source);
+            match source {
+                _ if existing.contains(&address) => {}
+                IpAddr::V4(_) => self.netlink.add_address(lo, address).await?,
+                IpAddr::V6(ip) => self.netlink.add_deprecated(lo, *ip).await?,
+            }
         }
         if !lo.up {
             self.netlink.set_up(lo).await?;
@@ -364,17 +384,20 @@ impl Task {
         existing: Vec<Route>,
     ) -> Result<(), Error> {
         let mut wanted = BTreeMap::new();
-        for (port, link) in present {
-            let ip = port.facts.address.addr();
+        let up = present.iter().filter(|(_, link)| link.up);
+        for (port, link, ip) in up.flat_map(|(port, link)| {
+            let direct = self.direct(port).into_iter();
+            direct.map(move |ip| (port, link, ip))
+        }) {
             // Of two with one address, the first: each route would push the other out, again and again.
-            if !self.is_direct(port) || !link.up || wanted.contains_key(&ip) {
+            if wanted.contains_key(&ip) {
                 continue;
             }
             let route = Route {
-                destination: Ipv4Net::from(ip),
+                destination: IpNet::from(ip),
                 gateway: None,
                 link: link.index,
-                source: Some(SOURCE),
+                source: Some(source(Family::of(ip))),
             };
             match self.direct_route(link, port, &route, &existing).await {
                 // The Pod has just gone; the others need not wait for another pass.
@@ -398,18 +421,39 @@ impl Task {
     }
 }
 
-/// The node's ports, and where each leads.
-fn host_ports<'a>(ports: impl Iterator<Item = &'a Port>) -> BTreeMap<Frontend, SocketAddrV4> {
+fn source(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => SOURCE.into(),
+        Family::Ipv6 => SOURCE_V6.into(),
+    }
+}
+
+/// The addresses from which the node speaks to these Pods: the IPv4 one always, the IPv6 one where a Pod needs it.
+fn sources(pods: &[PodLink]) -> Vec<IpAddr> {
+    let mut direct = pods.iter().flat_map(|pod| &pod.direct);
+    let ipv6 = direct.any(IpAddr::is_ipv6);
+    let families = Family::ALL.into_iter();
+    let needed = families.filter(|family| *family == Family::Ipv4 || ipv6);
+    needed.map(source).collect()
+}
+
+/// The node's ports, and where each leads: one of all addresses to the Pod's address of each family.
+fn host_ports<'a>(ports: impl Iterator<Item = &'a Port>) -> BTreeMap<Frontend, SocketAddr> {
     let of_port = |port: &'a Port| {
-        let facts = &port.facts;
-        facts.host_ports.iter().map(move |host_port| {
+        let pairs = port.facts.host_ports.iter();
+        let pairs =
+            pairs.flat_map(|host_port| port.facts.addresses.ips().map(move |ip| (host_port, ip)));
+        pairs.filter_map(|(host_port, ip)| {
             let HostPort { protocol, port, .. } = *host_port;
+            let family = Family::of(ip);
             let frontend = match host_port.address {
-                Some(address) => Frontend::Address(address, protocol, port),
-                None => Frontend::NodePort(protocol, port),
+                Some(address) if Family::of(address) != family => return None,
+                Some(address) if !address.is_unspecified() => {
+                    Frontend::Address(address, protocol, port)
+                }
+                Some(_) | None => Frontend::NodePort(family, protocol, port),
             };
-            let target = SocketAddrV4::new(facts.address.addr(), host_port.container_port);
-            (frontend, target)
+            Some((frontend, SocketAddr::new(ip, host_port.container_port)))
         })
     };
     ports.flat_map(of_port).collect()

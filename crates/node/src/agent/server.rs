@@ -170,7 +170,8 @@ fn report(request: &Request, command: &str, result: &Result<Response, Failure>, 
     };
     match result {
         Ok(Response::Wired(wiring)) => {
-            let (ip, link) = (wiring.ip.to_string(), wiring.host_interface.as_str());
+            let ips: Vec<String> = wiring.addresses.ips().map(|ip| ip.to_string()).collect();
+            let (ip, link) = (ips.join(","), wiring.host_interface.as_str());
             tracing::info!(container, pod, ip, link, milliseconds, "wired");
         }
         // Asked every few seconds.

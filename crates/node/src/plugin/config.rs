@@ -176,9 +176,9 @@ impl PortMapping {
         let protocol = host_port::protocol(name)
             .ok_or_else(|| unusable(&format!("portMappings: protocol {name:?} is unknown")))?;
         let address = match self.host_ip.as_deref() {
-            None | Some("" | "0.0.0.0") => None,
+            None | Some("") => None,
             Some(text) => Some(text.parse().map_err(|_| {
-                unusable(&format!("portMappings: hostIP {text:?} is no IPv4 address"))
+                unusable(&format!("portMappings: hostIP {text:?} is no IP address"))
             })?),
         };
         Ok(HostPort {
@@ -264,7 +264,7 @@ impl NetConf {
     /// `runtimeConfig.portMappings`, sorted, without those that have no port of the node.
     ///
     /// # Errors
-    /// Mappings of another form, an address that is not IPv4, or a protocol without ports.
+    /// Mappings of another form, a text that is no address, or a protocol without ports.
     pub fn host_ports(&self) -> Result<Vec<HostPort>, Failure> {
         let mappings = self.runtime.as_ref().map(|r| r["portMappings"].clone());
         let mappings: Option<Vec<PortMapping>> = serde_json::from_value(mappings.into())

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::protocol::{Failure, Wiring};
+use crate::protocol::{Address, Failure, Wiring};
 
 /// The versions of configurations and results, oldest first.
 pub const SUPPORTED: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -50,17 +50,28 @@ pub fn added(
         host["mtu"] = wiring.mtu.into();
         pod["mtu"] = wiring.mtu.into();
     }
-    let address = format!("{}/{}", wiring.ip, wiring.prefix_length);
-    let mut ip = json!({"interface": 1, "address": address, "gateway": wiring.gateway});
-    if has_ip_version {
-        ip["version"] = "4".into();
-    }
+    let ip = |address: &Address| {
+        let Address { gateway, ip, .. } = *address;
+        let mut entry = json!({"interface": 1, "address": address.net(), "gateway": gateway});
+        if has_ip_version {
+            entry["version"] = if ip.is_ipv4() { "4" } else { "6" }.into();
+        }
+        entry
+    };
+    let route = |Address { gateway, .. }: &Address| {
+        let to = if gateway.is_ipv4() {
+            "0.0.0.0/0"
+        } else {
+            "::/0"
+        };
+        json!({"dst": to, "gw": gateway})
+    };
     let dns = dns.cloned().unwrap_or(Value::Object(Map::new()));
     json!({
         "cniVersion": version,
         "interfaces": [host, pod],
-        "ips": [ip],
-        "routes": [{"dst": "0.0.0.0/0", "gw": wiring.gateway}],
+        "ips": wiring.addresses.iter().map(ip).collect::<Vec<_>>(),
+        "routes": wiring.addresses.iter().map(route).collect::<Vec<_>>(),
         "dns": dns,
     })
     .to_string()
@@ -69,16 +80,25 @@ pub fn added(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use crate::protocol::Addresses;
+
+    fn address(ip: &str, prefix_length: u8, gateway: &str) -> Address {
+        Address {
+            ip: ip.parse().unwrap(),
+            prefix_length,
+            gateway: gateway.parse().unwrap(),
+        }
+    }
 
     fn wiring() -> Wiring {
         Wiring {
             host_interface: "yc0123456789a".into(),
             host_mac: "5a:b1:02:cd:5a:65".into(),
             mac: "0a:02:0a:00:01:05".into(),
-            ip: Ipv4Addr::new(10, 0, 1, 5),
-            prefix_length: 24,
-            gateway: Ipv4Addr::new(10, 0, 1, 1),
+            addresses: Addresses {
+                first: address("10.0.1.5", 24, "10.0.1.1"),
+                second: None,
+            },
             mtu: 1400,
         }
     }
@@ -115,6 +135,34 @@ mod tests {
                 json!([{"dst": "0.0.0.0/0", "gw": "10.0.1.1"}])
             );
             assert_eq!(result["dns"], json!({}));
+        }
+    }
+
+    #[test]
+    fn a_second_address_comes_second_and_an_only_one_first() {
+        let ipv6 = address("fd00:1::5", 64, "fd00:1::1");
+        let of = |ipv4| Wiring {
+            addresses: Addresses::of(ipv4, Some(ipv6)).unwrap(),
+            ..wiring()
+        };
+        let (both, only) = (of(Some(wiring().addresses.first)), of(None));
+        let (v4, v6) = (json!("10.0.1.5/24"), json!("fd00:1::5/64"));
+        let (to4, to6) = (json!("0.0.0.0/0"), json!("::/0"));
+        let cases = [
+            (both, vec![&v4, &v6], vec![&to4, &to6]),
+            (only, vec![&v6], vec![&to6]),
+        ];
+        for (wiring, addresses, routes) in cases {
+            let text = added("0.4.0", &wiring, "eth0", "/var/run/netns/a", None);
+            let result: Value = serde_json::from_str(&text).unwrap();
+            let all = |list: &str, field: &str| -> Vec<Value> {
+                let list = result[list].as_array().unwrap().iter();
+                list.map(|entry| entry[field].clone()).collect()
+            };
+            assert_eq!(all("ips", "address").iter().collect::<Vec<_>>(), addresses);
+            assert_eq!(all("routes", "dst").iter().collect::<Vec<_>>(), routes);
+            assert_eq!(all("ips", "version").last(), Some(&json!("6")));
+            assert_eq!(all("routes", "gw").last(), Some(&json!("fd00:1::1")));
         }
     }
 

@@ -1,15 +1,16 @@
 //! What of Services, EndpointSlices and Nodes concerns a node: a small part, as there may be ten thousand of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::ResourceExt;
 use ycloud_api::key::{DEFAULT_VPC, HEADLESS, LOAD_BALANCER_CLASS, PROXY, SERVICE_PROXY_NAME, VPC};
 use ycloud_api::service::Protocol;
 
+use crate::agent::family::Family;
 use crate::agent::objects::Key;
 
 /// Annotation of a Service with backends in several Vpcs: `iaas.yusur.io/scope`.
@@ -20,14 +21,14 @@ const MULTI_VPC: &str = "multiVpc";
 pub struct Service {
     /// Seconds since the epoch at which it was created: of two that claim one address, the older has it.
     pub created: i64,
-    /// `spec.clusterIP`.
-    pub cluster_ip: Ipv4Addr,
+    /// `spec.clusterIPs`: at most one of each family, never none.
+    pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
-    pub external_ips: BTreeSet<Ipv4Addr>,
+    pub external_ips: BTreeSet<IpAddr>,
     /// Addresses that another load balancer than ycloud's sends to the nodes: `status.loadBalancer.ingress`.
-    pub ingress: BTreeSet<Ipv4Addr>,
+    pub ingress: BTreeSet<IpAddr>,
     /// `spec.loadBalancerSourceRanges`: who may use those; empty for all.
-    pub source_ranges: BTreeSet<Ipv4Net>,
+    pub source_ranges: BTreeSet<IpNet>,
     /// `spec.externalTrafficPolicy: Local`.
     pub external_local: bool,
     /// `spec.internalTrafficPolicy: Local`.
@@ -53,7 +54,7 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
 }
 
-/// An EndpointSlice of IPv4 addresses.
+/// An EndpointSlice of addresses of either family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     /// The Service's key.
@@ -68,7 +69,7 @@ pub struct Slice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Address.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Name of the node that it is on.
     pub node: Option<String>,
     /// Takes connections. Otherwise it is terminating and takes them only while no other does.
@@ -81,14 +82,14 @@ pub struct Surroundings {
     /// Name of this node.
     pub node: String,
     /// Addresses of all nodes, by name; the one by which the node is known first.
-    pub nodes: BTreeMap<String, Vec<Ipv4Addr>>,
+    pub nodes: BTreeMap<String, Vec<IpAddr>>,
     /// Ranges of the default Vpc's Subnets, the join switch's among them.
-    pub default_vpc: BTreeSet<Ipv4Net>,
+    pub default_vpc: BTreeSet<IpNet>,
 }
 
 impl Surroundings {
     /// Whether OVN's load balancer cannot serve the node itself by this endpoint: neither in the default Vpc nor a node.
-    pub fn is_outside(&self, ip: Ipv4Addr) -> bool {
+    pub fn is_outside(&self, ip: IpAddr) -> bool {
         !self.default_vpc.iter().any(|range| range.contains(&ip))
             && !self.nodes.values().any(|ips| ips.contains(&ip))
     }
@@ -120,7 +121,7 @@ pub fn service(object: &core::Service) -> Option<Service> {
             .creation_timestamp
             .as_ref()
             .map_or(0, |time| time.0.as_second()),
-        cluster_ip: spec.cluster_ip.as_ref()?.parse().ok()?,
+        cluster_ips: cluster_ips(spec)?,
         external_ips: ips(&spec.external_ips),
         ingress: ingress(object),
         source_ranges: ranges
@@ -139,8 +140,21 @@ pub fn service(object: &core::Service) -> Option<Service> {
     })
 }
 
+/// `None` for a headless Service. An API server that knows no second family gives the one address alone.
+fn cluster_ips(spec: &core::ServiceSpec) -> Option<Vec<IpAddr>> {
+    let texts = match spec.cluster_ips.as_deref() {
+        None | Some([]) => spec.cluster_ip.as_slice(),
+        Some(texts) => texts,
+    };
+    let ips: Vec<IpAddr> = texts
+        .iter()
+        .map(|ip| ip.parse().ok())
+        .collect::<Option<_>>()?;
+    (!ips.is_empty()).then_some(ips)
+}
+
 /// Addresses of an EIP never come to a node: OVN's gateway takes them.
-fn ingress(object: &core::Service) -> BTreeSet<Ipv4Addr> {
+fn ingress(object: &core::Service) -> BTreeSet<IpAddr> {
     let class = object
         .spec
         .as_ref()
@@ -182,11 +196,9 @@ fn service_port(port: &core::ServicePort) -> Option<ServicePort> {
     })
 }
 
-/// What matters of an EndpointSlice; `None` if it is of no Service, or its addresses are not IPv4.
+/// What matters of an EndpointSlice; `None` if it is of no Service, or its endpoints have no addresses but names.
 pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
-    if object.address_type != "IPv4" {
-        return None;
-    }
+    Family::named(&object.address_type)?;
     let name = object.labels().get("kubernetes.io/service-name")?.clone();
     let ports = object.ports.iter().flatten().filter_map(|port| {
         let name = port.name.clone().unwrap_or_default();
@@ -217,7 +229,7 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
 }
 
 /// Addresses of a Node, its `InternalIP`s first.
-pub fn node(object: &core::Node) -> Vec<Ipv4Addr> {
+pub fn node(object: &core::Node) -> Vec<IpAddr> {
     let status = object.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_ref());
     let of_kind = |kind: &'static str| {
@@ -258,7 +270,6 @@ mod tests {
                 serde_json::json!({"iaas.yusur.io/scope": "multiVpc"}),
             ),
             ("/spec/clusterIP", serde_json::json!("None")),
-            ("/spec/clusterIP", serde_json::json!("fd00::1")),
             ("/spec/type", serde_json::json!("ExternalName")),
         ];
         for (at, value) in cases {
@@ -271,6 +282,20 @@ mod tests {
         ours["metadata"]["labels"] = serde_json::json!({SERVICE_PROXY_NAME: PROXY});
         ours["metadata"]["annotations"] = serde_json::json!({VPC: DEFAULT_VPC});
         assert!(read(ours).is_some());
+    }
+
+    #[test]
+    fn a_service_has_the_addresses_that_it_lists() {
+        let mut object = plain();
+        let ips = |object: &serde_json::Value| -> Vec<String> {
+            let ips = read(object.clone()).unwrap().cluster_ips;
+            ips.iter().map(IpAddr::to_string).collect()
+        };
+        assert_eq!(ips(&object), ["10.96.0.9"]);
+        object["spec"]["clusterIPs"] = serde_json::json!(["fd00:96::9", "10.96.0.9"]);
+        assert_eq!(ips(&object), ["fd00:96::9", "10.96.0.9"]);
+        object["spec"]["clusterIPs"] = serde_json::json!(["None"]);
+        assert_eq!(read(object), None);
     }
 
     #[test]

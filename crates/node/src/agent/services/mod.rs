@@ -20,7 +20,7 @@ pub mod world;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -30,7 +30,7 @@ use ycloud_api::key::DEFAULT_VPC;
 use super::conntrack;
 use super::netlink::Netlink;
 use super::nft;
-use super::objects::Mirrors;
+use super::objects::{self, Mirrors};
 use health_check::HealthChecks;
 use table::Table;
 use world::{Change, World};
@@ -44,9 +44,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What others may know of the node's Services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Cluster addresses that the node itself serves, and the address by which the node is known; `None` until everything
+    /// Cluster addresses that the node itself serves, and the addresses by which the node is known; `None` until everything
     /// has been listed.
-    pub outside: Option<(BTreeSet<Ipv4Addr>, Option<Ipv4Addr>)>,
+    pub outside: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>,
     /// Ports and addresses that the kernel's table serves.
     pub frontends: usize,
     /// Whether the kernel's table is as it shall be.
@@ -102,7 +102,7 @@ impl Services {
             let different = world.settle();
             checks.set(world.health_checks());
             let mut progress = self.progress.borrow().clone();
-            progress.outside = Some((world.outside(), world.own_address()));
+            progress.outside = Some((world.outside(), world.own_addresses()));
             if different || kernel.applied.is_none() || failures > 0 {
                 let table = world.table();
                 progress.frontends = table.frontends();
@@ -160,7 +160,9 @@ impl Kernel {
     /// Notices that somebody took the table or its rules away, as `nft flush ruleset` does. One chain stands for all: to
     /// list them takes seconds where there are ten thousand.
     async fn look(&mut self) {
-        if self.applied.is_some() && !table::stands().await {
+        if let Some(applied) = &self.applied
+            && !applied.stands().await
+        {
             tracing::warn!("the rules of Services were taken away; setting them again");
             self.applied = None;
         }
@@ -169,12 +171,10 @@ impl Kernel {
 
 impl Mirrors {
     /// Ranges of the default Vpc's Subnets.
-    pub fn default_vpc(&self) -> BTreeSet<ipnet::Ipv4Net> {
+    pub fn default_vpc(&self) -> BTreeSet<ipnet::IpNet> {
         let subnets = self.subnets.borrow();
         let subnets = subnets.by_key.values();
         let subnets = subnets.filter(|subnet| subnet.spec.vpc == DEFAULT_VPC);
-        subnets
-            .filter_map(|subnet| subnet.spec.cidr.as_deref()?.parse().ok())
-            .collect()
+        subnets.flat_map(objects::ranges).collect()
     }
 }

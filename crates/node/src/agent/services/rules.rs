@@ -5,28 +5,37 @@
 //! addresses with `externalTrafficPolicy: Local`, and reach endpoints outside the cluster, whose answers would pass OVN by.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use ycloud_api::service::Protocol;
 
 use super::facts::{Service, ServicePort, Slice, Surroundings};
+use crate::agent::family::Family;
 use crate::agent::objects::Key;
 
 /// What clients call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Frontend {
-    /// A port of every address that the node has.
-    NodePort(Protocol, u16),
+    /// A port of every address of a family that the node has.
+    NodePort(Family, Protocol, u16),
     /// A port of one address.
-    Address(Ipv4Addr, Protocol, u16),
+    Address(IpAddr, Protocol, u16),
 }
 
 impl Frontend {
+    /// Its family.
+    pub fn family(self) -> Family {
+        match self {
+            Frontend::NodePort(family, ..) => family,
+            Frontend::Address(ip, ..) => Family::of(ip),
+        }
+    }
+
     /// Its protocol.
     pub fn protocol(self) -> Protocol {
         match self {
-            Frontend::NodePort(protocol, _) | Frontend::Address(_, protocol, _) => protocol,
+            Frontend::NodePort(_, protocol, _) | Frontend::Address(_, protocol, _) => protocol,
         }
     }
 }
@@ -35,7 +44,7 @@ impl Frontend {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
     /// To the cluster address: OVN picks the endpoint.
-    ClusterIp(SocketAddrV4),
+    ClusterIp(SocketAddr),
     /// The node picks the endpoint.
     Chain(Chain),
 }
@@ -43,16 +52,18 @@ pub enum Way {
 /// A choice among targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Unique name.
+    /// Its name, unique in its family.
     pub name: String,
+    /// The family of its targets.
+    pub family: Family,
     /// Protocol.
     pub protocol: Protocol,
     /// Who may pass; empty for all.
-    pub sources: BTreeSet<Ipv4Net>,
+    pub sources: BTreeSet<IpNet>,
     /// To choose from; none: dropped.
-    pub targets: Vec<SocketAddrV4>,
+    pub targets: Vec<SocketAddr>,
     /// Those of them that are not on this node: their answers come back only if they are sent to the node.
-    pub elsewhere: Vec<SocketAddrV4>,
+    pub elsewhere: Vec<SocketAddr>,
     /// One client address gets one target.
     pub by_client: bool,
 }
@@ -75,8 +86,8 @@ pub struct ServiceRules {
     pub created: i64,
     /// At most one for a frontend.
     pub rules: Vec<Rule>,
-    /// Its cluster address, if the node itself serves it.
-    pub outside: Option<Ipv4Addr>,
+    /// Those of its cluster addresses that the node itself serves.
+    pub outside: BTreeSet<IpAddr>,
     /// `healthCheckNodePort`, and how many endpoints on this node are ready.
     pub health: Option<(u16, usize)>,
 }
@@ -93,21 +104,21 @@ pub fn rules(
         health: health(service, slices, around),
         ..Default::default()
     };
-    for port in &service.ports {
+    let ips = service.cluster_ips.iter();
+    for (cluster_ip, port) in ips.flat_map(|ip| service.ports.iter().map(move |port| (*ip, port))) {
+        let family = Family::of(cluster_ip);
         let of_port = PortRules {
             key,
             service,
             port,
-            everywhere: targets(slices, port, None),
-            here: targets(slices, port, Some(&around.node)),
+            cluster_ip,
+            everywhere: targets(slices, family, port, None),
+            here: targets(slices, family, port, Some(&around.node)),
         };
-        let outside = of_port
-            .everywhere
-            .iter()
-            .any(|t| around.is_outside(*t.ip()));
+        let outside = of_port.everywhere.iter().any(|t| around.is_outside(t.ip()));
         // With internalTrafficPolicy Local an endpoint that is on no node serves nobody.
         if outside && !service.internal_local {
-            all.outside = Some(service.cluster_ip);
+            all.outside.insert(cluster_ip);
         }
         all.rules.extend(of_port.rules(outside));
     }
@@ -118,14 +129,22 @@ pub fn rules(
 fn health(service: &Service, slices: &[&Slice], around: &Surroundings) -> Option<(u16, usize)> {
     let port = service.health_check.filter(|_| service.external_local)?;
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    // Who has addresses of both families is one endpoint: those of the first are counted.
+    let family = service.cluster_ips.first().map(|ip| Family::of(*ip));
+    let endpoints = endpoints.filter(|e| family == Some(Family::of(e.ip)));
     let here = endpoints.filter(|e| e.ready && e.node.as_ref() == Some(&around.node));
-    let here: BTreeSet<Ipv4Addr> = here.map(|endpoint| endpoint.ip).collect();
+    let here: BTreeSet<IpAddr> = here.map(|endpoint| endpoint.ip).collect();
     Some((port, here.len()))
 }
 
-/// Endpoints of a port, on one node or on all: those that are ready, else those that are terminating and still serve.
-fn targets(slices: &[&Slice], port: &ServicePort, node: Option<&String>) -> Vec<SocketAddrV4> {
-    let mut found: BTreeMap<bool, BTreeSet<SocketAddrV4>> = BTreeMap::new();
+/// Endpoints of a port in a family, on one node or on all: those that are ready, else those that are terminating and still serve.
+fn targets(
+    slices: &[&Slice],
+    family: Family,
+    port: &ServicePort,
+    node: Option<&String>,
+) -> Vec<SocketAddr> {
+    let mut found: BTreeMap<bool, BTreeSet<SocketAddr>> = BTreeMap::new();
     for slice in slices {
         let fits = |(name, protocol, _): &&(String, Protocol, u16)| {
             *name == port.name && *protocol == port.protocol
@@ -134,8 +153,9 @@ fn targets(slices: &[&Slice], port: &ServicePort, node: Option<&String>) -> Vec<
             continue;
         };
         let endpoints = slice.endpoints.iter();
+        let endpoints = endpoints.filter(|e| Family::of(e.ip) == family);
         for endpoint in endpoints.filter(|e| node.is_none() || e.node.as_ref() == node) {
-            let target = SocketAddrV4::new(endpoint.ip, *number);
+            let target = SocketAddr::new(endpoint.ip, *number);
             found.entry(endpoint.ready).or_default().insert(target);
         }
     }
@@ -147,14 +167,19 @@ struct PortRules<'a> {
     key: &'a Key,
     service: &'a Service,
     port: &'a ServicePort,
-    everywhere: Vec<SocketAddrV4>,
-    here: Vec<SocketAddrV4>,
+    cluster_ip: IpAddr,
+    everywhere: Vec<SocketAddr>,
+    here: Vec<SocketAddr>,
 }
 
 impl PortRules<'_> {
+    fn family(&self) -> Family {
+        Family::of(self.cluster_ip)
+    }
+
     fn rules(&self, outside: bool) -> Vec<Rule> {
         let Self { service, port, .. } = self;
-        let cluster = SocketAddrV4::new(service.cluster_ip, port.port);
+        let cluster = SocketAddr::new(self.cluster_ip, port.port);
         // The cluster address of a Service with internalTrafficPolicy Local leads to this node's endpoints alone.
         let direct = (outside || service.internal_local) && !self.everywhere.is_empty();
         let way = || match direct {
@@ -166,7 +191,7 @@ impl PortRules<'_> {
                 .external_local
                 .then(|| self.chain("local", &self.here))
         };
-        let address = |ip: &Ipv4Addr| Frontend::Address(*ip, port.protocol, port.port);
+        let address = |ip: &IpAddr| Frontend::Address(*ip, port.protocol, port.port);
         let rule = |frontend, outer| Rule {
             frontend,
             way: way(),
@@ -174,18 +199,17 @@ impl PortRules<'_> {
         };
         let mut rules = Vec::new();
         if outside && !service.internal_local {
-            rules.push(rule(address(&service.cluster_ip), None));
+            rules.push(rule(address(&self.cluster_ip), None));
         }
         if let Some(number) = port.node_port {
-            rules.push(rule(Frontend::NodePort(port.protocol, number), local()));
+            let node_port = Frontend::NodePort(self.family(), port.protocol, number);
+            rules.push(rule(node_port, local()));
         }
-        rules.extend(
-            service
-                .external_ips
-                .iter()
-                .map(|ip| rule(address(ip), local())),
-        );
+        let of_family = |ip: &&IpAddr| Family::of(**ip) == self.family();
+        let external = service.external_ips.iter().filter(of_family);
+        rules.extend(external.map(|ip| rule(address(ip), local())));
         let ingress = service.ingress.difference(&service.external_ips);
+        let ingress = ingress.filter(of_family);
         let restricted = || match (service.source_ranges.is_empty(), &way()) {
             (true, _) => local(),
             (false, _) if service.external_local => Some(self.restricted(&self.here)),
@@ -196,7 +220,7 @@ impl PortRules<'_> {
         rules
     }
 
-    fn chain(&self, kind: &str, targets: &[SocketAddrV4]) -> Chain {
+    fn chain(&self, kind: &str, targets: &[SocketAddr]) -> Chain {
         let (namespace, name) = self.key;
         let protocol = self.port.protocol;
         let elsewhere = targets.iter().filter(|target| !self.here.contains(target));
@@ -206,6 +230,7 @@ impl PortRules<'_> {
                 lower(protocol),
                 self.port.port
             ),
+            family: self.family(),
             protocol,
             sources: BTreeSet::new(),
             targets: targets.to_vec(),
@@ -214,9 +239,14 @@ impl PortRules<'_> {
         }
     }
 
-    fn restricted(&self, targets: &[SocketAddrV4]) -> Chain {
+    /// Where the Service names clients of the other family only, nobody of this one may pass.
+    fn restricted(&self, targets: &[SocketAddr]) -> Chain {
+        let ranges = self.service.source_ranges.iter();
+        let ranges = ranges.filter(|range| Family::of(range.addr()) == self.family());
+        let sources: BTreeSet<IpNet> = ranges.copied().collect();
+        let targets = if sources.is_empty() { &[] } else { targets };
         Chain {
-            sources: self.service.source_ranges.clone(),
+            sources,
             ..self.chain("restricted", targets)
         }
     }

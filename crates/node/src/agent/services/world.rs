@@ -3,13 +3,14 @@
 //! A change marks the Services that it concerns; [`World::settle`] looks at those again and at no others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::facts::{Service, Slice, Surroundings};
 use super::rules::{self, ServiceRules};
 use super::table::Table;
+use crate::agent::family::Family;
 use crate::agent::objects::Key;
 
 /// A change of one kind of objects.
@@ -29,7 +30,7 @@ pub enum Change {
     /// Of EndpointSlices.
     Slices(Delta<Slice>),
     /// Of Nodes: their addresses, see [`super::facts::node`].
-    Nodes(Delta<Vec<Ipv4Addr>>),
+    Nodes(Delta<Vec<IpAddr>>),
 }
 
 /// All that is known.
@@ -119,7 +120,7 @@ impl World {
     }
 
     /// Says which ranges the default Vpc has.
-    pub fn set_default_vpc(&mut self, ranges: BTreeSet<Ipv4Net>) {
+    pub fn set_default_vpc(&mut self, ranges: BTreeSet<IpNet>) {
         if self.around.default_vpc != ranges {
             self.around.default_vpc = ranges;
             self.changed.extend(self.services.keys().cloned());
@@ -160,16 +161,23 @@ impl World {
     }
 
     /// Cluster addresses that the node itself serves.
-    pub fn outside(&self) -> BTreeSet<Ipv4Addr> {
+    pub fn outside(&self) -> BTreeSet<IpAddr> {
         self.rules
             .values()
-            .filter_map(|rules| rules.outside)
+            .flat_map(|rules| rules.outside.iter().copied())
             .collect()
     }
 
-    /// The address by which this node is known in the cluster.
-    pub fn own_address(&self) -> Option<Ipv4Addr> {
-        self.around.nodes.get(&self.around.node)?.first().copied()
+    /// The addresses by which this node is known in the cluster: the first of each family.
+    pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let ips = self
+            .around
+            .nodes
+            .get(&self.around.node)
+            .into_iter()
+            .flatten();
+        let first = |family| ips.clone().find(|ip| Family::of(**ip) == family).copied();
+        Family::ALL.into_iter().filter_map(first).collect()
     }
 
     /// Service → port of its health check and number of its ready endpoints on this node.
