@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use support::pod::Sandbox;
+use support::pod::{Sandbox, at};
 use support::{Node, eventually, on_node, pod_ref};
 use ycloud_node::agent::add;
 
@@ -118,65 +118,74 @@ fn every_datapath_has_its_flows_whoever_takes_them_away() {
 
 #[test]
 fn clients_of_an_affinity_timeout_lose_no_connection_and_stay() {
-    on_node(|node| async move {
-        node.ovn.switch("r", "s", "10.0.1.1/24");
-        let mut servers = Vec::new();
-        for (name, ip) in [("a", "10.0.1.11"), ("b", "10.0.1.12"), ("c", "10.0.1.13")] {
-            let pod = Sandbox::new();
-            node.vnic(&pod_ref(name), "s", "v", ip);
-            add::add(&node.agent, &pod.id, &pod.path(), &pod_ref(name), &[])
-                .await
-                .unwrap();
-            pod.serve(80, name).await;
-            servers.push(pod);
-        }
-        let backends = "10.0.1.11:80,10.0.1.12:80,10.0.1.13:80";
-        node.ovn
-            .nbctl(&["lb-add", "l", "10.96.0.7:80", backends, "tcp"]);
-        node.ovn.nbctl(&[
-            "set",
-            "load_balancer",
-            "l",
-            "options:affinity_timeout=30",
-            "options:neighbor_responder=none",
-        ]);
-        node.ovn.nbctl(&["--wait=hv", "ls-lb-add", "s", "l"]);
-        settled(&node, 2).await;
-        let mut chosen = BTreeSet::new();
-        for n in 0..8 {
-            let client = Sandbox::new();
-            let name = format!("client-{n}");
-            node.vnic(&pod_ref(&name), "s", "v", &format!("10.0.1.{}", 100 + n));
-            add::add(
-                &node.agent,
-                &client.id,
-                &client.path(),
-                &pod_ref(&name),
-                &[],
-            )
+    on_node(|node| async move { clients(&node, "10.0.1.", "/24", "10.96.0.7").await });
+}
+
+#[test]
+fn clients_of_an_affinity_timeout_lose_no_connection_and_stay_with_ipv6() {
+    on_node(|node| async move { clients(&node, "fd00:1::", "/64", "fd00:96::7").await });
+}
+
+/// `net` is how the addresses of a Subnet begin.
+async fn clients(node: &Node, net: &str, length: &str, vip: &str) {
+    node.ovn.switch("r", "s", &format!("{net}1{length}"));
+    let (vip, mut servers) = (at(vip, 80), Vec::new());
+    for (name, number) in [("a", 11), ("b", 12), ("c", 13)] {
+        let ip = format!("{net}{number}");
+        let pod = Sandbox::new();
+        node.vnic(&pod_ref(name), "s", "v", &ip);
+        add::add(&node.agent, &pod.id, &pod.path(), &pod_ref(name), &[])
             .await
             .unwrap();
-            let mut answers = BTreeSet::new();
-            for connection in 0..6 {
-                let start = Instant::now();
-                let answer = client.connect("10.96.0.7:80").await;
-                let answer = answer.unwrap_or_else(|e| panic!("{name}, {connection}: {e}"));
-                // A repeated SYN comes after a second.
-                let took = start.elapsed();
-                assert!(
-                    took < Duration::from_millis(900),
-                    "{name}, {connection}: {took:?}"
-                );
-                // What is learned from the first one counts once the datapath's cache follows: a burst may spread.
-                if connection == 0 {
-                    tokio::time::sleep(Duration::from_millis(700)).await;
-                } else {
-                    answers.insert(answer);
-                }
+        pod.serve(80, name).await;
+        servers.push(pod);
+    }
+    let backends = [11, 12, 13].map(|number| at(&format!("{net}{number}"), 80));
+    node.ovn
+        .nbctl(&["lb-add", "l", &vip, &backends.join(","), "tcp"]);
+    node.ovn.nbctl(&[
+        "set",
+        "load_balancer",
+        "l",
+        "options:affinity_timeout=30",
+        "options:neighbor_responder=none",
+    ]);
+    node.ovn.nbctl(&["--wait=hv", "ls-lb-add", "s", "l"]);
+    settled(node, 2).await;
+    let mut chosen = BTreeSet::new();
+    for n in 0..8 {
+        let client = Sandbox::new();
+        let name = format!("client-{n}");
+        node.vnic(&pod_ref(&name), "s", "v", &format!("{net}{}", 100 + n));
+        add::add(
+            &node.agent,
+            &client.id,
+            &client.path(),
+            &pod_ref(&name),
+            &[],
+        )
+        .await
+        .unwrap();
+        let mut answers = BTreeSet::new();
+        for connection in 0..6 {
+            let start = Instant::now();
+            let answer = client.connect(&vip).await;
+            let answer = answer.unwrap_or_else(|e| panic!("{name}, {connection}: {e}"));
+            // A repeated SYN comes after a second.
+            let took = start.elapsed();
+            assert!(
+                took < Duration::from_millis(900),
+                "{name}, {connection}: {took:?}"
+            );
+            // What is learned from the first one counts once the datapath's cache follows: a burst may spread.
+            if connection == 0 {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+            } else {
+                answers.insert(answer);
             }
-            assert_eq!(answers.len(), 1, "{name}: {answers:?}");
-            chosen.extend(answers);
         }
-        assert!(chosen.len() > 1, "{chosen:?}");
-    });
+        assert_eq!(answers.len(), 1, "{name}: {answers:?}");
+        chosen.extend(answers);
+    }
+    assert!(chosen.len() > 1, "{chosen:?}");
 }

@@ -55,8 +55,8 @@ async fn plugin(node: &Node, command: &str, sandbox: &Sandbox, conf: Value) -> (
 fn every_command_in_every_version_and_without_an_agent() {
     on_node(|node| async move {
         let sandbox = Sandbox::new();
-        node.ovn.switch("v1", "s1", "10.0.1.1/24");
-        node.vnic(&pod_ref("a"), "s1", "v1", "10.0.1.5");
+        node.ovn.switch("v1", "s1", "10.0.1.1/24 fd00:1::1/64");
+        node.vnic(&pod_ref("a"), "s1", "v1", "10.0.1.5 fd00:1::5");
         let call = async |command: &str, conf: Value| plugin(&node, command, &sandbox, conf).await;
 
         for (command, expected) in [("ADD", 11), ("DEL", 11), ("STATUS", 50)] {
@@ -80,6 +80,11 @@ fn every_command_in_every_version_and_without_an_agent() {
             assert!(success, "{version}: {result}");
             assert_eq!(result["cniVersion"], version);
             assert_eq!(result["ips"][0]["address"], "10.0.1.5/24");
+            assert_eq!(result["ips"][1]["address"], "fd00:1::5/64");
+            assert_eq!(
+                result["routes"][1],
+                json!({"dst": "::/0", "gw": "fd00:1::1"})
+            );
             assert_eq!(result["interfaces"][1]["sandbox"], sandbox.path());
             if version != "0.3.1" {
                 let conf = json!({"cniVersion": version, "prevResult": result});

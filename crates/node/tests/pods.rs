@@ -37,7 +37,7 @@ fn two_pods_of_a_subnet_reach_each_other_and_leave_nothing() {
         node.vnic(&pod_ref("a"), "s1", "v1", "10.0.1.5");
         node.vnic(&pod_ref("b"), "s1", "v1", "10.0.1.6");
         let (wiring, _) = tokio::join!(wire(&node, &a, "a"), wire(&node, &b, "b"));
-        assert_eq!(wiring.ip.to_string(), "10.0.1.5");
+        assert_eq!(wiring.addresses.first.net().to_string(), "10.0.1.5/24");
         b.serve(80, "b").await;
         assert_eq!(a.connect("10.0.1.6:80").await.unwrap(), "b");
         assert_eq!(
@@ -460,7 +460,7 @@ fn a_pod_never_gets_what_the_node_sends_to_machines_that_it_needs() {
         run("ip", &["address", "add", "10.0.1.200/28", "dev", "under0"]);
         node.objects
             .hosts
-            .send_replace([std::net::Ipv4Addr::new(10, 0, 1, 9)].into());
+            .send_replace([std::net::Ipv4Addr::new(10, 0, 1, 9).into()].into());
         node.ovn.switch("v1", "s1", "10.0.1.1/24");
         let pods = [
             ("neighbour", "10.0.1.201"),
@@ -501,7 +501,7 @@ fn a_pod_never_gets_what_the_node_sends_to_machines_that_it_needs() {
         // The node comes to need a machine, and needs it no longer.
         node.objects
             .hosts
-            .send_replace([std::net::Ipv4Addr::new(10, 0, 1, 5)].into());
+            .send_replace([std::net::Ipv4Addr::new(10, 0, 1, 5).into()].into());
         eventually("given back", Duration::from_secs(3), || {
             let routes = run("ip", &["route"]);
             !routes.contains("10.0.1.5 dev yc") && routes.contains("10.0.1.9 dev yc")

@@ -12,7 +12,7 @@ pub mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use kube::ResourceExt;
 use nix::sched::{CloneFlags, unshare};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
-use ycloud_api::vnic::{Attachment, AttachmentKind, pod_vnic_name};
+use ycloud_api::subnet::SubnetIpv6;
+use ycloud_api::vnic::{Attachment, AttachmentKind, VNicIpv6, pod_vnic_name};
 use ycloud_api::{EipGateway, Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
 use ycloud_node::agent::add::Limits;
 use ycloud_node::agent::affinity::southbound::Southbound;
@@ -54,7 +55,7 @@ pub struct Objs {
     /// Services, EndpointSlices and Nodes.
     pub changes: mpsc::UnboundedSender<Change>,
     /// Machines that the node uses: what names are looked up for.
-    pub hosts: watch::Sender<BTreeSet<Ipv4Addr>>,
+    pub hosts: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 /// A node with an agent.
@@ -185,7 +186,7 @@ impl Node {
         self.agent.node_interface.clone()
     }
 
-    /// Gives a Pod a VNic, and OVN its logical port on `switch`.
+    /// Gives a Pod a VNic, and OVN its logical port on `switch`. `ip` is an address, or one of each family.
     pub fn vnic(&self, pod: &PodRef, switch: &str, vpc: &str, ip: &str) {
         let name = pod_vnic_name(&pod.name, pod.uid.as_deref().unwrap_or_default());
         let vnic = self.bound(&name, &pod.namespace, switch, vpc, ip, 24);
@@ -220,6 +221,12 @@ impl Node {
         self.add_vnic(vnic);
     }
 
+    /// Takes the node's logical port away; its VNic stays until there is another.
+    pub fn node_vnic_gone(&self) {
+        let port = format!("ycloud-system/{NODE}");
+        self.ovn.nbctl(&["lsp-del", &port]);
+    }
+
     fn bound(
         &self,
         name: &str,
@@ -229,12 +236,7 @@ impl Node {
         ip: &str,
         len: i32,
     ) -> VNic {
-        let octets: Vec<u8> = ip.split('.').map(|o| o.parse().unwrap()).collect();
-        let gateway = match len {
-            16 => format!("{}.{}.0.1", octets[0], octets[1]),
-            _ => format!("{}.{}.{}.1", octets[0], octets[1], octets[2]),
-        };
-        let [a, b, c, d] = octets[..] else { panic!() };
+        let ips: Vec<IpAddr> = ip.split(' ').map(|ip| ip.parse().unwrap()).collect();
         let mut vnic = VNic::new(
             name,
             VNicSpec {
@@ -243,14 +245,29 @@ impl Node {
             },
         );
         vnic.metadata.namespace = Some(namespace.into());
-        vnic.status = Some(VNicStatus {
-            ip: Some(ip.into()),
-            prefix_length: Some(len),
-            gateway: Some(gateway),
-            mac: Some(format!("0a:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")),
+        let mut status = VNicStatus {
+            mac: Some(mac(ips[0])),
             vpc: Some(vpc.into()),
             ..Default::default()
-        });
+        };
+        for ip in ips {
+            let gateway = gateway(ip, len).to_string();
+            match ip {
+                IpAddr::V4(_) => {
+                    status.ip = Some(ip.to_string());
+                    status.prefix_length = Some(len);
+                    status.gateway = Some(gateway);
+                }
+                IpAddr::V6(_) => {
+                    status.ipv6 = Some(VNicIpv6 {
+                        ip: ip.to_string(),
+                        prefix_length: 64,
+                        gateway,
+                    });
+                }
+            }
+        }
+        vnic.status = Some(status);
         vnic
     }
 
@@ -262,12 +279,18 @@ impl Node {
         });
     }
 
-    /// Says which Subnets the default Vpc has, and which service range there is.
+    /// Says which Subnets the default Vpc has, and which service range there is: of one family or one of each.
     pub fn ranges(&self, subnets: &[(&str, &str)], service: &str) {
         let subnet = |(name, cidr): &(&str, &str)| {
+            let of_family = |dots: bool| cidr.split(' ').find(|c| c.contains('.') == dots);
+            let ipv6 = of_family(false).map(|cidr| SubnetIpv6 {
+                cidr: cidr.into(),
+                gateway: None,
+            });
             let spec = SubnetSpec {
                 vpc: "ovn-cluster".into(),
-                cidr: Some((*cidr).into()),
+                cidr: of_family(true).map(str::to_owned),
+                ipv6,
                 ..Default::default()
             };
             ((String::new(), (*name).to_owned()), Subnet::new(name, spec))
@@ -278,7 +301,7 @@ impl Node {
         });
         let cidr = ServiceCIDR {
             spec: Some(ServiceCIDRSpec {
-                cidrs: Some(vec![service.into()]),
+                cidrs: Some(service.split(' ').map(str::to_owned).collect()),
             }),
             ..Default::default()
         };
@@ -287,6 +310,22 @@ impl Node {
             objects.by_key = BTreeMap::from([((String::new(), "kubernetes".into()), cidr)]);
         });
     }
+}
+
+/// The first address of its network: of prefix length `len`, or 64 with IPv6.
+fn gateway(ip: IpAddr, len: i32) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() >> (32 - len) << (32 - len) | 1).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64 | 1).into(),
+    }
+}
+
+fn mac(ip: IpAddr) -> String {
+    let (first, [.., a, b, c, d]) = match ip {
+        IpAddr::V4(ip) => ("0a", ip.to_ipv6_mapped().octets()),
+        IpAddr::V6(ip) => ("0e", ip.octets()),
+    };
+    format!("{first}:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 fn options(folder: &Path) -> Options {

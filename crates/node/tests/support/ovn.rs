@@ -179,7 +179,7 @@ impl Ovn {
         self.tool("ovn-nbctl", &[&["--timeout=20"], arguments].concat())
     }
 
-    /// A switch with a router's port of the first address of `network`.
+    /// A switch with a router's port of the first address of `network`; or of two, one of each family.
     pub fn switch(&self, router: &str, switch: &str, network: &str) {
         let (port, peer) = (format!("{router}-{switch}"), format!("{switch}-{router}"));
         let options = format!("router-port={port}");
@@ -195,13 +195,9 @@ impl Ovn {
             "lr-add",
             router,
         ]);
+        let networks: Vec<&str> = network.split(' ').collect();
+        self.nbctl(&[&["lrp-add", router, &port, &mac], &networks[..]].concat());
         self.nbctl(&[
-            "lrp-add",
-            router,
-            &port,
-            &mac,
-            network,
-            "--",
             "lsp-add",
             switch,
             &peer,
@@ -220,7 +216,7 @@ impl Ovn {
         ]);
     }
 
-    /// A logical port of one address.
+    /// A logical port of one address, or of one of each family.
     pub fn port(&self, name: &str, switch: &str, mac: &str, ip: &str) {
         let addresses = format!("{mac} {ip}");
         self.nbctl(&[

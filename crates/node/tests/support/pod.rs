@@ -1,7 +1,7 @@
 //! A Pod's network namespace, what listens in it, and connections from it and from the node.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Sandbox {
     /// Listens inside on `port`, and greets everybody with `name`.
     pub async fn serve(&self, port: u16, name: &'static str) {
         let netns = Netns::open(&self.path()).unwrap();
-        let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let bind = move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
         let listener = netns.run(bind).await.unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -60,16 +60,16 @@ impl Sandbox {
     /// Listens inside on `port`, and tells everybody the address that they call from.
     pub async fn serve_mirror(&self, port: u16) {
         let netns = Netns::open(&self.path()).unwrap();
-        let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let bind = move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
         let listener = netns.run(bind).await.unwrap();
         std::thread::spawn(move || {
             while let Ok((mut stream, peer)) = listener.accept() {
-                let _ = stream.write_all(peer.ip().to_string().as_bytes());
+                let _ = stream.write_all(peer.ip().to_canonical().to_string().as_bytes());
             }
         });
     }
 
-    /// A machine on a link to the node: the node has its address 2, the machine 9.
+    /// A machine on a link to the node: the node has its address 2, the machine 9, of fd00:18::/64 too.
     pub fn beside(link: &str, network: &str) -> Self {
         let machine = Self::new();
         let at = |host: u8| format!("{network}.{host}/24");
@@ -82,6 +82,9 @@ impl Sandbox {
         run("ip", &["link", "set", link, "up"]);
         machine.ip(&["address", "add", &at(9), "dev", "eth0"]);
         machine.ip(&["link", "set", "eth0", "up"]);
+        let nodad = |ip, link| ["address", "add", ip, "dev", link, "nodad"];
+        run("ip", &nodad("fd00:18::2/64", link));
+        machine.ip(&nodad("fd00:18::9/64", "eth0"));
         machine
     }
 
@@ -90,16 +93,22 @@ impl Sandbox {
         &self.name
     }
 
-    /// A UDP socket inside, on `port` of every address.
+    /// A UDP socket inside, on `port` of every IPv4 address.
     pub async fn udp(&self, port: u16) -> UdpSocket {
+        self.udp_at("0.0.0.0", port).await
+    }
+
+    /// A UDP socket inside, on `port` of `ip`.
+    pub async fn udp_at(&self, ip: &str, port: u16) -> UdpSocket {
+        let ip: IpAddr = ip.parse().unwrap();
         let netns = Netns::open(&self.path()).unwrap();
-        let bind = move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let bind = move || UdpSocket::bind((ip, port)).unwrap();
         netns.run(bind).await.unwrap()
     }
 
     /// Sends a datagram from inside; that it cannot be sent is as good as that nobody gets it.
     pub async fn send_udp(&self, source: &str, target: &str) {
-        let (source, target) = (format!("{source}:0"), target.to_owned());
+        let (source, target) = (at(source, 0), target.to_owned());
         let netns = Netns::open(&self.path()).unwrap();
         let send = move || {
             let text = format!("{source} to {target}");
@@ -110,11 +119,11 @@ impl Sandbox {
 
     /// Connects from inside, from one of the Pod's addresses.
     pub async fn connect_from(&self, source: &str, target: &str) -> io::Result<()> {
-        let source: SocketAddr = format!("{source}:0").parse().unwrap();
+        let source: SocketAddr = at(source, 0).parse().unwrap();
         let target: SocketAddr = target.parse().unwrap();
         let netns = Netns::open(&self.path()).unwrap();
         let connect = move || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            let socket = Socket::new(Domain::for_address(source), Type::STREAM, None)?;
             socket.bind(&source.into())?;
             socket.connect_timeout(&target.into(), Duration::from_millis(500))
         };
@@ -127,6 +136,11 @@ impl Sandbox {
         let netns = Netns::open(&self.path()).unwrap();
         netns.run(move || greeting(address)).await.unwrap()
     }
+}
+
+/// Address and port, as sockets have them.
+pub fn at(ip: &str, port: u16) -> String {
+    SocketAddr::new(ip.parse().unwrap(), port).to_string()
 }
 
 /// Connects from the node; returns the greeting.

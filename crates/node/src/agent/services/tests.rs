@@ -40,6 +40,7 @@ fn service(world: &mut World, name: &str, spec: Value, status: Value) {
 }
 
 fn slice(world: &mut World, name: &str, endpoints: &[(&str, &str)], ready: bool) {
+    let ipv6 = endpoints.iter().any(|(ip, _)| ip.contains(':'));
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|(ip, node)| {
@@ -49,7 +50,7 @@ fn slice(world: &mut World, name: &str, endpoints: &[(&str, &str)], ready: bool)
         .collect();
     let object = json!({
         "metadata": {"name": name, "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
-        "addressType": "IPv4",
+        "addressType": if ipv6 { "IPv6" } else { "IPv4" },
         "endpoints": endpoints,
         "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
     });
@@ -266,4 +267,98 @@ fn a_list_read_again_drops_what_is_gone() {
     world.apply(Change::Services(Delta::All(BTreeMap::new())));
     assert_eq!(table(&mut world).frontends(), 0);
     assert!(world.is_complete());
+}
+
+/// The default Vpc gains IPv6.
+fn with_ipv6(world: &mut World) {
+    let ranges = [
+        "10.16.0.0/16",
+        "100.64.0.0/16",
+        "fd00:10:16::/64",
+        "fd00:100:64::/64",
+    ];
+    world.set_default_vpc(ranges.map(|range| range.parse().unwrap()).into());
+}
+
+fn both_ips() -> Value {
+    json!({
+        "clusterIPs": ["10.96.0.9", "fd00:96::9"], "externalIPs": ["192.0.2.7", "2001:db8::7"],
+        "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+    })
+}
+
+#[test]
+fn a_family_has_a_table_of_its_own_where_the_default_vpc_has_it() {
+    let mut world = world();
+    service(&mut world, "web", both_ips(), Value::Null);
+    slice(&mut world, "a", &PODS, true);
+    slice(
+        &mut world,
+        "b",
+        &[("fd00:10:16::5", NODE), ("fd00:10:16::6", "node-2")],
+        true,
+    );
+    let before = table(&mut world);
+    let of_ipv4 = before.whole();
+    assert!(of_ipv4.ends_with("add table ip6 ycloud-services\ndelete table ip6 ycloud-services\n"));
+    with_ipv6(&mut world);
+    let after = table(&mut world);
+    let script = after.whole();
+    has(
+        &script,
+        &[
+            "ip6 ycloud-services node-ports { tcp . 30080 : fd00:96::9 . 80 }",
+            "ip6 ycloud-services addresses { 2001:db8::7 . tcp . 80 : fd00:96::9 . 80 }",
+            "ip6 ycloud-services local/ns/web/tcp/80 meta l4proto tcp dnat to [fd00:10:16::5]:8080",
+            "ip6 ycloud-services cluster { fd00:10:16::/64, fd00:100:64::/64 }",
+        ],
+    );
+    // Of the IPv4 table nothing is another.
+    let ipv6 = script.find("add table ip6").unwrap();
+    assert!(of_ipv4.starts_with(&script[..ipv6]));
+    assert_eq!(before.difference(&after), script[ipv6..]);
+    let gone = "add table ip6 ycloud-services\ndelete table ip6 ycloud-services\n";
+    assert_eq!(after.difference(&before), gone);
+    assert_eq!(world.health_checks()[&key("web")], (31000, 1), "one Pod");
+}
+
+#[test]
+fn a_service_of_one_family_leaves_the_other_alone() {
+    let mut world = world();
+    with_ipv6(&mut world);
+    let spec = json!({"clusterIP": "fd00:96::9", "externalIPs": ["192.0.2.7", "2001:db8::7"]});
+    service(&mut world, "web", spec, Value::Null);
+    slice(&mut world, "a", &[("172.18.0.200", "")], true);
+    slice(&mut world, "b", &[("fd00:18::200", "")], true);
+    let table = table(&mut world);
+    assert_eq!(table.frontends(), 3, "{}", table.whole());
+    assert_eq!(world.outside(), ["fd00:96::9".parse().unwrap()].into());
+    has(
+        &table.whole(),
+        &["ip6 ycloud-services elsewhere { fd00:18::200 . tcp . 8080 }"],
+    );
+}
+
+#[test]
+fn source_ranges_of_one_family_let_nobody_of_the_other_in() {
+    let mut world = world();
+    with_ipv6(&mut world);
+    let mut spec = both_ips();
+    spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
+    let ingress = json!([{"ip": "192.0.2.8"}, {"ip": "2001:db8::8"}]);
+    service(
+        &mut world,
+        "web",
+        spec,
+        json!({"loadBalancer": {"ingress": ingress}}),
+    );
+    slice(&mut world, "a", &PODS, true);
+    slice(&mut world, "b", &[("fd00:10:16::5", NODE)], true);
+    has(
+        &script(&mut world),
+        &[
+            "ip ycloud-services restricted/ns/web/tcp/80 ip saddr != { 203.0.113.0/24 } drop",
+            "add rule ip6 ycloud-services restricted/ns/web/tcp/80 drop\n",
+        ],
+    );
 }
