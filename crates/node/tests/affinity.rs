@@ -152,7 +152,7 @@ async fn clients(node: &Node, net: &str, length: &str, vip: &str) {
     ]);
     node.ovn.nbctl(&["--wait=hv", "ls-lb-add", "s", "l"]);
     settled(node, 2).await;
-    let mut chosen = BTreeSet::new();
+    let (mut chosen, mut slow) = (BTreeSet::new(), Vec::new());
     for n in 0..8 {
         let client = Sandbox::new();
         let name = format!("client-{n}");
@@ -173,10 +173,9 @@ async fn clients(node: &Node, net: &str, length: &str, vip: &str) {
             let answer = answer.unwrap_or_else(|e| panic!("{name}, {connection}: {e}"));
             // A repeated SYN comes after a second.
             let took = start.elapsed();
-            assert!(
-                took < Duration::from_millis(900),
-                "{name}, {connection}: {took:?}"
-            );
+            if took > Duration::from_millis(900) {
+                slow.push(format!("{name}, {connection}: {took:?}"));
+            }
             // What is learned from the first one counts once the datapath's cache follows: a burst may spread.
             if connection == 0 {
                 tokio::time::sleep(Duration::from_millis(700)).await;
@@ -187,5 +186,6 @@ async fn clients(node: &Node, net: &str, length: &str, vip: &str) {
         assert_eq!(answers.len(), 1, "{name}: {answers:?}");
         chosen.extend(answers);
     }
+    assert!(slow.is_empty(), "{slow:#?}");
     assert!(chosen.len() > 1, "{chosen:?}");
 }

@@ -405,11 +405,13 @@ mod tests {
         assert_eq!(texts, ["TCP/*/8080/80", "UDP/127.0.0.1/53/5353"]);
         let containerd = r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}]"#;
         assert_eq!(read(containerd).unwrap()[0].to_string(), "TCP/*/8080/80");
+        let ipv6 = r#"[{"hostPort":1,"containerPort":1,"hostIP":"::"}]"#;
+        assert_eq!(read(ipv6).unwrap()[0].to_string(), "TCP/::/1/1");
         assert!(read("null").unwrap().is_empty());
         assert!(conf("{}").host_ports().unwrap().is_empty());
         for bad in [
             r#"[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]"#,
-            r#"[{"hostPort":1,"containerPort":1,"hostIP":"::1"}]"#,
+            r#"[{"hostPort":1,"containerPort":1,"hostIP":"localhost"}]"#,
             r#"[{"hostPort":-1,"containerPort":1}]"#,
             r#"[{"containerPort":1}]"#,
         ] {

@@ -310,7 +310,7 @@ fn a_family_has_a_table_of_its_own_where_the_default_vpc_has_it() {
             "ip6 ycloud-services node-ports { tcp . 30080 : fd00:96::9 . 80 }",
             "ip6 ycloud-services addresses { 2001:db8::7 . tcp . 80 : fd00:96::9 . 80 }",
             "ip6 ycloud-services local/ns/web/tcp/80 meta l4proto tcp dnat to [fd00:10:16::5]:8080",
-            "ip6 ycloud-services cluster { fd00:10:16::/64, fd00:100:64::/64 }",
+            "ip6 ycloud-services cluster { fd00:100:64::/64, fd00:10:16::/64 }",
         ],
     );
     // Of the IPv4 table nothing is another.
