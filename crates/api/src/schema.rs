@@ -131,6 +131,27 @@ pub(crate) fn ranges(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// Up to two addresses, of different families.
+pub(crate) fn cluster_ips(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 2,
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "string",
+            "maxLength": 45,
+            "x-kubernetes-validations": [{
+                "rule": "isIP(self)",
+                "message": "not an address; name one of the service range, or leave clusterIPs out to have them allocated",
+            }],
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.size() < 2 || !self.all(a, isIP(a)) || ip(self[0]).family() != ip(self[1]).family()",
+            "message": "spec.clusterIPs: two of one family; a Service has at most one address of each",
+        }],
+    })
+}
+
 fn ranges_of(rule: &str, message: &str, length: u32) -> Schema {
     json_schema!({
         "type": "array",

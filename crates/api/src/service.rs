@@ -9,6 +9,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::address::Family;
 use crate::backend::Backend;
 use crate::probe::HealthCheck;
 
@@ -34,6 +35,10 @@ use crate::probe::HealthCheck;
 #[x_kube(validation = Rule::new("self.scope != 'multiVpc' || self.type == 'LoadBalancer'").message("spec.scope: multiVpc needs type LoadBalancer"))]
 #[x_kube(validation = Rule::new("self.type == 'LoadBalancer' || !(has(self.eip) || has(self.eipGateway) || has(self.loadBalancerSourceRanges) || self.externalTrafficPolicy == 'Local')").message("spec: eip, eipGateway, loadBalancerSourceRanges and externalTrafficPolicy Local need type LoadBalancer"))]
 #[x_kube(validation = Rule::new("!has(self.sessionAffinityConfig) || self.sessionAffinity == 'ClientIP'").message("spec.sessionAffinityConfig: only with sessionAffinity ClientIP"))]
+#[x_kube(validation = Rule::new("!has(self.clusterIP) || !has(self.clusterIPs) || self.clusterIPs.size() == 0 || self.clusterIPs[0] == self.clusterIP").message("spec.clusterIPs: the first one must be spec.clusterIP; leave one of both out"))]
+#[x_kube(validation = Rule::new("!has(self.ipFamilyPolicy) || self.ipFamilyPolicy != 'SingleStack' || !((has(self.ipFamilies) && self.ipFamilies.size() > 1) || (has(self.clusterIPs) && self.clusterIPs.size() > 1))").message("spec.ipFamilyPolicy: two ipFamilies or clusterIPs need PreferDualStack or RequireDualStack"))]
+#[x_kube(validation = Rule::new("!has(self.ipFamilies) || self.ipFamilies.size() == 0 || !has(self.clusterIP) || !isIP(self.clusterIP) || (ip(self.clusterIP).family() == 4) == (self.ipFamilies[0] == 'IPv4')").message("spec.clusterIP: not of the first family of spec.ipFamilies"))]
+#[x_kube(validation = Rule::new("!has(self.ipFamilies) || self.ipFamilies.size() == 0 || !has(self.clusterIPs) || self.clusterIPs.size() == 0 || !isIP(self.clusterIPs[0]) || (ip(self.clusterIPs[0]).family() == 4) == (self.ipFamilies[0] == 'IPv4')").message("spec.clusterIPs: the first one is not of the first family of spec.ipFamilies"))]
 #[serde(rename_all = "camelCase")]
 pub struct YusurServiceSpec {
     /// ClusterIP: reached from inside only, by an address of the service range. LoadBalancer: also from outside, by an
@@ -50,12 +55,27 @@ pub struct YusurServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub vpc: Option<String>,
-    /// The IPv4 address that clients use, of the cluster's service range and not in use. Once the Service has an address
+    /// The address that clients use, of the cluster's service range and not in use. Once the Service has an address
     /// it stays; to change it, delete and recreate the YusurService. Default: the API server allocates one.
     #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.clusterIP: an IPv4 address of the service range; leave it out to have one allocated"))]
+    #[x_kube(validation = Rule::new("isIP(self)").message("spec.clusterIP: an address of the service range; leave it out to have one allocated"))]
     #[schemars(length(max = 45))]
     pub cluster_ip: Option<String>,
+    /// The addresses that clients use: at most one of each family, the first one the same as `clusterIP`, if that is set.
+    /// Default: the API server allocates them.
+    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::cluster_ips")]
+    pub cluster_ips: Vec<String>,
+    /// How many families of addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_family_policy: Option<IpFamilyPolicy>,
+    /// The families of its addresses, the primary one first, which cannot change once the Service exists; a second one may
+    /// come and go with `ipFamilyPolicy`. Default: those of `clusterIPs`; else IPv4 with SingleStack, or the cluster's own
+    /// order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(validation = Rule::new("self.size() < 2 || self[0] != self[1]").message("spec.ipFamilies: a family occurs twice"))]
+    #[schemars(length(max = 2))]
+    pub ip_families: Vec<Family>,
     /// Name of an Eip, or an address, 1 to 253 characters. Only with type LoadBalancer. Default: one is allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -196,6 +216,30 @@ impl Scope {
     }
 }
 
+/// How many families of addresses a YusurService has: one (SingleStack), both where the cluster has both (PreferDualStack), or
+/// both or none at all (RequireDualStack). Scope multiVpc is IPv4 only. Default: RequireDualStack where `ipFamilies` or
+/// `clusterIPs` names two, else SingleStack.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpFamilyPolicy {
+    /// One.
+    SingleStack,
+    /// Both where the cluster has both, else one.
+    PreferDualStack,
+    /// Both; refused where the cluster has one.
+    RequireDualStack,
+}
+
+impl IpFamilyPolicy {
+    /// The name as Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IpFamilyPolicy::SingleStack => "SingleStack",
+            IpFamilyPolicy::PreferDualStack => "PreferDualStack",
+            IpFamilyPolicy::RequireDualStack => "RequireDualStack",
+        }
+    }
+}
+
 /// Whether connections of one client go to one backend.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SessionAffinity {
@@ -239,9 +283,12 @@ pub enum ExternalTrafficPolicy {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct YusurServiceStatus {
-    /// The address that clients use.
+    /// The address that clients use: the first of `clusterIPs`.
     #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     pub cluster_ip: Option<String>,
+    /// That one, and the one of the other family if there is one.
+    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
+    pub cluster_ips: Vec<String>,
     /// The address that clients outside use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eip: Option<String>,

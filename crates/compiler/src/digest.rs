@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sha2::{Digest, Sha256};
+use ycloud_api::address::Family;
 use ycloud_api::key;
 
 use crate::desired;
@@ -64,8 +65,12 @@ pub(crate) fn of_slices<'a>(
             }
         }
     }
-    for ((protocol, port), nodes) in desired::service::backends_by_node(service, slices) {
-        field(&format!("{protocol}/{port} Local"));
+    for ((family, protocol, port), nodes) in desired::service::backends_by_node(service, slices) {
+        match family {
+            // As before there was another family: an upgrade leaves the digests as they are.
+            Family::Ipv4 => field(&format!("{protocol}/{port} Local")),
+            Family::Ipv6 => field(&format!("{protocol}/{port} Local IPv6")),
+        }
         for (node, backends) in nodes {
             field(&node);
             field(&backends);

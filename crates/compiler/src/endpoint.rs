@@ -8,6 +8,7 @@
 //! Pure, like everything in this crate. yusurservice-controller gathers the input and carries out what comes back.
 
 mod backend;
+mod family;
 mod permission;
 mod refusal;
 mod scope;
@@ -150,7 +151,8 @@ impl Objects {
 /// * A refusal names field, value and cure. What was made for an earlier, accepted spec goes on to serve: with the ports
 ///   and Pods of that spec, of which those that go, become unready or are no longer permitted are taken out.
 pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
-    let found = backend::find(ysvc, input.pods);
+    let families = family::served(ysvc, input.service);
+    let found = backend::find(ysvc, input.pods, &families);
     let refusal = refusal::check(ysvc, input);
     let withholds = refusal.as_ref().is_some_and(|refusal| refusal.withholds);
     let foreign = input.service.is_some_and(|service| !belongs(service, ysvc));

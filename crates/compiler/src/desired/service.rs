@@ -6,9 +6,10 @@ mod eip;
 mod local;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
+use ycloud_api::address::Family;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
@@ -19,11 +20,12 @@ use crate::snapshot::{Slice, Snapshot};
 pub(crate) use affinity::{Affinity, DEFAULT_TIMEOUT};
 use backends::Backends;
 pub use eip::takes_eip;
-pub(crate) use eip::{by_vpc, several, wish};
+pub(crate) use eip::{asks_for_eip, by_vpc, several, wish};
 use local::slices_of;
 pub(crate) use local::{backends_by_node, local, variables};
 
-/// Protocol, as `Load_Balancer:protocol` has it → VIP (`address:port`) → backends (`address:port,…`, sorted).
+/// Protocol, as `Load_Balancer:protocol` has it → VIP (`address:port`) → backends (`address:port,…`, sorted). IPv6 addresses
+/// have brackets around them.
 pub(crate) type LoadBalancers = BTreeMap<&'static str, BTreeMap<String, String>>;
 
 /// The Vpc of a Service: annotation [`key::VPC`], else the default one.
@@ -63,28 +65,59 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
             rows.extend(exposure.answers(&owner, &plain));
         }
     }
-    let mut plain = balancers(key, service, vpc, "", plain);
+    let mut plain = balancers(key, service, vpc, &Form::plain(service), plain);
     if exposure.is_some() {
         for row in &mut plain {
             row.parents.insert(eip::in_router_group(vpc));
         }
     }
     rows.extend(plain);
-    rows.extend(balancers(
-        key,
-        service,
-        vpc,
-        "/local",
-        local::balancers(key, service),
-    ));
-    rows.extend(balancers(
-        key,
-        service,
-        vpc,
-        "/refused",
-        local::refusals(key, service),
-    ));
+    for family in families(service) {
+        for (name, vips) in [
+            ("local", local::balancers(key, service, family)),
+            ("refused", local::refusals(key, service, family)),
+        ] {
+            let form = Form::template(name, family);
+            rows.extend(balancers(key, service, vpc, &form, vips));
+        }
+    }
     rows
+}
+
+/// What load balancers of one kind have in common.
+struct Form {
+    /// The roles' end, after the protocol.
+    suffix: String,
+    /// The VIPs have variables in them, and are all of this family.
+    template: Option<Family>,
+    /// There may be IPv6 clients.
+    ipv6: bool,
+}
+
+impl Form {
+    fn plain(service: &Service) -> Self {
+        Self {
+            suffix: String::new(),
+            template: None,
+            ipv6: families(service).any(|family| family == Family::Ipv6),
+        }
+    }
+
+    fn template(name: &str, family: Family) -> Self {
+        Self {
+            suffix: format!("/{name}{}", suffix(family)),
+            template: Some(family),
+            ipv6: family == Family::Ipv6,
+        }
+    }
+}
+
+/// What the role of a row of this family ends with, where each family has its own.
+fn suffix(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "",
+        Family::Ipv6 => "-ipv6",
+    }
 }
 
 /// `Load_Balancer:options`. reject: a VIP without backends refuses instead of staying silent. neighbor_responder: nobody
@@ -101,12 +134,12 @@ fn options() -> BTreeMap<String, String> {
         .into()
 }
 
-/// One row a protocol; its role is the protocol and `suffix`. With a suffix, the VIPs have variables in them.
+/// One row a protocol; its role is the protocol and the form's suffix.
 fn balancers(
     key: &ObjectKey,
     service: &Service,
     vpc: &str,
-    suffix: &str,
+    form: &Form,
     balancers: LoadBalancers,
 ) -> Vec<Row> {
     let owner = Owner::Service(key.clone());
@@ -117,23 +150,24 @@ fn balancers(
     };
     let mut options = options();
     let mut affinity = Affinity::of(service);
-    if !suffix.is_empty() {
-        let more = [("template", "true"), ("address-family", "ipv4")];
+    if let Some(family) = form.template {
+        let family = family.name().to_lowercase();
+        let more = [("template", "true"), ("address-family", &family)];
         options.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
         affinity = affinity.without_timeout();
     }
     options.extend(affinity.option());
-    let fields = affinity.selection_fields();
+    let fields = affinity.selection_fields(form.ipv6);
     balancers
         .into_iter()
         .map(|(protocol, vips)| {
-            let role = format!("{protocol}{suffix}");
+            let role = format!("{protocol}{}", form.suffix);
             let columns = Columns::new()
                 .with("name", format!("{key}:{role}"))
                 .with("protocol", protocol)
                 .with("vips", vips)
                 .with("options", options.clone())
-                .with("selection_fields", fields);
+                .with("selection_fields", fields.clone());
             row(&owner, &role, "Load_Balancer", columns, [group])
         })
         .collect()
@@ -141,9 +175,9 @@ fn balancers(
 
 /// Where a Vpc reaches an endpoint. What listens on a node is reached at the node's join address, which only the default
 /// Vpc has.
-fn reached_at(snapshot: &Snapshot, vpc: &str, ip: Ipv4Addr) -> Ipv4Addr {
+fn reached_at(snapshot: &Snapshot, vpc: &str, ip: IpAddr) -> IpAddr {
     match vpc {
-        key::DEFAULT_VPC => snapshot.join_ipv4_of(ip).unwrap_or(ip),
+        key::DEFAULT_VPC => snapshot.join_address_of(ip).unwrap_or(ip),
         _ => ip,
     }
 }
@@ -153,7 +187,7 @@ fn reached_at(snapshot: &Snapshot, vpc: &str, ip: Ipv4Addr) -> Ipv4Addr {
 pub(crate) fn load_balancers<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a Slice> + Clone,
-    reached_at: impl Fn(Ipv4Addr) -> Ipv4Addr,
+    reached_at: impl Fn(IpAddr) -> IpAddr,
 ) -> LoadBalancers {
     let mut balancers = LoadBalancers::new();
     if !served(service) {
@@ -162,23 +196,30 @@ pub(crate) fn load_balancers<'a>(
     let slices = slices_of(vpc(service), slices);
     let by_port = Backends::gather(slices, None, |_, ip| reached_at(ip));
     let internal = addresses(service).filter(|_| !local(service));
-    let vips: Vec<Ipv4Addr> = internal.chain(external_addresses(service)).collect();
+    let vips: Vec<IpAddr> = internal.chain(external_addresses(service)).collect();
     add_vips(service, &vips, &by_port, &mut balancers);
     balancers
 }
 
-/// Adds these addresses, on every port of the Service.
+/// Adds these addresses, on every port of the Service, each with the backends of its family.
 fn add_vips(
     service: &Service,
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     by_port: &Backends<'_>,
     balancers: &mut LoadBalancers,
 ) {
     for (protocol, port) in ports(service) {
-        let backends = by_port.text(port);
-        for address in addresses {
+        for family in Family::ALL {
+            let mut vips = addresses
+                .iter()
+                .filter(|ip| Family::of(**ip) == family)
+                .peekable();
+            if vips.peek().is_none() {
+                continue;
+            }
+            let backends = by_port.text(port, family);
             let of_protocol = balancers.entry(protocol).or_default();
-            of_protocol.insert(format!("{address}:{}", port.port), backends.clone());
+            of_protocol.extend(vips.map(|vip| (at(*vip, port.port), backends.clone())));
         }
     }
 }
@@ -202,8 +243,16 @@ fn lower(protocol: &str) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 cluster addresses. None: headless, ExternalName, or IPv6 only.
-fn addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
+/// An address and a port, as `Load_Balancer:vips` has them.
+fn at(ip: IpAddr, port: i32) -> String {
+    match ip {
+        IpAddr::V4(ip) => format!("{ip}:{port}"),
+        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
+    }
+}
+
+/// The cluster addresses. None: headless, or ExternalName.
+fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
     let spec = service
         .spec
         .as_ref()
@@ -217,13 +266,24 @@ fn addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
     all.iter().chain(one).filter_map(|ip| ip.parse().ok())
 }
 
-/// `spec.externalIPs`, those of IPv4: addresses that somebody else brings to the cluster's nodes.
-fn external_addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
+/// The cluster addresses of a family.
+fn addresses_of(service: &Service, family: Family) -> impl Iterator<Item = IpAddr> {
+    addresses(service).filter(move |ip| Family::of(*ip) == family)
+}
+
+/// The families of the cluster addresses, IPv4 first: only in these a Service has endpoints.
+fn families(service: &Service) -> impl Iterator<Item = Family> {
+    let has = |family: &Family| addresses_of(service, *family).next().is_some();
+    Family::ALL.into_iter().filter(has)
+}
+
+/// `spec.externalIPs`, those of the Service's families: addresses that somebody else brings to the cluster's nodes.
+fn external_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
     let all = service
         .spec
         .as_ref()
         .and_then(|spec| spec.external_ips.as_deref());
-    all.unwrap_or_default()
-        .iter()
-        .filter_map(|ip| ip.parse().ok())
+    let all = all.unwrap_or_default().iter();
+    let all = all.filter_map(|ip| ip.parse().ok());
+    all.filter(|ip| families(service).any(|family| family == Family::of(*ip)))
 }

@@ -1,11 +1,12 @@
 //! Pods → backends: which are meant, in which state, and on which ports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use ycloud_api::address::Family;
 use ycloud_api::backend::BackendPort;
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::service::{BackendCounts, Scope, ServicePort};
@@ -31,6 +32,8 @@ pub struct TargetPort {
 /// What the endpoints of one slice have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shape {
+    /// The family of their addresses.
+    pub family: Family,
     /// The Vpc of their addresses.
     pub vpc: String,
     /// The ports that they listen on, sorted.
@@ -49,13 +52,17 @@ pub struct Found {
     elsewhere: Vec<String>,
     /// Of the others, Pods without an address yet.
     waiting: usize,
+    /// Of the rest, Pods without one in this family.
+    lacking: BTreeMap<Family, usize>,
+    /// The state of each Pod that is an endpoint, in whatever family.
+    states: Vec<EndpointConditions>,
     endpoints: Vec<(Shape, Endpoint)>,
     /// Named target ports as they stand in the spec, and whether a Pod has one.
     named: BTreeMap<(String, &'static str), bool>,
 }
 
-/// Finds the backends of `ysvc` among `pods`.
-pub fn find(ysvc: &YusurService, pods: &[PodBackend]) -> Found {
+/// Finds the backends of `ysvc` among `pods`, at their addresses of these families.
+pub fn find(ysvc: &YusurService, pods: &[PodBackend], families: &[Family]) -> Found {
     let mut found = Found::default();
     let mut sorted: Vec<&PodBackend> = pods.iter().collect();
     let place = |candidate: &PodBackend| {
@@ -66,7 +73,7 @@ pub fn find(ysvc: &YusurService, pods: &[PodBackend]) -> Found {
     for candidate in sorted {
         if !finished(candidate.pod) && selects(ysvc, candidate.pod) {
             found.matched += 1;
-            found.add(ysvc, candidate);
+            found.add(ysvc, candidate, families);
         }
     }
     found
@@ -78,7 +85,7 @@ pub fn selects(ysvc: &YusurService, pod: &Pod) -> bool {
 }
 
 impl Found {
-    fn add(&mut self, ysvc: &YusurService, candidate: &PodBackend) {
+    fn add(&mut self, ysvc: &YusurService, candidate: &PodBackend, families: &[Family]) {
         let pod = candidate.pod;
         let vpc = vpc(ysvc, candidate);
         if host_network(pod) && vpc.is_none() {
@@ -98,19 +105,29 @@ impl Found {
             return;
         };
         let ports = self.resolve(&ysvc.spec.ports, pod, set.ports);
-        let (Some(address), Some(vpc)) = (address(candidate), vpc) else {
+        let at = |family: &Family| Some((*family, address(candidate, *family)?));
+        let addresses: BTreeMap<Family, IpAddr> = families.iter().filter_map(at).collect();
+        let (Some(vpc), false) = (vpc, addresses.is_empty()) else {
             self.waiting += 1;
             return;
         };
-        if !ports.is_empty() {
-            let publish = ysvc.spec.publish_not_ready_addresses;
-            let shape = Shape {
-                vpc: vpc.to_owned(),
-                ports,
-            };
-            self.endpoints
-                .push((shape, endpoint(pod, address, publish)));
+        for family in families.iter().filter(|f| !addresses.contains_key(f)) {
+            *self.lacking.entry(*family).or_default() += 1;
         }
+        if ports.is_empty() {
+            return;
+        }
+        let state = conditions(pod, ysvc.spec.publish_not_ready_addresses);
+        self.states.push(state.clone());
+        self.endpoints
+            .extend(addresses.into_iter().map(|(family, address)| {
+                let shape = Shape {
+                    family,
+                    vpc: vpc.to_owned(),
+                    ports: ports.clone(),
+                };
+                (shape, endpoint(pod, address, state.clone()))
+            }));
     }
 
     /// The ports that `pod` listens on. Notes which names were found.
@@ -159,9 +176,7 @@ impl Found {
     /// Counts for the status. Pods elsewhere are no backends.
     pub fn counts(&self) -> BackendCounts {
         let count = |is: fn(&EndpointConditions) -> bool| {
-            let endpoints = self.endpoints.iter();
-            let conditions = endpoints.filter_map(|(_, endpoint)| endpoint.conditions.as_ref());
-            conditions.filter(|c| is(c)).count() as i32
+            self.states.iter().filter(|state| is(state)).count() as i32
         };
         let total = (self.matched - self.elsewhere.len()) as i32;
         let healthy = count(|c| c.ready == Some(true));
@@ -212,6 +227,9 @@ impl Found {
             0 => String::new(),
             n => format!("; {n} without an address yet"),
         };
+        let lacking = self.lacking.iter();
+        let lacking = lacking.map(|(family, n)| format!("; {n} without an {family} address"));
+        let waiting = waiting + &lacking.collect::<String>();
         let backends = self.matched - self.elsewhere.len();
         let dot = if elsewhere.is_empty() { "" } else { ";" };
         let text = format!("{backends} found{waiting}{dot}{elsewhere}");
@@ -263,14 +281,19 @@ fn vpc<'a>(ysvc: &YusurService, backend: &PodBackend<'a>) -> Option<&'a str> {
     backend.vnic?.status.as_ref()?.vpc.as_deref()
 }
 
-/// The address of a Pod's VNic, once it has one; that of its node, if it uses the node's network.
-pub fn address(backend: &PodBackend) -> Option<Ipv4Addr> {
+/// The address of a Pod's VNic in a family, once it has one; that of its node, if it uses the node's network.
+pub fn address(backend: &PodBackend, family: Family) -> Option<IpAddr> {
+    let of = |text: &str| {
+        let ip: IpAddr = text.parse().ok()?;
+        (Family::of(ip) == family).then_some(ip)
+    };
     if host_network(backend.pod) {
         let status = backend.pod.status.as_ref()?;
-        return status.pod_ip.as_ref()?.parse().ok();
+        let ips = status.pod_ips.iter().flatten().map(|pod| pod.ip.as_str());
+        return status.pod_ip.as_deref().into_iter().chain(ips).find_map(of);
     }
     let status = backend.vnic?.status.as_ref()?;
-    status.ip.as_ref()?.parse().ok()
+    status.links().find_map(|link| of(link.ip))
 }
 
 /// The number of the container port `name`, of any container that runs beside the others for as long as the Pod does.
@@ -296,7 +319,7 @@ pub fn finished(pod: &Pod) -> bool {
 }
 
 /// `ready`, `serving` and `terminating` as KEP-1672 defines them.
-pub fn endpoint(pod: &Pod, address: Ipv4Addr, publish_not_ready: bool) -> Endpoint {
+pub fn conditions(pod: &Pod, publish_not_ready: bool) -> EndpointConditions {
     let conditions = pod
         .status
         .iter()
@@ -305,13 +328,18 @@ pub fn endpoint(pod: &Pod, address: Ipv4Addr, publish_not_ready: bool) -> Endpoi
         .into_iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let terminating = pod.metadata.deletion_timestamp.is_some();
+    EndpointConditions {
+        ready: Some(publish_not_ready || (serving && !terminating)),
+        serving: Some(serving),
+        terminating: Some(terminating),
+    }
+}
+
+/// `pod` in this state, at one of its addresses.
+pub fn endpoint(pod: &Pod, address: IpAddr, state: EndpointConditions) -> Endpoint {
     Endpoint {
         addresses: vec![address.to_string()],
-        conditions: Some(EndpointConditions {
-            ready: Some(publish_not_ready || (serving && !terminating)),
-            serving: Some(serving),
-            terminating: Some(terminating),
-        }),
+        conditions: Some(state),
         node_name: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         target_ref: Some(ObjectReference {
             kind: Some("Pod".into()),

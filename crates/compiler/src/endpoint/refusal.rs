@@ -2,14 +2,15 @@
 
 use std::net::Ipv4Addr;
 
+use ycloud_api::address::Family;
 use ycloud_api::backend::{Backend, BackendKind};
 use ycloud_api::condition::{Verdict, reason};
-use ycloud_api::service::{ExternalTrafficPolicy, Scope, ServiceType};
+use ycloud_api::service::{ExternalTrafficPolicy, IpFamilyPolicy, Scope, ServiceType};
 use ycloud_api::{YusurService, key};
 
 use crate::desired::service::DEFAULT_TIMEOUT;
 
-use super::{TranslateInput, belongs, permission, scope};
+use super::{TranslateInput, belongs, family, permission, scope};
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,7 @@ fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds {seconds} with scope multiVpc: remove it; a client stays with its backend, without a timeout, as long as the set of backends stays"
         ));
     }
+    all.extend(other_families(ysvc));
     for (index, backend) in spec.backends.iter().enumerate() {
         let kind = match backend.kind {
             BackendKind::Pod => continue,
@@ -69,6 +71,38 @@ fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
     (!all.is_empty()).then(|| {
         let text = format!("not supported by this release: {}", all.join("; "));
         Verdict::no(reason::NOT_SUPPORTED, text)
+    })
+}
+
+/// IPv6 where EIPs are all there is, which are IPv4.
+fn other_families(ysvc: &YusurService) -> Option<String> {
+    let spec = &ysvc.spec;
+    let policy = family::policy(ysvc);
+    let named = family::named(ysvc);
+    let field = match (
+        spec.ip_family_policy,
+        spec.ip_families.contains(&Family::Ipv6),
+    ) {
+        (_, true) => "spec.ipFamilies IPv6".to_owned(),
+        (Some(policy), _) if policy != IpFamilyPolicy::SingleStack => {
+            format!("spec.ipFamilyPolicy {}", policy.as_str())
+        }
+        _ => {
+            let is_v6 = |text: &&String| text.contains(':');
+            let address = family::addresses(ysvc).iter().find(is_v6)?;
+            format!("the cluster address {address}")
+        }
+    };
+    if spec.scope == Scope::MultiVpc {
+        return Some(format!(
+            "{field} with scope multiVpc: its EIP and the backends behind it are IPv4; remove it"
+        ));
+    }
+    let no_ipv4 = policy == IpFamilyPolicy::SingleStack && named == [Family::Ipv6];
+    (no_ipv4 && spec.type_ == ServiceType::LoadBalancer).then(|| {
+        format!(
+            "{field} alone with type LoadBalancer: its EIP is IPv4, and needs IPv4 backends; set spec.ipFamilyPolicy RequireDualStack, or spec.type ClusterIP"
+        )
     })
 }
 
@@ -195,15 +229,24 @@ fn conflict(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
     Some(Verdict::no(reason::CONFLICT, text))
 }
 
-/// A Service's address cannot change. Its ports and endpoints still follow the spec.
+/// A Service's addresses cannot change; one that it does not have yet may come. Its ports and endpoints still follow the
+/// spec.
 fn changed_address(ysvc: &YusurService, input: &TranslateInput) -> Option<Refusal> {
-    let wanted = ysvc.spec.cluster_ip.as_deref()?;
-    let present = input.service?.spec.as_ref()?.cluster_ip.as_deref()?;
-    if present == wanted || present.is_empty() {
-        return None;
-    }
+    let spec = input.service?.spec.as_ref()?;
+    let present = match spec.cluster_ips.as_deref().unwrap_or_default() {
+        [] => spec.cluster_ip.as_slice(),
+        all => all,
+    };
+    let wanted = family::addresses(ysvc).iter().enumerate();
+    let mut pairs = wanted.zip(present);
+    let ((index, wanted), present) =
+        pairs.find(|((_, wanted), present)| wanted != present && !present.is_empty())?;
+    let field = match ysvc.spec.cluster_ips.is_empty() {
+        true => "spec.clusterIP".to_owned(),
+        false => format!("spec.clusterIPs[{index}]"),
+    };
     let text = format!(
-        "spec.clusterIP {wanted}: the Service already has {present}, and an address cannot be changed; delete and recreate the YusurService, or remove spec.clusterIP"
+        "{field} {wanted}: the Service already has {present}, and an address cannot be changed; delete and recreate the YusurService, or remove {field}"
     );
     Some(Refusal {
         verdict: Verdict::no(reason::REFUSED, text),

@@ -9,22 +9,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use ycloud_api::YusurService;
 use ycloud_api::key;
-use ycloud_api::service::{Scope, ServiceType, SessionAffinity};
+use ycloud_api::service::{IpFamilyPolicy, Scope, ServiceType, SessionAffinity};
 
 use crate::desired::service::DEFAULT_TIMEOUT;
 
-use super::{holds, owner_reference, owner_uid, scope};
+use super::{family, holds, owner_reference, owner_uid, scope};
 
 /// The annotations that only ycloud sets: one that is not wanted is taken away.
 pub const ANNOTATIONS: [&str; 4] = [key::VPC, key::SCOPE, key::EIP, key::EIP_GATEWAY];
 
-/// The Service that `ysvc` must have. `keep_address`: do not ask for `spec.clusterIP`, because the Service has another.
-/// One that somebody deleted (there is no `present` one) is made anew under the address that clients know.
+/// The Service that `ysvc` must have. `keep_address`: do not ask for the spec's addresses, because the Service has others.
+/// One that somebody deleted (there is no `present` one) is made anew under the addresses that clients know.
 pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool) -> Service {
     let spec = &ysvc.spec;
-    let status = ysvc.status.as_ref().filter(|_| present.is_none());
-    let former = || status.and_then(|status| status.cluster_ip.clone());
-    let address = spec.cluster_ip.clone().or_else(former);
+    let addresses = Some(family::cluster_ips(ysvc, present)).filter(|_| !keep_address);
+    let addresses = addresses.unwrap_or_default();
+    let policy = family::policy(ysvc);
+    let families = family::wanted(ysvc, present);
+    let families: Vec<String> = families.into_iter().map(|f| f.name().to_owned()).collect();
     let text = |value: &str| Some(value.to_owned());
     let outside = spec.type_ == ServiceType::LoadBalancer;
     let ranges = &spec.load_balancer_source_ranges;
@@ -48,9 +50,13 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
             load_balancer_source_ranges: Some(ranges.clone()).filter(|_| outside),
             // The policy Local is kept by nature: no node stands between client and backend.
             external_traffic_policy: text("Cluster").filter(|_| outside),
-            cluster_ip: address.filter(|_| !keep_address),
-            ip_families: Some(vec!["IPv4".into()]),
-            ip_family_policy: text("SingleStack"),
+            cluster_ip: addresses.first().cloned(),
+            cluster_ips: match (policy, present) {
+                (IpFamilyPolicy::SingleStack, Some(present)) => without_second(present),
+                _ => Some(addresses).filter(|addresses| addresses.len() > 1),
+            },
+            ip_families: Some(families).filter(|families| !families.is_empty()),
+            ip_family_policy: text(policy.as_str()),
             ports: Some(spec.ports.iter().map(port).collect()),
             session_affinity: text(match spec.session_affinity {
                 SessionAffinity::None => "None",
@@ -61,6 +67,15 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
             ..ServiceSpec::default()
         }),
         status: None,
+    }
+}
+
+/// The addresses to keep of a Service of two families that is to have one: the API server wants to be told.
+fn without_second(present: &Service) -> Option<Vec<String>> {
+    let addresses = present.spec.as_ref()?.cluster_ips.as_deref()?;
+    match addresses {
+        [first, _] => Some(vec![first.clone()]),
+        _ => None,
     }
 }
 
@@ -134,7 +149,8 @@ pub fn same(present: &Service, wanted: &Service) -> bool {
         && owner_uid(&meta.0.owner_references) == owner_uid(&meta.1.owner_references)
         && same_outside(a, b)
         && (b.cluster_ip.is_none() || a.cluster_ip == b.cluster_ip)
-        && a.ip_families == b.ip_families
+        && (b.cluster_ips.is_none() || a.cluster_ips == b.cluster_ips)
+        && same_families(a, b)
         && a.ip_family_policy == b.ip_family_policy
         && ports(a) == ports(b)
         && a.session_affinity == b.session_affinity
@@ -143,6 +159,18 @@ pub fn same(present: &Service, wanted: &Service) -> bool {
         && a.external_ips.as_ref().is_none_or(Vec::is_empty)
         && a.publish_not_ready_addresses.unwrap_or(false)
             == b.publish_not_ready_addresses.unwrap_or(false)
+}
+
+/// Whether the families are the same. The API server adds the second one where the policy is for two.
+fn same_families(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+    let (present, wanted) = (a.ip_families.as_deref(), b.ip_families.as_deref());
+    let single = b.ip_family_policy.as_deref() == Some(IpFamilyPolicy::SingleStack.as_str());
+    match single {
+        true => present == wanted,
+        false => present
+            .unwrap_or_default()
+            .starts_with(wanted.unwrap_or_default()),
+    }
 }
 
 /// Whether what makes a Service reachable from outside is the same. The order of the ranges means

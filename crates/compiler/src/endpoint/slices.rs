@@ -7,9 +7,10 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use ycloud_api::YusurService;
+use ycloud_api::address::Family;
 use ycloud_api::key;
 
-use super::backend::{Groups, Shape, TargetPort, address, endpoint, finished};
+use super::backend::{Groups, Shape, TargetPort, address, conditions, endpoint, finished};
 use super::{PodBackend, holds, owner_reference, owner_uid};
 
 /// How many endpoints a slice holds at most, as in Kubernetes' own slices.
@@ -60,7 +61,7 @@ pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> 
             match full.iter_mut().find(|d| d.endpoints.len() < MAX_ENDPOINTS) {
                 Some(draft) => draft.endpoints.push(endpoint),
                 None => full.push(Draft {
-                    name: new_name(ysvc, uid, &mut names),
+                    name: new_name(ysvc, uid, shape.family, &mut names),
                     shape: shape.clone(),
                     endpoints: vec![endpoint],
                 }),
@@ -91,13 +92,14 @@ pub fn refresh(
     let alive = pods.iter().filter(|candidate| !finished(candidate.pod));
     let by_uid: BTreeMap<String, &PodBackend> = alive.map(|c| (uid(c.pod), c)).collect();
     let publish = ysvc.spec.publish_not_ready_addresses;
-    let now = |former: &Endpoint, vpc: &str| {
+    let now = |former: &Endpoint, vpc: &str, family: Family| {
         let candidate = by_uid.get(&identity(former))?;
         let namespace = candidate.pod.metadata.namespace.as_deref();
         if !permitted(namespace.unwrap_or_default(), vpc) {
             return None;
         }
-        let new = endpoint(candidate.pod, address(candidate)?, publish);
+        let state = conditions(candidate.pod, publish);
+        let new = endpoint(candidate.pod, address(candidate, family)?, state);
         (new.addresses == former.addresses).then_some(new)
     };
     let owner = ysvc.metadata.uid.as_deref().unwrap_or_default();
@@ -114,24 +116,27 @@ pub fn refresh(
             },
             endpoints: {
                 let endpoints = slice.endpoints.iter();
-                let vpc = vpc_of(slice);
-                endpoints.filter_map(|former| now(former, vpc)).collect()
+                let (vpc, family) = (vpc_of(slice), family_of(slice));
+                endpoints
+                    .filter_map(|former| now(former, vpc, family))
+                    .collect()
             },
             ..slice.clone()
         })
         .collect()
 }
 
-/// Which present slices serve which group: those of the group's Vpc and ports; and of the others (the spec's ports
-/// changed) each goes to the group that most of its endpoints are in now, so that it is rewritten in one step.
+/// Which present slices serve which group: those of the group's family, Vpc and ports; and of the others (the spec's ports
+/// changed) each goes to the group of its family that most of its endpoints are in now, so that it is rewritten in one
+/// step. A slice's family cannot change.
 fn homes<'a>(
     groups: &Groups,
     own: &[&'a EndpointSlice],
 ) -> BTreeMap<Shape, Vec<&'a EndpointSlice>> {
-    let mut group_of: BTreeMap<String, &Shape> = BTreeMap::new();
+    let mut group_of: BTreeMap<(Family, String), &Shape> = BTreeMap::new();
     for (shape, endpoints) in groups {
         for endpoint in endpoints {
-            group_of.insert(identity(endpoint), shape);
+            group_of.insert((shape.family, identity(endpoint)), shape);
         }
     }
     let mut homes: BTreeMap<Shape, Vec<&EndpointSlice>> = BTreeMap::new();
@@ -143,7 +148,7 @@ fn homes<'a>(
         }
         let mut votes: BTreeMap<&Shape, usize> = BTreeMap::new();
         for endpoint in &slice.endpoints {
-            if let Some(shape) = group_of.get(&identity(endpoint)) {
+            if let Some(shape) = group_of.get(&(family_of(slice), identity(endpoint))) {
                 *votes.entry(shape).or_default() += 1;
             }
         }
@@ -193,9 +198,18 @@ fn identity(endpoint: &Endpoint) -> String {
 }
 
 /// A name that none of `names` is: derived from the YusurService's UID, so that no other slice has it.
-fn new_name(ysvc: &YusurService, uid: &str, names: &mut BTreeSet<String>) -> String {
+fn new_name(
+    ysvc: &YusurService,
+    uid: &str,
+    family: Family,
+    names: &mut BTreeSet<String>,
+) -> String {
     let owner = ysvc.metadata.name.as_deref().unwrap_or_default();
-    let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, uid.as_bytes());
+    let seed = match family {
+        Family::Ipv4 => uid.to_owned(),
+        Family::Ipv6 => format!("{uid}/{family}"),
+    };
+    let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, seed.as_bytes());
     let mut index = 0_u32;
     loop {
         let hash = Uuid::new_v5(&space, &index.to_be_bytes())
@@ -211,9 +225,15 @@ fn new_name(ysvc: &YusurService, uid: &str, names: &mut BTreeSet<String>) -> Str
 
 fn shape_of(slice: &EndpointSlice) -> Shape {
     Shape {
+        family: family_of(slice),
         vpc: vpc_of(slice).to_owned(),
         ports: ports_of(slice),
     }
+}
+
+/// The family of a slice of ycloud's, which has addresses.
+fn family_of(slice: &EndpointSlice) -> Family {
+    Family::named(&slice.address_type).unwrap_or(Family::Ipv4)
 }
 
 fn vpc_of(slice: &EndpointSlice) -> &str {
@@ -242,7 +262,7 @@ fn ports_of(slice: &EndpointSlice) -> Vec<TargetPort> {
 }
 
 fn slice(ysvc: &YusurService, draft: Draft) -> EndpointSlice {
-    let Shape { vpc, ports } = draft.shape;
+    let Shape { family, vpc, ports } = draft.shape;
     let service = ysvc.metadata.name.clone().unwrap_or_default();
     let port = |port: TargetPort| EndpointPort {
         name: Some(port.name),
@@ -263,7 +283,7 @@ fn slice(ysvc: &YusurService, draft: Draft) -> EndpointSlice {
             owner_references: Some(vec![owner_reference(ysvc)]),
             ..ObjectMeta::default()
         },
-        address_type: "IPv4".into(),
+        address_type: family.name().into(),
         endpoints: draft.endpoints,
         ports: Some(ports.into_iter().map(port).collect()),
     }

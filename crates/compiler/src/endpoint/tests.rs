@@ -9,6 +9,7 @@ use ycloud_api::{Eip, VNic, Vpc, YusurService};
 
 use super::*;
 
+mod families;
 mod outside;
 mod refusals;
 mod scopes;

@@ -1,7 +1,7 @@
 //! Services that take an EIP: which Eip each means, and who is concerned when one changes.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ycloud_api::key;
 
@@ -208,7 +208,11 @@ impl Snapshot {
         };
         let backends = slices().flat_map(|slice| {
             let endpoints = slice.endpoints.iter();
-            endpoints.map(move |endpoint| (of(&slice.vpc), endpoint.ip))
+            endpoints.filter_map(move |endpoint| match endpoint.ip {
+                IpAddr::V4(ip) => Some((of(&slice.vpc), ip)),
+                // EIPs are IPv4, and so is what is behind them.
+                IpAddr::V6(_) => None,
+            })
         });
         let ports = object
             .spec

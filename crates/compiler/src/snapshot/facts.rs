@@ -1,11 +1,12 @@
 //! What is kept of Pods, Nodes and EndpointSlices.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use ycloud_api::address::Family;
 use ycloud_api::key;
 use ycloud_api::vnic::pod_vnic_name;
 
@@ -134,7 +135,7 @@ pub struct SlicePort {
 /// An endpoint of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// True: takes new connections. False: terminating and still serving, used if nobody is ready.
     pub ready: bool,
     /// The node it is on.
@@ -142,11 +143,9 @@ pub struct Endpoint {
 }
 
 impl Slice {
-    /// What matters of a slice. `None` if its addresses are not IPv4 or it belongs to no Service.
+    /// What matters of a slice. `None` if it has names instead of addresses, or belongs to no Service.
     pub fn of(slice: &EndpointSlice) -> Option<Self> {
-        if slice.address_type != "IPv4" {
-            return None;
-        }
+        let family = Family::named(&slice.address_type)?;
         let meta = &slice.metadata;
         let value = |map: &Option<BTreeMap<String, String>>, name| {
             map.as_ref().and_then(|all| all.get(name)).cloned()
@@ -169,9 +168,10 @@ impl Slice {
             let serving = conditions.serving.unwrap_or(ready);
             let terminating = conditions.terminating.unwrap_or(false);
             // The addresses of one endpoint are interchangeable, and clients use the first one.
-            let ip = endpoint.addresses.first()?.parse().ok()?;
+            let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
             let node = endpoint.node_name.as_deref().map(Arc::from);
-            (ready || (serving && terminating)).then_some(Endpoint { ip, ready, node })
+            let takes = Family::of(ip) == family && (ready || (serving && terminating));
+            takes.then_some(Endpoint { ip, ready, node })
         });
         Some(Self {
             service: ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service),

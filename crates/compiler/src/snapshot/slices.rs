@@ -1,7 +1,7 @@
 //! EndpointSlices, and which of them name an address of a node.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -13,7 +13,7 @@ use crate::owner::{ObjectKey, Owner};
 
 /// The slices that have an endpoint at an address, by namespace and name. A hundred thousand endpoints are a few
 /// megabytes: each entry is an address and a share in its slice's name.
-pub(super) type SlicesOfAddress = BTreeSet<(Ipv4Addr, Arc<ObjectKey>)>;
+pub(super) type SlicesOfAddress = BTreeSet<(IpAddr, Arc<ObjectKey>)>;
 
 impl Snapshot {
     pub(super) fn apply_slice(&mut self, slice: &EndpointSlice) -> Owners {
@@ -101,10 +101,6 @@ impl Snapshot {
     /// have rows of such a Service.
     pub(super) fn users_of(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Owners {
         let mut owners = Owners::new();
-        let addresses = addresses.into_iter().filter_map(|ip| match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        });
         for service in self.services_at(addresses) {
             if self.local_services.contains(service) {
                 owners.extend(self.nodes.keys().cloned().map(Owner::Node));
@@ -116,7 +112,7 @@ impl Snapshot {
 
     fn services_at(
         &self,
-        addresses: impl IntoIterator<Item = Ipv4Addr>,
+        addresses: impl IntoIterator<Item = IpAddr>,
     ) -> impl Iterator<Item = &ObjectKey> {
         let first = Arc::new(ObjectKey::new("", ""));
         let slices = addresses.into_iter().flat_map(move |ip| {

@@ -8,6 +8,7 @@ use ycloud_api::key;
 
 use crate::compile::Rejection;
 use crate::desired;
+use crate::desired::service::{asks_for_eip, takes_eip};
 use crate::eip::allocate_eip;
 use crate::owner::ObjectKey;
 use crate::snapshot::{Snapshot, Wish, held_address};
@@ -37,7 +38,7 @@ pub fn check<'a>(
 
 /// A Service over several Vpcs needs an EIP, and every Vpc of its EndpointSlices.
 fn several(snapshot: &Snapshot, key: &ObjectKey, service: &Service) -> Result<(), Rejection> {
-    if !desired::service::takes_eip(service) {
+    if !asks_for_eip(service) {
         return Err(Rejection::new(
             reason::INVALID,
             format!(
@@ -87,9 +88,15 @@ fn permitted(
 
 /// What keeps an accepted Service that takes an EIP from being reached by it. Its cluster address works all the same.
 pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejection> {
-    let used = snapshot.eip_use(key)?;
     let no =
         |reason, message: String| Some(Rejection::new(reason, format!("Service {key}: {message}")));
+    let service = snapshot.service(key)?;
+    if asks_for_eip(service) && !takes_eip(service) {
+        let text = "spec.ipFamilies IPv6 alone with an EIP: EIPs are IPv4, and so must their backends be; set \
+                    spec.ipFamilyPolicy RequireDualStack, or another spec.type";
+        return no(reason::NOT_SUPPORTED, text.to_owned());
+    }
+    let used = snapshot.eip_use(key)?;
     let Some(eip) = snapshot.eip_of_service(key) else {
         return match &used.wish {
             Wish::Name(name) if *name != key.name => no(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeAddress, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
@@ -274,6 +274,41 @@ pub fn slice_on(slice: &EndpointSlice, node: &str) -> Arc<EndpointSlice> {
     let mut slice = slice.clone();
     for endpoint in &mut slice.endpoints {
         endpoint.node_name = Some(node.to_owned());
+    }
+    Arc::new(slice)
+}
+
+/// The same Service with a cluster address of IPv6 too.
+pub fn with_ipv6(service: &Service, ip: &str) -> Arc<Service> {
+    let mut service = service.clone();
+    let spec = service.spec.get_or_insert_default();
+    spec.cluster_ips.get_or_insert_default().push(ip.to_owned());
+    Arc::new(service)
+}
+
+/// The same Node with an address of IPv6 too.
+pub fn node_with_ipv6(node: &Node, ip: &str) -> Arc<Node> {
+    let mut node = node.clone();
+    let status = node.status.get_or_insert_default();
+    status.addresses.get_or_insert_default().push(NodeAddress {
+        address: ip.to_owned(),
+        type_: "InternalIP".to_owned(),
+    });
+    Arc::new(node)
+}
+
+/// The same slice for IPv6: the last number of each address stays, at a node or in a network of IPv6.
+pub fn slice_ipv6(slice: &EndpointSlice) -> Arc<EndpointSlice> {
+    let mut slice = slice.clone();
+    slice.address_type = "IPv6".to_owned();
+    let addresses = slice.endpoints.iter_mut().flat_map(|e| &mut e.addresses);
+    for address in addresses.filter(|address| !address.contains(':')) {
+        let last = address.rsplit('.').next().unwrap_or_default().to_owned();
+        let network = match address.starts_with("172.") {
+            true => "fd00:172",
+            false => "fd00:10",
+        };
+        *address = format!("{network}::{last}");
     }
     Arc::new(slice)
 }

@@ -30,6 +30,8 @@ const IPV6_CIDRS: &[&str] = &[
     "bad",
 ];
 const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9", "fd00:2::9"];
+const NODE_ADDRESSES_IPV6: &[&str] = &["fd00:172::1", "fd00:10::9"];
+const EXTERNAL_IPV6: &[&str] = &["2001:db8::1", "192.0.2.1"];
 const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1"];
 const GATEWAYS: &[&str] = &["g1", "g2"];
 /// One is a part of another; the last ones overlap Subnets, a service range and addresses of nodes.
@@ -90,6 +92,21 @@ pub fn object() -> impl Strategy<Value = Object> {
                 let slice = objects::slice(ns, name, service, &ports, &endpoints);
                 Object::EndpointSlice(node.map_or_else(|| slice.clone(), |node| objects::slice_on(&slice, node)))
             }),
+        1 => (select(NAMESPACES), select(&["a", "b"][..]), ports(), proptest::bool::ANY, subsequence(EXTERNAL_IPV6, 0..=1))
+            .prop_map(|(ns, name, ports, local, external)| {
+                let service = match local {
+                    true => objects::service_local(ns, name, "10.96.0.1", &ports),
+                    false => objects::service_external(ns, name, "10.96.0.1", &external, &ports),
+                };
+                Object::Service(objects::with_ipv6(&service, "fd00:96::1"))
+            }),
+        2 => (select(NAMESPACES), select(&["s6", "t6"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..4), proptest::option::of(select(NODES)))
+            .prop_map(|(ns, name, service, ports, endpoints, node)| {
+                let slice = objects::slice_ipv6(&objects::slice(ns, name, service, &ports, &endpoints));
+                Object::EndpointSlice(node.map_or_else(|| slice.clone(), |node| objects::slice_on(&slice, node)))
+            }),
+        1 => (select(NODES), select(NODE_ADDRESSES), select(NODE_ADDRESSES_IPV6))
+            .prop_map(|(node, ip, ipv6)| Object::Node(objects::node_with_ipv6(&objects::node(node, ip), ipv6))),
         3 => (select(GATEWAYS), select(EIP_CIDRS), proptest::bool::ANY, 0u32..3)
             .prop_map(|(name, cidr, default, created)| Object::EipGateway(objects::eip_gateway(name, cidr, default, created))),
         1 => (select(GATEWAYS), select(&["edge", "nobody"][..]))

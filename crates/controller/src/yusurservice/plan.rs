@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt};
@@ -35,7 +35,8 @@ pub struct Plan {
     /// UID of the Service that exists.
     uid: Option<String>,
     translation: Translation,
-    cluster_ip: Option<String>,
+    /// The cluster addresses of the Service that exists, the primary one first.
+    cluster_ips: Vec<String>,
     /// The address of a Service that takes an EIP, once it has one.
     eip: Option<String>,
     /// What ycloud-controller has against the Service.
@@ -74,7 +75,7 @@ pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
         surplus: writes.surplus,
         if_refused: writes.if_refused.into_iter().cloned().collect(),
         uid: mine.and_then(|service| service.metadata.uid.clone()),
-        cluster_ip: spec.and_then(|spec| spec.cluster_ip.clone()),
+        cluster_ips: spec.map(cluster_ips).unwrap_or_default(),
         eip: mine.and_then(eip),
         // Of a Service that is to be changed it was said of what it was.
         refused: mine.filter(|_| writes.service.is_none()).and_then(refusal),
@@ -106,6 +107,15 @@ fn refusal(service: &Service) -> Option<Verdict> {
     let known = REASONS.into_iter().find(|known| *known == refused.reason);
     let text = format!("ycloud-controller refuses the Service: {}", refused.message);
     Some(Verdict::no(known.unwrap_or(reason::REFUSED), text))
+}
+
+/// The addresses of a Service, the primary one first. Not all who write one fill in the list.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<String> {
+    let all = spec.cluster_ips.clone().unwrap_or_default();
+    match all.is_empty() {
+        true => spec.cluster_ip.iter().cloned().collect(),
+        false => all,
+    }
 }
 
 /// The EIP that the Service has.
@@ -193,7 +203,8 @@ impl Plan {
             condition::set(&mut conditions, kind, verdict, generation, now);
         }
         YusurServiceStatus {
-            cluster_ip: self.cluster_ip.clone(),
+            cluster_ip: self.cluster_ips.first().cloned(),
+            cluster_ips: self.cluster_ips.clone(),
             eip: self.eip.clone(),
             ports: Some(self.translation.ports.clone()),
             backends: Some(self.translation.counts.clone()),
@@ -202,7 +213,7 @@ impl Plan {
     }
 
     fn programmed_verdict(&self, accepted: &Verdict, refused: bool) -> Verdict {
-        match (accepted.status, &self.cluster_ip) {
+        match (accepted.status, self.cluster_ips.first()) {
             (Some(true), _) => self.programmed.clone(),
             (_, None) => Verdict::no(reason::PENDING, "not accepted, so there is no Service"),
             (_, Some(_)) if refused => {

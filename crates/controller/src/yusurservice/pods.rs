@@ -169,8 +169,9 @@ pub fn reduce_pod(pod: &mut Pod) {
             });
         pod.status = Some(PodStatus {
             phase: status.phase,
-            // Only there it is no VNic's.
+            // Only there they are no VNic's.
             pod_ip: status.pod_ip.filter(|_| host_network == Some(true)),
+            pod_ips: status.pod_ips.filter(|_| host_network == Some(true)),
             conditions: Some(ready.collect()),
             ..Default::default()
         });

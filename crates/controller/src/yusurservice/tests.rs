@@ -14,6 +14,7 @@ use super::pods::reduce_pod;
 use super::world::{News, World};
 use crate::watch::{Change, Key};
 
+mod families;
 mod outside;
 mod selection;
 

@@ -261,7 +261,10 @@ impl World {
         };
         let address = |vnic: &Arc<VNic>| {
             let status = vnic.status.as_ref();
-            status.map(|status| (status.ip.clone(), status.vpc.clone()))
+            status.map(|status| {
+                let ips = status.links().map(|link| link.ip.to_owned());
+                (ips.collect::<Vec<_>>(), status.vpc.clone())
+            })
         };
         if former.as_ref().and_then(address) == new.and_then(address) {
             return BTreeSet::new();

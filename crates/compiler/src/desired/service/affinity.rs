@@ -1,5 +1,7 @@
 //! `sessionAffinity` as a load balancer has it.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Service;
 
 /// `timeoutSeconds` of a Service that names none. Source: Kubernetes' API, `ClientIPConfig`.
@@ -13,7 +15,7 @@ const LONGEST_TIMEOUT: i32 = 65_535;
 pub(crate) enum Affinity {
     /// Each connection is balanced by itself.
     None,
-    /// For as long as the set of backends stays: the hash of the address picks the backend. Nothing is remembered, so all
+    /// For as long as the set of backends stays: the hash of the client picks the backend. Nothing is remembered, so all
     /// chassis agree, and none loses it.
     Hash,
     /// Until there was no new connection for so many seconds, 1..=65535. Each chassis remembers its own clients.
@@ -44,9 +46,15 @@ impl Affinity {
         }
     }
 
-    /// `Load_Balancer:selection_fields`, where there is no reason for others.
-    pub fn selection_fields(self) -> Option<&'static str> {
-        (self == Self::Hash).then_some("ip_src")
+    /// `Load_Balancer:selection_fields`, where there is no reason for others. For VIPs of IPv6 the client is its MAC
+    /// address: `ip_src` is a field of IPv4 alone, so that every client would have the same hash, and `ipv6_src` is
+    /// unknown to OVN 23.03. An IPv6 client is balanced on its own switch, where no router has changed that address yet.
+    pub fn selection_fields(self, ipv6: bool) -> BTreeSet<&'static str> {
+        match (self, ipv6) {
+            (Self::Hash, false) => ["ip_src"].into(),
+            (Self::Hash, true) => ["eth_src", "ip_src"].into(),
+            (Self::None | Self::Timeout(_), _) => BTreeSet::new(),
+        }
     }
 
     /// `Load_Balancer:options:affinity_timeout`, in seconds. The node agents' flows make it lose no connection.

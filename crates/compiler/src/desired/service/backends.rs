@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::ServicePort;
+use ycloud_api::address::Family;
 
 use crate::snapshot::{Endpoint, Slice};
 
@@ -15,8 +16,8 @@ pub(super) struct Backends<'a>(BTreeMap<(&'a str, &'a str), Candidates>);
 
 #[derive(Default)]
 struct Candidates {
-    ready: BTreeSet<(Ipv4Addr, u16)>,
-    draining: BTreeSet<(Ipv4Addr, u16)>,
+    ready: BTreeSet<(IpAddr, u16)>,
+    draining: BTreeSet<(IpAddr, u16)>,
 }
 
 impl<'a> Backends<'a> {
@@ -24,7 +25,7 @@ impl<'a> Backends<'a> {
     pub(super) fn gather(
         slices: impl Iterator<Item = &'a Slice>,
         node: Option<&str>,
-        reached_at: impl Fn(&Slice, Ipv4Addr) -> Ipv4Addr,
+        reached_at: impl Fn(&Slice, IpAddr) -> IpAddr,
     ) -> Self {
         let mut backends = Self::default();
         for slice in slices {
@@ -46,25 +47,29 @@ impl<'a> Backends<'a> {
         backends
     }
 
-    /// `Load_Balancer:vips` value: the ready endpoints; if there are none, those that terminate and still serve, so
-    /// that the last Pods of a roll-out keep answering (KEP-1669).
-    pub(super) fn text(&self, port: &ServicePort) -> String {
+    /// `Load_Balancer:vips` value, for VIPs of a family: the ready endpoints of that family; if there are none, those
+    /// that terminate and still serve, so that the last Pods of a roll-out keep answering (KEP-1669).
+    pub(super) fn text(&self, port: &ServicePort, family: Family) -> String {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let name = port.name.as_deref().unwrap_or_default();
         let Some(candidates) = self.0.get(&(name, protocol)) else {
             return String::new();
         };
-        let chosen = if candidates.ready.is_empty() {
-            &candidates.draining
-        } else {
-            &candidates.ready
-        };
-        let mut text = String::with_capacity(chosen.len() * 22);
-        for (ip, port) in chosen {
-            let separator = if text.is_empty() { "" } else { "," };
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{separator}{ip}:{port}");
+        let ready = text(&candidates.ready, family);
+        match ready.is_empty() {
+            true => text(&candidates.draining, family),
+            false => ready,
         }
-        text
     }
+}
+
+/// Those of a family, as `Load_Balancer:vips` has them.
+fn text(endpoints: &BTreeSet<(IpAddr, u16)>, family: Family) -> String {
+    let mut text = String::with_capacity(endpoints.len() * 22);
+    for (ip, port) in endpoints.iter().filter(|(ip, _)| Family::of(*ip) == family) {
+        let separator = if text.is_empty() { "" } else { "," };
+        // Writing to a String cannot fail. A SocketAddr has brackets around an IPv6 address.
+        let _ = write!(text, "{separator}{}", SocketAddr::new(*ip, *port));
+    }
+    text
 }

@@ -1,7 +1,7 @@
 //! Services that take an EIP: its VIPs, and where their load balancers sit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Service;
@@ -37,13 +37,19 @@ pub(crate) fn several(service: &Service) -> bool {
     annotation(service, key::SCOPE) == Some(Scope::MultiVpc.as_str())
 }
 
-/// Whether a Service takes an EIP.
-pub fn takes_eip(service: &Service) -> bool {
+/// Whether a Service asks for an EIP.
+pub(crate) fn asks_for_eip(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     spec.is_some_and(|spec| {
         spec.type_.as_deref() == Some("LoadBalancer")
             && spec.load_balancer_class.as_deref() == Some(key::LOAD_BALANCER_CLASS)
     }) && served(service)
+}
+
+/// Whether a Service takes an EIP: it asks for one and has an IPv4 cluster address, without which it has no IPv4 backends
+/// that could be behind it.
+pub fn takes_eip(service: &Service) -> bool {
+    asks_for_eip(service) && addresses(service).any(|address| address.is_ipv4())
 }
 
 /// Which Eip a Service that takes one means.
@@ -82,7 +88,7 @@ impl Exposure {
         backends: &Backends<'_>,
         balancers: &mut LoadBalancers,
     ) {
-        add_vips(service, &[self.address], backends, balancers);
+        add_vips(service, &[self.address.into()], backends, balancers);
     }
 
     /// `spec.loadBalancerSourceRanges`: who is none of them is dropped at the EipGateway, whether he comes from outside or
@@ -187,7 +193,7 @@ pub(crate) fn by_vpc<'a>(
     for slice in slices {
         of_vpc.entry(vpc_of(slice)).or_default().push(slice);
     }
-    let addresses: Vec<_> = addresses(service).collect();
+    let addresses: Vec<IpAddr> = addresses(service).filter(IpAddr::is_ipv4).collect();
     let balancers = of_vpc.into_iter().map(|(vpc, slices)| {
         let backends = Backends::gather(slices.into_iter(), None, |_, ip| ip);
         let mut balancers = LoadBalancers::new();
@@ -210,8 +216,9 @@ pub(super) fn rows_over_several(
     };
     let owner = Owner::Service(key.clone());
     let alias = |slice: &Slice, ip| {
-        let slot = snapshot.alias(&(vpc_of(slice).to_owned(), ip));
-        slot.map_or(ip, |slot| exposure.layout.alias(slot))
+        let IpAddr::V4(v4) = ip else { return ip };
+        let slot = snapshot.alias(&(vpc_of(slice).to_owned(), v4));
+        slot.map_or(ip, |slot| exposure.layout.alias(slot).into())
     };
     let backends = Backends::gather(snapshot.slices(key), None, alias);
     let fields: BTreeSet<&str> = match Affinity::of(service) {
@@ -225,7 +232,12 @@ pub(super) fn rows_over_several(
     };
     let mut rows = exposure.source_ranges(&owner, service);
     let mut balancers = LoadBalancers::new();
-    add_vips(service, &[exposure.address], &backends, &mut balancers);
+    add_vips(
+        service,
+        &[exposure.address.into()],
+        &backends,
+        &mut balancers,
+    );
     rows.extend(balancers.into_iter().map(|(protocol, vips)| {
         let mut options = options();
         if vips.values().all(String::is_empty) {

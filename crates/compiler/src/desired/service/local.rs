@@ -4,14 +4,19 @@
 //! `Chassis_Template_Var` (ovn-nb(5)). The backends of each port are one variable, set where a node has any. Where it is
 //! not set the load balancer does not exist, not even to refuse; so a second one, whose VIP is a variable that is set
 //! just on the other nodes, has no backends and refuses.
+//!
+//! A load balancer with variables is of one family (`options:address-family`). northd reads an IPv6 VIP there only as a
+//! variable too (`^vip:port`; seen on OVN 25.03: a literal one is a warning and no flow).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use uuid::Uuid;
+use ycloud_api::address::Family;
 
 use super::backends::Backends;
-use super::{LoadBalancers, addresses, ports, reached_at, served, vpc};
+use super::{LoadBalancers, addresses_of, families, ports, reached_at, served, suffix, vpc};
 use crate::owner::{ObjectKey, Owner};
 use crate::snapshot::{Slice, Snapshot};
 
@@ -21,16 +26,20 @@ pub(crate) fn local(service: &Service) -> bool {
     spec.and_then(|spec| spec.internal_traffic_policy.as_deref()) == Some("Local")
 }
 
-/// The load balancers that lead to the backends of the client's node: protocol → VIP → variable.
-pub(super) fn balancers(key: &ObjectKey, service: &Service) -> LoadBalancers {
-    templates(key, service, |vip, port, variable| {
-        (format!("{vip}:{port}"), format!("^{}", variable.backends()))
+/// The load balancers of a family that lead to the backends of the client's node: protocol → VIP → variable.
+pub(super) fn balancers(key: &ObjectKey, service: &Service, family: Family) -> LoadBalancers {
+    templates(key, service, family, |vip, port, variable| {
+        let vip = match vip {
+            IpAddr::V4(vip) => format!("{vip}:{port}"),
+            IpAddr::V6(_) => format!("^{}:{port}", variable.vip(vip)),
+        };
+        (vip, format!("^{}", variable.backends()))
     })
 }
 
-/// The load balancers that refuse where there are none: protocol → variable → nothing.
-pub(super) fn refusals(key: &ObjectKey, service: &Service) -> LoadBalancers {
-    templates(key, service, |vip, port, variable| {
+/// The load balancers of a family that refuse where there are none: protocol → variable → nothing.
+pub(super) fn refusals(key: &ObjectKey, service: &Service, family: Family) -> LoadBalancers {
+    templates(key, service, family, |vip, port, variable| {
         (format!("^{}:{port}", variable.refused(vip)), String::new())
     })
 }
@@ -38,16 +47,17 @@ pub(super) fn refusals(key: &ObjectKey, service: &Service) -> LoadBalancers {
 fn templates(
     key: &ObjectKey,
     service: &Service,
-    vip: impl Fn(&str, i32, &Variable) -> (String, String),
+    family: Family,
+    vip: impl Fn(IpAddr, i32, &Variable) -> (String, String),
 ) -> LoadBalancers {
     let mut balancers = LoadBalancers::new();
     if !local(service) || !served(service) {
         return balancers;
     }
     for (protocol, port) in ports(service) {
-        let variable = Variable::of(key, protocol, port);
-        for address in addresses(service) {
-            let (vip, backends) = vip(&address.to_string(), port.port, &variable);
+        let variable = Variable::of(key, protocol, port, family);
+        for address in addresses_of(service, family) {
+            let (vip, backends) = vip(address, port.port, &variable);
             balancers.entry(protocol).or_default().insert(vip, backends);
         }
     }
@@ -65,24 +75,20 @@ pub(crate) fn variables(snapshot: &Snapshot, node: &str) -> BTreeMap<String, Str
         let at = |_: &Slice, ip| reached_at(snapshot, vpc, ip);
         let here = Backends::gather(slices_of(vpc, snapshot.slices(key)), Some(node), at);
         for (protocol, port) in ports(service) {
-            let variable = Variable::of(key, protocol, port);
-            let backends = here.text(port);
-            if backends.is_empty() {
-                let vips = addresses(service).map(|address| address.to_string());
-                variables.extend(vips.map(|vip| (variable.refused(&vip), vip)));
-            } else {
-                variables.insert(variable.backends(), backends);
+            for family in families(service) {
+                let variable = Variable::of(key, protocol, port, family);
+                variables.extend(variable.values(service, here.text(port, family)));
             }
         }
     }
     variables
 }
 
-/// What all nodes put for the variables of a Service, for its digest: protocol and port → node → backends.
+/// What all nodes put for the variables of a Service, for its digest: family, protocol and port → node → backends.
 pub(crate) fn backends_by_node<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a Slice> + Clone,
-) -> BTreeMap<(&'static str, i32), BTreeMap<String, String>> {
+) -> BTreeMap<(Family, &'static str, i32), BTreeMap<String, String>> {
     let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     if !local(service) || !served(service) {
         return all;
@@ -95,8 +101,10 @@ pub(crate) fn backends_by_node<'a>(
     for node in nodes {
         let here = Backends::gather(slices.clone(), Some(node), |_, ip| ip);
         for (protocol, port) in ports(service) {
-            let of_port = all.entry((protocol, port.port)).or_default();
-            of_port.insert(node.to_owned(), here.text(port));
+            for family in families(service) {
+                let of_port = all.entry((family, protocol, port.port)).or_default();
+                of_port.insert(node.to_owned(), here.text(port, family));
+            }
         }
     }
     all
@@ -109,20 +117,47 @@ pub(super) fn slices_of<'a>(
     slices.filter(move |slice| slice.vpc.as_deref().is_none_or(|of| of == vpc))
 }
 
-/// The names of a port's variables. They say nothing to people, as a variable's name has no room for a Service's.
-struct Variable(Uuid);
+/// The names of a port's variables, for one family. They say nothing to people, as a variable's name has no room for a
+/// Service's.
+struct Variable {
+    name: Uuid,
+    family: Family,
+}
 
 impl Variable {
-    fn of(key: &ObjectKey, protocol: &str, port: &ServicePort) -> Self {
+    fn of(key: &ObjectKey, protocol: &str, port: &ServicePort, family: Family) -> Self {
         let owner = Owner::Service(key.clone());
-        Self(owner.uuid(&format!("variable/{protocol}/{}", port.port)))
+        let role = format!("variable/{protocol}/{}{}", port.port, suffix(family));
+        let name = owner.uuid(&role);
+        Self { name, family }
+    }
+
+    /// What a node puts that has these backends.
+    fn values(&self, service: &Service, backends: String) -> Vec<(String, String)> {
+        let vips = addresses_of(service, self.family);
+        if backends.is_empty() {
+            let refused = vips.map(|vip| (self.refused(vip), vip.to_string()));
+            return refused.collect();
+        }
+        let vips = vips.filter(IpAddr::is_ipv6);
+        let vips = vips.map(|vip| (self.vip(vip), vip.to_string()));
+        vips.chain([(self.backends(), backends)]).collect()
     }
 
     fn backends(&self) -> String {
-        format!("backends_{}", self.0.simple())
+        format!("backends_{}", self.name.simple())
     }
 
-    fn refused(&self, vip: &str) -> String {
-        format!("refused_{}_{}", self.0.simple(), vip.replace('.', "_"))
+    fn vip(&self, vip: IpAddr) -> String {
+        self.named("vip", vip)
+    }
+
+    fn refused(&self, vip: IpAddr) -> String {
+        self.named("refused", vip)
+    }
+
+    fn named(&self, what: &str, vip: IpAddr) -> String {
+        let vip = vip.to_string().replace(['.', ':'], "_");
+        format!("{what}_{}_{vip}", self.name.simple())
     }
 }
