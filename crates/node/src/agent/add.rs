@@ -12,6 +12,7 @@
 //! A retry for the same container finds what the first try made and goes on from there; what cannot be used is removed
 //! and made anew. An ADD that fails leaves nothing.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
@@ -278,6 +279,9 @@ async fn configure(
             source: None,
         };
         inside.set_route(&default).await?;
+    }
+    for ip in facts.addresses.ips().filter(IpAddr::is_ipv6) {
+        inside.await_local(ip).await?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod way_back;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt, TryStreamExt};
@@ -34,6 +35,13 @@ use super::netns::{self, Netns};
 /// Protocol number of the routes that the agent makes, so that it finds again what is its own. rtnetlink(7) leaves
 /// numbers above 4 to users; 157 is in no list of known daemons.
 pub const PROTOCOL: u8 = 157;
+
+/// The table of the addresses that the node has itself: rtnetlink(7), RT_TABLE_LOCAL.
+const TABLE_LOCAL: u8 = 255;
+
+/// How long [`Netlink::await_local`] waits at most, and how often it looks.
+const LOCAL_LIMIT: Duration = Duration::from_secs(2);
+const LOCAL_PERIOD: Duration = Duration::from_millis(5);
 
 /// A request failed.
 #[derive(Debug, thiserror::Error)]
@@ -366,6 +374,25 @@ impl Netlink {
             IpAddr::V4(_) | IpAddr::V6(_) => {}
         })
         .await
+    }
+
+    /// Waits until the kernel takes packets to an address of its own. To an IPv6 address it does so a little after it has
+    /// accepted it, from a work queue, and an answer to a neighbour solicitation that comes before is lost for a second.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn await_local(&self, ip: IpAddr) -> Result<(), Error> {
+        let start = Instant::now();
+        let is_local = |message: &RouteMessage| message.header.table == TABLE_LOCAL;
+        loop {
+            let local = self.all_routes(is_local).await?;
+            let there = local.iter().any(|route| route.destination.addr() == ip);
+            // Whatever is wrong then, the Pod is better off with what it has.
+            if there || start.elapsed() > LOCAL_LIMIT {
+                return Ok(());
+            }
+            tokio::time::sleep(LOCAL_PERIOD).await;
+        }
     }
 
     /// Gives a link an IPv6 address that the kernel chooses as a source only where a route says so.
