@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -17,7 +17,7 @@ pub struct Reply {
     /// Its host name: the Pod's name, or on a node's network the node's.
     pub backend: String,
     /// The client as the backend sees it.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
 }
 
 /// A conversation that stays open: a TCP connection with one HTTP request after the other, or a UDP socket.
@@ -78,7 +78,7 @@ impl Held {
     pub fn open(
         place: &Place,
         protocol: Protocol,
-        to: SocketAddrV4,
+        to: SocketAddr,
         limit: Duration,
     ) -> io::Result<Self> {
         Ok(match protocol {
@@ -147,14 +147,14 @@ fn body(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
 pub fn ask(
     place: &Place,
     protocol: Protocol,
-    to: SocketAddrV4,
+    to: SocketAddr,
     limit: Duration,
 ) -> io::Result<Reply> {
     Held::open(place, protocol, to, limit)?.ask()
 }
 
 /// What a TCP connection, or a datagram, to this address and port meets.
-pub fn knock(place: &Place, protocol: Protocol, to: SocketAddrV4, limit: Duration) -> Heard {
+pub fn knock(place: &Place, protocol: Protocol, to: SocketAddr, limit: Duration) -> Heard {
     let met = Held::open(place, protocol, to, limit).and_then(|mut held| match held {
         Held::Tcp(_) => Ok(()),
         Held::Udp(_) => held.question("hostname").map(drop),
@@ -163,7 +163,7 @@ pub fn knock(place: &Place, protocol: Protocol, to: SocketAddrV4, limit: Duratio
 }
 
 /// What a ping of this address meets.
-pub fn ping(place: &Place, to: Ipv4Addr, limit: Duration) -> Heard {
+pub fn ping(place: &Place, to: IpAddr, limit: Duration) -> Heard {
     let met = icmp::ping(place, to, limit);
     met.unwrap_or_else(|error| Heard::from(&error))
 }
@@ -187,7 +187,7 @@ pub struct Stream {
 
 impl Stream {
     /// Starts one question `every` so often; each fails after a second.
-    pub fn start(place: &Place, protocol: Protocol, to: SocketAddrV4, every: Duration) -> Self {
+    pub fn start(place: &Place, protocol: Protocol, to: SocketAddr, every: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let started = Instant::now();
         let (place, stopped) = (place.clone(), Arc::clone(&stop));
@@ -280,7 +280,7 @@ mod tests {
     fn attempts(pattern: &str) -> Attempts {
         let reply = Reply {
             backend: "b".into(),
-            client: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
+            client: "[::1]:1".parse().unwrap(),
         };
         let attempt = |(i, c): (usize, char)| Attempt {
             at: Duration::from_millis(20 * i as u64),

@@ -152,7 +152,8 @@ struct Bench {
 struct E2e {
     /// Tests whose name matches this regular expression [default: sig-network's Conformance]
     focus: Option<String>,
-    /// Leave out those that match [default: Serial, Slow, Disruptive, and those that need a feature or provider]
+    /// Leave out those that match [default: Serial, Slow, Disruptive, and those that need a provider, or a feature that
+    /// the focus does not name]
     #[arg(long)]
     skip: Option<String>,
     /// How many at the same time
@@ -165,10 +166,10 @@ struct E2e {
 
 impl From<E2e> for ConformanceOptions {
     fn from(e2e: E2e) -> Self {
-        let default = Self::default();
+        let focus = e2e.focus.unwrap_or_else(|| Self::default().focus);
         Self {
-            focus: e2e.focus.unwrap_or(default.focus),
-            skip: e2e.skip.unwrap_or(default.skip),
+            skip: e2e.skip.unwrap_or_else(|| Self::skip_for(&focus)),
+            focus,
             procs: e2e.procs,
             minutes: e2e.minutes,
         }

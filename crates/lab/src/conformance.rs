@@ -27,13 +27,16 @@ const NAMESPACES: &str = "e2e-framework";
 /// Beyond the tests' own time limit, after which they clean up.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// What of `sig-network` every cluster must have.
+const CONFORMANCE: &str = r"\[sig-network\].*\[Conformance\]";
+
 /// Which of Kubernetes' tests run, and how.
 #[derive(Clone, Debug)]
 pub struct ConformanceOptions {
     /// A regular expression of tests' full names. Default: what of `sig-network` is Conformance.
     pub focus: String,
     /// A regular expression of tests that are left out. Default: those that take long, disturb others, or need what a
-    /// cluster need not have.
+    /// cluster need not have, unless the focus names it ([`ConformanceOptions::skip_for`]).
     pub skip: String,
     /// How many run at the same time, 1..=64. Default: 4.
     pub procs: u32,
@@ -44,11 +47,25 @@ pub struct ConformanceOptions {
 impl Default for ConformanceOptions {
     fn default() -> Self {
         Self {
-            focus: r"\[sig-network\].*\[Conformance\]".into(),
-            skip: r"\[(Serial|Slow|Disruptive)\]|\[(Feature|Provider):".into(),
+            skip: Self::skip_for(CONFORMANCE),
+            focus: CONFORMANCE.into(),
             procs: 4,
             minutes: 30,
         }
+    }
+}
+
+impl ConformanceOptions {
+    /// What is left out of `focus` by default. Whoever names a feature means its tests, but not those of them that need
+    /// SCTP too: many kernels have none.
+    #[must_use]
+    pub fn skip_for(focus: &str) -> String {
+        let feature = match (focus.contains("Feature:"), focus.contains("SCTP")) {
+            (false, _) => r"|\[Feature:",
+            (true, false) => r"|\[Feature:SCTP",
+            (true, true) => "",
+        };
+        format!(r"\[(Serial|Slow|Disruptive)\]|\[Provider:{feature}")
     }
 }
 
@@ -435,6 +452,14 @@ mod tests {
             summary.failed,
             BTreeMap::from([("[sig-network] Services serves".into(), "no answer".into())])
         );
+    }
+
+    #[test]
+    fn a_feature_is_left_out_unless_it_is_named() {
+        let skip = |focus| ConformanceOptions::skip_for(focus);
+        assert!(skip(CONFORMANCE).ends_with(r"|\[Provider:|\[Feature:"));
+        assert!(skip("Feature:IPv6DualStack").ends_with(r"|\[Provider:|\[Feature:SCTP"));
+        assert!(skip("Feature:SCTPConnectivity").ends_with(r"|\[Provider:"));
     }
 
     #[test]

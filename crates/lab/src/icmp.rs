@@ -1,19 +1,41 @@
-//! ICMP by raw sockets: pings, and the errors that the network sends back (RFC 792).
+//! ICMP by raw sockets: pings, and the errors that the network sends back (RFC 792, RFC 4443).
 
-use std::io::{self, ErrorKind, Read};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::Protocol;
 
 use crate::ask::Heard;
 use crate::place::Place;
 
-const ECHO_REPLY: u8 = 0;
-const UNREACHABLE: u8 = 3;
-const ECHO: u8 = 8;
-const TIME_EXCEEDED: u8 = 11;
+/// The numbers that a family gives to the messages that are understood here.
+struct Types {
+    echo: u8,
+    echo_reply: u8,
+    unreachable: u8,
+    time_exceeded: u8,
+}
+
+const V4: Types = Types {
+    echo: 8,
+    echo_reply: 0,
+    unreachable: 3,
+    time_exceeded: 11,
+};
+const V6: Types = Types {
+    echo: 128,
+    echo_reply: 129,
+    unreachable: 1,
+    time_exceeded: 3,
+};
+
+impl Types {
+    fn of(address: IpAddr) -> &'static Self {
+        if address.is_ipv4() { &V4 } else { &V6 }
+    }
+}
 
 /// What the network says about a packet that was sent from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,39 +43,44 @@ pub enum Message {
     /// The answer to a ping.
     EchoReply {
         /// Who answers.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// The ping's identifier.
         identifier: u16,
     },
     /// A packet could not be delivered.
     Unreachable {
         /// Who says so.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// Where the packet was going.
-        to: Ipv4Addr,
-        /// Why: 1 no such host, 3 no such port, 13 forbidden, …
+        to: IpAddr,
+        /// Why. IPv4: 1 no such host, 3 no such port, 13 forbidden, … IPv6: 0 no route, 3 no such host, 4 no such port, …
         code: u8,
     },
     /// A packet went in circles.
     TimeExceeded {
         /// Who says so.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// Where the packet was going.
-        to: Ipv4Addr,
+        to: IpAddr,
     },
 }
 
-/// All ICMP messages that arrive at a place from the moment it is opened.
+/// All ICMP messages of one family that arrive at a place from the moment it is opened.
 #[derive(Debug)]
-pub struct Icmp(Socket);
+pub struct Icmp(UdpSocket);
 
 impl Icmp {
-    /// Begins to listen.
+    /// Begins to listen for messages about packets to addresses of the family of `about`.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open(place: &Place) -> io::Result<Self> {
-        place.raw(1).map(Self)
+    pub fn open(place: &Place, about: IpAddr) -> io::Result<Self> {
+        let protocol = match about {
+            IpAddr::V4(_) => Protocol::ICMPV4,
+            IpAddr::V6(_) => Protocol::ICMPV6,
+        };
+        // The standard library's only socket that says from whom it received; the kernel's stays a raw one.
+        Ok(Self(place.raw(about, protocol)?.into()))
     }
 
     /// The next message about a packet of this place; `None` when none comes within `limit`.
@@ -65,9 +92,9 @@ impl Icmp {
         while let Some(left) = limit.checked_sub(start.elapsed()).filter(|l| !l.is_zero()) {
             self.0.set_read_timeout(Some(left))?;
             let mut buffer = [0_u8; 1500];
-            match (&self.0).read(&mut buffer) {
-                Ok(length) => {
-                    if let Some(message) = read(&buffer[..length]) {
+            match self.0.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    if let Some(message) = read(from.ip(), &buffer[..length]) {
                         return Ok(Some(message));
                     }
                 }
@@ -83,12 +110,12 @@ impl Icmp {
 ///
 /// # Errors
 /// What the kernel says, such as `NetworkUnreachable`.
-pub(crate) fn ping(place: &Place, to: Ipv4Addr, limit: Duration) -> io::Result<Heard> {
+pub(crate) fn ping(place: &Place, to: IpAddr, limit: Duration) -> io::Result<Heard> {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let own = NEXT.fetch_add(1, Ordering::Relaxed);
-    let icmp = Icmp::open(place)?;
-    let target = SocketAddr::V4(SocketAddrV4::new(to, 0));
-    icmp.0.send_to(&echo(own), &target.into())?;
+    let icmp = Icmp::open(place, to)?;
+    icmp.0
+        .send_to(&echo(Types::of(to).echo, own), SocketAddr::new(to, 0))?;
     let start = Instant::now();
     while let Some(message) = icmp.hear(limit.saturating_sub(start.elapsed()))? {
         match message {
@@ -106,10 +133,10 @@ pub(crate) fn ping(place: &Place, to: Ipv4Addr, limit: Duration) -> io::Result<H
     Ok(Heard::Silence)
 }
 
-/// An echo request with its checksum.
-fn echo(identifier: u16) -> [u8; 16] {
+/// An echo request with IPv4's checksum. IPv6's covers the addresses too: the kernel writes it.
+fn echo(kind: u8, identifier: u16) -> [u8; 16] {
     let mut packet = [0_u8; 16];
-    packet[0] = ECHO;
+    packet[0] = kind;
     packet[4..6].copy_from_slice(&identifier.to_be_bytes());
     packet[7] = 1;
     packet[8..].copy_from_slice(b"question");
@@ -122,31 +149,42 @@ fn echo(identifier: u16) -> [u8; 16] {
     packet
 }
 
-/// An IPv4 packet with an ICMP message; `None` for messages that nobody here asks about.
-fn read(packet: &[u8]) -> Option<Message> {
-    let (from, _, message) = ipv4(packet)?;
+/// What a raw socket received, as a message; `None` for messages that nobody here asks about.
+fn read(from: IpAddr, received: &[u8]) -> Option<Message> {
+    let types = Types::of(from);
+    let message = match from {
+        IpAddr::V4(_) => {
+            let header = usize::from(received.first()? & 0x0f) * 4;
+            received.get(header..)?
+        }
+        IpAddr::V6(_) => received,
+    };
     let identifier = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
-    let about = || ipv4(message.get(8..)?).map(|(_, to, _)| to);
+    let about = || destination(from, message.get(8..)?);
     match *message.first()? {
-        ECHO_REPLY => Some(Message::EchoReply { from, identifier }),
-        UNREACHABLE => Some(Message::Unreachable {
+        kind if kind == types.echo_reply => Some(Message::EchoReply { from, identifier }),
+        kind if kind == types.unreachable => Some(Message::Unreachable {
             from,
             to: about()?,
             code: *message.get(1)?,
         }),
-        TIME_EXCEEDED => Some(Message::TimeExceeded { from, to: about()? }),
+        kind if kind == types.time_exceeded => Some(Message::TimeExceeded { from, to: about()? }),
         _ => None,
     }
 }
 
-/// Source, destination and payload of an IPv4 packet.
-fn ipv4(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, &[u8])> {
-    let address = |at: usize| {
-        let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
-        Some(Ipv4Addr::from(bytes))
-    };
-    let header = usize::from(packet.first()? & 0x0f) * 4;
-    Some((address(12)?, address(16)?, packet.get(header..)?))
+/// The destination in the header of a packet that is of the same family as `family`.
+fn destination(family: IpAddr, packet: &[u8]) -> Option<IpAddr> {
+    match family {
+        IpAddr::V4(_) => {
+            let bytes: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            Some(Ipv4Addr::from(bytes).into())
+        }
+        IpAddr::V6(_) => {
+            let bytes: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Some(Ipv6Addr::from(bytes).into())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_echo_sums_to_all_ones() {
-        let sum: u32 = echo(0xfffe)
+        let sum: u32 = echo(V4.echo, 0xfffe)
             .chunks(2)
             .map(|p| u32::from(p[0]) << 8 | u32::from(p[1]))
             .sum();
@@ -173,20 +211,39 @@ mod tests {
     #[test]
     fn errors_name_where_the_packet_was_going() {
         let quoted = packet([10, 0, 0, 1], [198, 51, 100, 9], &[0; 8]);
-        let mut error = vec![TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0];
+        let mut error = vec![V4.time_exceeded, 0, 0, 0, 0, 0, 0, 0];
         error.extend(&quoted);
         let (from, to) = ([192, 0, 2, 1].into(), [198, 51, 100, 9].into());
         assert_eq!(
-            read(&packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
+            read(from, &packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
             Some(Message::TimeExceeded { from, to })
         );
-        error[0] = UNREACHABLE;
+        error[0] = V4.unreachable;
         error[1] = 3;
         assert_eq!(
-            read(&packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
+            read(from, &packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
             Some(Message::Unreachable { from, to, code: 3 })
         );
         let cut_off = packet([192, 0, 2, 1], [10, 0, 0, 1], &error[..20]);
-        assert_eq!(read(&cut_off), None);
+        assert_eq!(read(from, &cut_off), None);
+    }
+
+    #[test]
+    fn errors_of_ipv6_come_without_a_header_and_quote_one() {
+        let from: IpAddr = "fd00::1".parse().unwrap();
+        let to: Ipv6Addr = "fd00::9".parse().unwrap();
+        let mut quoted = [0_u8; 40];
+        quoted[24..].copy_from_slice(&to.octets());
+        let mut error = vec![V6.unreachable, 4, 0, 0, 0, 0, 0, 0];
+        error.extend(quoted);
+        let to = IpAddr::V6(to);
+        assert_eq!(
+            read(from, &error),
+            Some(Message::Unreachable { from, to, code: 4 })
+        );
+        assert_eq!(read(from, &error[..47]), None);
+        // The same number means another thing to the other family.
+        error[0] = V4.unreachable;
+        assert_eq!(read(from, &error), Some(Message::TimeExceeded { from, to }));
     }
 }

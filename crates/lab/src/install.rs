@@ -1,4 +1,4 @@
-//! ycloud on the lab's cluster, installed as a user would: `kubectl apply -k deploy/`.
+//! ycloud on the lab's cluster, installed as a user would: `kubectl apply -k` on `deploy/` with a patch of its ConfigMap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::bringup;
 use crate::command::run;
 use crate::lab::Lab;
+use crate::layout::POD_CIDR_V6;
 use crate::progress::Progress;
 use crate::state;
 use crate::toolchain::crate_dir;
@@ -33,7 +34,7 @@ impl Lab {
             let _lock = state::lock_lab(self.name())?;
             bringup::load(&self.layout()?, &progress)?
         };
-        let deploy = repository().join("deploy");
+        let deploy = self.overlay()?;
         progress.step("kubectl apply -k deploy/", |_| {
             run(self
                 .kubectl(["apply", "--server-side", "--force-conflicts", "-k"])?
@@ -67,6 +68,16 @@ impl Lab {
             ])?)
         })?;
         self.dns(&progress)
+    }
+
+    /// A folder with a kustomization: `deploy/`, and what the lab's cluster has beyond its defaults.
+    fn overlay(&self) -> Result<PathBuf> {
+        let folder = self.layout()?.state().join("deploy");
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("failed to make {}", folder.display()))?;
+        let kustomization = kustomization(&folder, &repository().join("deploy"));
+        state::write_aside(&folder.join("kustomization.yaml"), kustomization.as_bytes())?;
+        Ok(folder)
     }
 
     /// The cluster's DNS: an ordinary workload, whose Pods and Service are ycloud's.
@@ -130,6 +141,25 @@ impl Lab {
     }
 }
 
+/// A kustomization in `folder` that has `deploy` with IPv6 for the default Vpc. Kustomize takes relative paths only.
+fn kustomization(folder: &Path, deploy: &Path) -> String {
+    let up = "../".repeat(folder.components().count() - 1);
+    let deploy = deploy.display().to_string();
+    format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [{up}{}]
+patches:
+  - patch: |
+      apiVersion: v1
+      kind: ConfigMap
+      metadata: {{name: ycloud, namespace: {NAMESPACE}}}
+      data: {{DEFAULT_SUBNET_IPV6_CIDR: \"{POD_CIDR_V6}\"}}
+",
+        deploy.trim_start_matches('/')
+    )
+}
+
 /// The checkout that this program was built from.
 pub(crate) fn repository() -> PathBuf {
     let crate_dir = crate_dir();
@@ -137,4 +167,18 @@ pub(crate) fn repository() -> PathBuf {
         .ancestors()
         .nth(2)
         .map_or_else(|| crate_dir.clone(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kustomization_finds_the_deployment_from_its_folder() {
+        let text = kustomization(Path::new("/var/lib/x/deploy"), Path::new("/src/deploy"));
+        assert!(
+            text.contains("resources: [../../../../src/deploy]\n"),
+            "{text}"
+        );
+    }
 }

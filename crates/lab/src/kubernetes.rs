@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::command::{run, succeeds};
-use crate::layout::{Layout, Machine, SERVICE_CIDR};
+use crate::layout::{Layout, Machine, SERVICE_CIDRS};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 
@@ -118,7 +118,7 @@ fn api_server_flags(layout: &Layout) -> Vec<String> {
         "--bind-address=0.0.0.0".into(),
         "--secure-port=6443".into(),
         format!("--advertise-address={}", layout.address(Machine::Control)),
-        format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+        format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
         "--authorization-mode=Node,RBAC".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
         "--allow-privileged=true".into(),
@@ -178,7 +178,7 @@ pub(crate) fn start_controllers(layout: &Layout, programs: &Programs) -> Result<
         "--use-service-account-credentials=true".into(),
         // ycloud gives Pods their addresses.
         "--allocate-node-cidrs=false".into(),
-        format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+        format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
         format!(
             "--service-account-private-key-file={}",
             file("service-account.key")
@@ -218,7 +218,11 @@ pub(crate) fn start_kubelet(layout: &Layout, machine: Machine, programs: &Progra
             "--root-dir=/var/lib/kubelet".into(),
             "--cert-dir=/var/lib/kubelet/pki".into(),
             format!("--hostname-override={machine}"),
-            format!("--node-ip={}", layout.address(machine)),
+            format!(
+                "--node-ip={},{}",
+                layout.address(machine),
+                layout.address_v6(machine)
+            ),
         ]
         .map(OsString::from),
     );

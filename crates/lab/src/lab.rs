@@ -309,6 +309,14 @@ impl Lab {
         Ok(self.layout()?.address(machine))
     }
 
+    /// As [`Lab::address`], of IPv6.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn address_v6(&self, machine: Machine) -> Result<std::net::Ipv6Addr> {
+        Ok(self.layout()?.address_v6(machine))
+    }
+
     /// A `kubectl` of the lab's Kubernetes, as its administrator.
     ///
     /// # Errors

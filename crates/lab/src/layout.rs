@@ -1,7 +1,7 @@
 //! Where everything of a lab is: its machines, addresses, link names and paths, all derived from its name and index.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -14,10 +14,12 @@ pub(crate) const STATE: &str = "/var/lib/ycloud-lab";
 pub(crate) const RUNTIME: &str = "/run/ycloud-lab";
 /// Everything that is built or downloaded once.
 pub(crate) const CACHE: &str = "/var/cache/ycloud";
-/// The range of ClusterIPs.
-pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
+/// The ranges of ClusterIPs, IPv4 first: a Service that says nothing has an IPv4 address alone.
+pub(crate) const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// The default Vpc's addresses, as `deploy/configmap.yaml` has them: those of Pods that the API server may call.
 pub(crate) const POD_CIDR: &str = "10.16.0.0/16";
+/// As [`POD_CIDR`], of IPv6: what `install` adds to that ConfigMap.
+pub(crate) const POD_CIDR_V6: &str = "fd00:10:16::/64";
 /// The most nodes a lab can have: `.1` to `.99` of its underlay.
 pub(crate) const MAX_NODES: u8 = 99;
 
@@ -213,6 +215,24 @@ impl Layout {
         Ipv4Addr::new(172, 31, self.index, host)
     }
 
+    /// The machine's IPv6 address on the underlay, a /64. The upstream router is not there, as with [`Layout::address`].
+    pub fn address_v6(&self, machine: Machine) -> Ipv6Addr {
+        if machine == Machine::Upstream {
+            return crate::ext::ROUTER_V6;
+        }
+        let [_, _, _, host] = self.address(machine).octets();
+        let (index, host) = (u16::from(self.index), u16::from(host));
+        Ipv6Addr::new(0xfd00, 0x172, 0x31, index, 0, 0, 0, host)
+    }
+
+    /// Both addresses of a machine on the underlay as its device has them, IPv4 first: `172.31.0.1/24`.
+    pub fn device_addresses(&self, machine: Machine) -> [String; 2] {
+        [
+            format!("{}/24", self.address(machine)),
+            format!("{}/64", self.address_v6(machine)),
+        ]
+    }
+
     /// This machine's end of the only link between the root namespace and the lab, a /30.
     pub fn root_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(172, 30, self.index, 1)
@@ -302,6 +322,10 @@ mod tests {
         let layout = layout();
         assert_eq!(layout.address(Machine::Node(2)).to_string(), "172.31.7.2");
         assert_eq!(layout.address(Machine::Control).to_string(), "172.31.7.100");
+        assert_eq!(
+            layout.device_addresses(Machine::Node(10)),
+            ["172.31.7.10/24", "fd00:172:31:7::a/64"]
+        );
         assert_eq!(layout.control_address().to_string(), "172.30.7.2");
         assert_eq!(layout.netns(Machine::Node(2)), "yc.lab.node-2");
     }

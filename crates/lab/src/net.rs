@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::command::{command, run, run_words, succeeds};
-use crate::layout::{Layout, Machine, Network, POD_CIDR};
+use crate::layout::{Layout, Machine, Network, POD_CIDR, POD_CIDR_V6};
 
 /// The file that stands for a named network namespace (ip-netns(8)).
 pub(crate) fn path(netns: &str) -> PathBuf {
@@ -149,19 +149,20 @@ pub(crate) fn ensure_machine(layout: &Layout, machine: Machine) -> Result<()> {
     match machine {
         Machine::Node(_) => {
             sysctl(&netns, "net.ipv4.ip_forward=1")?;
+            sysctl(&netns, "net.ipv6.conf.all.forwarding=1")?;
             // Open vSwitch has these; the node's own stack, which sees a copy of all that arrives, must not answer there.
             // On eth0 it would give another MAC address than the bridge, which has the node's address: other nodes'
             // tunnels would end there, in vain.
             for device in Network::all().map(Network::device) {
                 sysctl(&netns, &format!("net.ipv4.conf.{device}.arp_ignore=8"))?;
-            }
-            for device in [Network::Ext, Network::ExtVlan].map(Network::device) {
                 sysctl(&netns, &format!("net.ipv6.conf.{device}.disable_ipv6=1"))?;
             }
         }
         Machine::Control | Machine::External => {
             sysctl(&netns, "net.ipv4.ip_forward=0")?;
-            add_address(&netns, "eth0", &format!("{}/24", layout.address(machine)))?;
+            for address in layout.device_addresses(machine) {
+                add_address(&netns, "eth0", &address)?;
+            }
         }
         Machine::Upstream => {}
     }
@@ -195,16 +196,18 @@ pub(crate) fn set_joined(layout: &Layout, machine: Machine, joined: bool) -> Res
 /// The API server's way to Pods, for proxying and webhooks: by any node.
 pub(crate) fn ensure_pod_routes(layout: &Layout) -> Result<()> {
     let control = layout.netns(Machine::Control);
-    let hops: Vec<String> = layout
-        .node_machines()
-        .map(|machine| layout.address(machine).to_string())
-        .collect();
-    let mut words = vec!["ip", "-n", &control, "route", "replace", POD_CIDR];
-    for hop in &hops {
-        words.extend(["nexthop", "via", hop]);
-    }
-    run_words(&words)?;
-    Ok(())
+    let route = |to: &str, hop: &dyn Fn(Machine) -> String| {
+        let hops: Vec<String> = layout.node_machines().map(hop).collect();
+        let mut words = vec!["ip", "-n", &control, "route", "replace", to];
+        for hop in &hops {
+            words.extend(["nexthop", "via", hop]);
+        }
+        run_words(&words).map(drop)
+    };
+    route(POD_CIDR, &|machine| layout.address(machine).to_string())?;
+    route(POD_CIDR_V6, &|machine| {
+        layout.address_v6(machine).to_string()
+    })
 }
 
 /// The only link between the lab and the root namespace: to the control machine, without any route beyond it.

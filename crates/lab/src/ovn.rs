@@ -21,7 +21,7 @@ pub(crate) const NORTHD: &str = "ovn-northd";
 pub(crate) const OVSDB: &str = "ovsdb-server";
 pub(crate) const VSWITCHD: &str = "ovs-vswitchd";
 pub(crate) const CONTROLLER: &str = "ovn-controller";
-/// Keeps the node's address on `br-phy`.
+/// Keeps the node's addresses on `br-phy`.
 pub(crate) const ADDRESS: &str = "address";
 
 /// Milliseconds without a word after which a database asks whether a client is still there. The servers' own 5 s are too
@@ -190,7 +190,7 @@ fn datapath() -> &'static str {
     }
 }
 
-/// Starts Open vSwitch on a node, and puts the node's address on `br-phy`.
+/// Starts Open vSwitch on a node, and puts the node's addresses on `br-phy`.
 pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
     let datapath = datapath();
     start_ovsdb(layout, machine, programs)?;
@@ -314,10 +314,10 @@ fn configure(layout: &Layout, machine: Machine, datapath: &str, programs: &Progr
     Ok(())
 }
 
-/// The address of `br-phy` goes with vswitchd where its datapath is in userspace. This process gives it back whenever
-/// the device appears, so that a crash does not cut the node off.
+/// The addresses of `br-phy` go with vswitchd where its datapath is in userspace. This process gives them back
+/// whenever the device appears, so that a crash does not cut the node off.
 fn start_address(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
-    let address = format!("{}/24", layout.address(machine));
+    let [address, address_v6] = layout.device_addresses(machine);
     let process = Process {
         layout,
         machine,
@@ -326,27 +326,40 @@ fn start_address(layout: &Layout, machine: Machine, programs: &Programs) -> Resu
     let mut words = enter(layout, machine)?;
     let script = r#"
 give() {
-    ip link set br-phy up 2>/dev/null && ip addr replace "$0" dev br-phy && ethtool -K br-phy tx off >/dev/null 2>&1
+    ip link set br-phy up 2>/dev/null && ip addr replace "$0" dev br-phy && ip addr replace "$1" dev br-phy nodad && ethtool -K br-phy tx off >/dev/null 2>&1
 }
 give
 ip -o monitor link | while read -r line; do
     case $line in
     *Deleted*) ;;
-    *br-phy:*) ip -o addr show dev br-phy 2>/dev/null | grep -q " $0 " || give ;;
+    *br-phy:*)
+        shown=$(ip -o addr show dev br-phy 2>/dev/null)
+        case $shown in *" $0 "*" $1 "*) ;; *) give ;; esac
+        ;;
     esac
 done
 "#;
-    words.extend(["sh".into(), "-c".into(), script.into(), address.into()]);
+    words.extend([
+        "sh".into(),
+        "-c".into(),
+        script.into(),
+        address.into(),
+        address_v6.into(),
+    ]);
     process.start(words, &programs.path())?;
-    // After a crash the device may have the address, and not yet carry packets.
-    let control = layout.address(Machine::Control).to_string();
+    // After a crash the device may have the addresses, and not yet carry packets.
+    let control = [
+        layout.address(Machine::Control).to_string(),
+        layout.address_v6(Machine::Control).to_string(),
+    ];
     process.wait_ready(Duration::from_secs(30), || {
-        Ok(succeeds(&mut within(
-            layout,
-            machine,
-            programs,
-            &["ping", "-q", "-c", "1", "-W", "1", &control],
-        )?))
+        for address in &control {
+            let ping = ["ping", "-q", "-c", "1", "-W", "1", address];
+            if !succeeds(&mut within(layout, machine, programs, &ping)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     })
 }
 

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -27,7 +27,8 @@ use crate::net;
 pub struct Place {
     name: String,
     netns: Arc<File>,
-    source: Option<Ipv4Addr>,
+    /// At most one of each family.
+    sources: Vec<IpAddr>,
 }
 
 impl Lab {
@@ -74,7 +75,7 @@ impl Place {
         Ok(Self {
             name,
             netns: Arc::new(file),
-            source: None,
+            sources: Vec::new(),
         })
     }
 
@@ -83,22 +84,26 @@ impl Place {
         &self.name
     }
 
-    /// The same place, sending from this one of its addresses. Otherwise the kernel chooses.
+    /// The same place, sending from this one of its addresses, to addresses of the same family. Otherwise the kernel
+    /// chooses.
     #[must_use]
-    pub fn from(&self, source: Ipv4Addr) -> Self {
-        Self {
-            source: Some(source),
-            ..self.clone()
-        }
+    pub fn from(&self, source: impl Into<IpAddr>) -> Self {
+        let source = source.into();
+        let mut place = self.clone();
+        place
+            .sources
+            .retain(|other| other.is_ipv4() != source.is_ipv4());
+        place.sources.push(source);
+        place
     }
 
     /// A TCP connection, for which it waits no longer than `limit`; reads and writes time out after `limit` too.
     ///
     /// # Errors
     /// What the kernel says, such as `ConnectionRefused` or `TimedOut`.
-    pub fn connect(&self, to: SocketAddrV4, limit: Duration) -> io::Result<TcpStream> {
-        let socket = self.socket(Type::STREAM, Protocol::TCP)?;
-        socket.connect_timeout(&SocketAddr::V4(to).into(), limit)?;
+    pub fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.socket(to.ip(), Type::STREAM, Protocol::TCP)?;
+        socket.connect_timeout(&to.into(), limit)?;
         socket.set_read_timeout(Some(limit))?;
         socket.set_write_timeout(Some(limit))?;
         socket.set_tcp_nodelay(true)?;
@@ -109,25 +114,36 @@ impl Place {
     ///
     /// # Errors
     /// What the kernel says, such as `NetworkUnreachable`.
-    pub fn datagrams(&self, to: SocketAddrV4, limit: Duration) -> io::Result<UdpSocket> {
-        let socket = self.socket(Type::DGRAM, Protocol::UDP)?;
-        socket.connect(&SocketAddr::V4(to).into())?;
+    pub fn datagrams(&self, to: SocketAddr, limit: Duration) -> io::Result<UdpSocket> {
+        let socket = self.socket(to.ip(), Type::DGRAM, Protocol::UDP)?;
+        socket.connect(&to.into())?;
         socket.set_read_timeout(Some(limit))?;
         Ok(socket.into())
     }
 
-    /// A raw socket of an IP protocol, such as 1 for ICMP: sees all packets of that protocol that arrive, headers included.
+    /// A TCP socket that listens at `at`, an address of this place or the unspecified one.
+    ///
+    /// # Errors
+    /// What the kernel says, such as `AddrInUse`.
+    pub fn listen(&self, at: SocketAddr) -> io::Result<TcpListener> {
+        self.inside(|| TcpListener::bind(at))
+    }
+
+    /// A raw socket of an IP protocol, such as 1 for ICMP, for peers of the family of `peer`: sees all packets of that
+    /// protocol that arrive, with IPv4's header, without IPv6's.
     ///
     /// # Errors
     /// Without the right to: needs root.
-    pub fn raw(&self, protocol: i32) -> io::Result<Socket> {
-        self.socket(Type::RAW, Protocol::from(protocol))
+    pub fn raw(&self, peer: IpAddr, protocol: Protocol) -> io::Result<Socket> {
+        self.socket(peer, Type::RAW, protocol)
     }
 
-    fn socket(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-        let socket = self.inside(|| Socket::new(Domain::IPV4, kind, Some(protocol)))?;
-        if let Some(source) = self.source {
-            socket.bind(&SocketAddr::V4(SocketAddrV4::new(source, 0)).into())?;
+    fn socket(&self, peer: IpAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let domain = Domain::for_address(SocketAddr::new(peer, 0));
+        let socket = self.inside(|| Socket::new(domain, kind, Some(protocol)))?;
+        let same = |source: &&IpAddr| source.is_ipv4() == peer.is_ipv4();
+        if let Some(source) = self.sources.iter().find(same) {
+            socket.bind(&SocketAddr::new(*source, 0).into())?;
         }
         Ok(socket)
     }

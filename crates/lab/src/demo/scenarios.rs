@@ -1,7 +1,7 @@
 //! The other scenarios of the demo: a node's host network, and the world outside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -88,7 +88,7 @@ impl Lab {
     fn ask_all(&self, scenario: &Scenario) -> Result<String> {
         let status = self.ysvc(scenario.ysvc)?["status"].clone();
         let address = status[scenario.address].as_str().unwrap_or_default();
-        let address: Ipv4Addr = address.parse().with_context(|| {
+        let address: IpAddr = address.parse().with_context(|| {
             format!(
                 "YusurService {}: status.{} is {address:?}, no address",
                 scenario.ysvc, scenario.address
@@ -98,7 +98,7 @@ impl Lab {
         if scenario.machine == Machine::External {
             client = client.from(ext::EXTERNAL);
         }
-        let to = SocketAddrV4::new(address, 80);
+        let to = SocketAddr::new(address, 80);
         let replies = answers(&client, to)?;
         Ok(format!(
             "{} from {} to {to}: {}",
@@ -126,7 +126,7 @@ impl Lab {
     }
 }
 
-fn answers(client: &Place, to: SocketAddrV4) -> Result<Vec<Reply>> {
+fn answers(client: &Place, to: SocketAddr) -> Result<Vec<Reply>> {
     let mut replies = Vec::new();
     for _ in 0..QUESTIONS {
         match ask(client, Protocol::Tcp, to, Duration::from_secs(5)) {
@@ -143,14 +143,14 @@ fn summary(replies: &[Reply], pods: &BTreeMap<String, String>) -> String {
     let mut clients = BTreeSet::new();
     for reply in replies {
         *counts.entry(&reply.backend).or_default() += 1;
-        clients.insert(*reply.client.ip());
+        clients.insert(reply.client.ip());
     }
     let backends = counts.iter().map(|(backend, count)| {
         let place = pods.get(*backend).map_or("", String::as_str);
         format!("{backend} ({place}) {count}")
     });
     let backends: Vec<String> = backends.collect();
-    let clients: Vec<String> = clients.iter().map(Ipv4Addr::to_string).collect();
+    let clients: Vec<String> = clients.iter().map(IpAddr::to_string).collect();
     format!("{}; they saw {}", backends.join(", "), clients.join(", "))
 }
 

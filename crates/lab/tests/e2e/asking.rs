@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answered {
     pub by: BTreeMap<String, u32>,
-    pub clients: BTreeSet<Ipv4Addr>,
+    pub clients: BTreeSet<IpAddr>,
     pub failed: Vec<ErrorKind>,
 }
 
@@ -60,8 +60,9 @@ pub fn machine(name: &str) -> Place {
 }
 
 /// The machine outside, as two clients.
-pub fn clients_outside() -> [(Place, Ipv4Addr); 2] {
-    [ext::EXTERNAL, ext::EXTERNAL_SECOND].map(|source| (machine("external").from(source), source))
+pub fn clients_outside() -> [(Place, IpAddr); 2] {
+    [ext::EXTERNAL, ext::EXTERNAL_SECOND]
+        .map(|source| (machine("external").from(source), source.into()))
 }
 
 /// A Pod of the scene.
@@ -73,18 +74,18 @@ pub fn pod(scene: &Scene, name: &str) -> Place {
 
 /// An address and a port, of text.
 #[track_caller]
-pub fn target(address: &str, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(address.parse().expect("an IPv4 address"), port)
+pub fn target(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), port)
 }
 
 /// Asks `times` times, each with a connection or socket of its own.
-pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddrV4, times: u32) -> Answered {
+pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddr, times: u32) -> Answered {
     let mut answered = Answered::default();
     for _ in 0..times {
         match ask(place, protocol, to, PATIENCE) {
             Ok(reply) => {
                 *answered.by.entry(reply.backend).or_default() += 1;
-                answered.clients.insert(*reply.client.ip());
+                answered.clients.insert(reply.client.ip());
             }
             Err(error) => answered.failed.push(error.kind()),
         }
@@ -94,7 +95,7 @@ pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddrV4, times: u32
 
 /// Exactly these backends answer, by TCP and UDP; returns whom they see.
 #[track_caller]
-pub fn assert_answer(place: &Place, to: SocketAddrV4, backends: &[&str]) -> BTreeSet<Ipv4Addr> {
+pub fn assert_answer(place: &Place, to: SocketAddr, backends: &[&str]) -> BTreeSet<IpAddr> {
     let mut clients = BTreeSet::new();
     for protocol in PROTOCOLS {
         // Three backends: one in 10,000 times a fourth of this would leave one out.
@@ -112,7 +113,7 @@ pub fn assert_answer(place: &Place, to: SocketAddrV4, backends: &[&str]) -> BTre
 
 /// TCP and UDP meet the same there.
 #[track_caller]
-pub fn assert_met(place: &Place, to: SocketAddrV4, expected: Heard) {
+pub fn assert_met(place: &Place, to: SocketAddr, expected: Heard) {
     for protocol in PROTOCOLS {
         assert_eq!(
             ask::knock(place, protocol, to, SILENCE),
@@ -124,20 +125,20 @@ pub fn assert_met(place: &Place, to: SocketAddrV4, expected: Heard) {
 }
 
 /// Whether an address is one behind which tenants appear to other Vpcs: 100.76.0.0/14.
-pub fn behind_its_vpc(client: &Ipv4Addr) -> bool {
-    let [a, b, ..] = client.octets();
-    a == 100 && (76..80).contains(&b)
+pub fn behind_its_vpc(client: &IpAddr) -> bool {
+    let range = Ipv4Addr::new(100, 76, 0, 0).to_bits() >> 18;
+    matches!(client, IpAddr::V4(client) if client.to_bits() >> 18 == range)
 }
 
 /// Nobody answers there, nobody refuses, and no packet goes in circles until its time to live is over.
 #[track_caller]
 pub fn assert_silent(place: &Place, address: &str, port: u16) {
-    let errors = Icmp::open(place).expect("a raw socket");
     let to = target(address, port);
+    let errors = Icmp::open(place, to.ip()).expect("a raw socket");
     assert_met(place, to, Heard::Silence);
     while let Some(message) = errors.hear(Duration::from_millis(50)).expect("ICMP") {
         if let Message::TimeExceeded { to: about, from } = message {
-            assert_ne!(about, *to.ip(), "{from} says that packets go in circles");
+            assert_ne!(about, to.ip(), "{from} says that packets go in circles");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who must not be reached: other Vpcs, the nodes' network, the join network.
 
-use crate::cluster::{get, in_pod};
+use crate::cluster::{apply, get, in_pod};
 use crate::scene::Scene;
 
 #[test]
@@ -45,19 +45,15 @@ fn a_tenant_reaches_neither_other_vpcs_nor_nodes_nor_the_outside() {
     }
 }
 
-#[test]
-fn a_spoofed_source_address_does_not_pass() {
-    let mut scene = Scene::new("spoof");
-    scene.vpc("v", &[("a", "10.0.1.0/24")]);
-    scene.server("s0", "a", "node-1", "web");
-    let subnet = scene.full("a");
-    // NET_ADMIN inside its own namespace: what a hostile guest has.
-    crate::cluster::apply(&format!(
+/// A client that may change its own network, as a hostile guest can.
+pub fn hostile(scene: &Scene, name: &str, subnet: &str, node: &str) {
+    let subnet = scene.full(subnet);
+    apply(&format!(
         "apiVersion: v1
 kind: Pod
-metadata: {{name: c, namespace: {ns}, annotations: {{iaas.yusur.io/subnet: {subnet}}}}}
+metadata: {{name: {name}, namespace: {ns}, annotations: {{iaas.yusur.io/subnet: {subnet}}}}}
 spec:
-  nodeName: node-2
+  nodeName: {node}
   terminationGracePeriodSeconds: 0
   containers:
     - name: tools
@@ -69,6 +65,14 @@ spec:
         ns = scene.name
     ))
     .must();
+}
+
+#[test]
+fn a_spoofed_source_address_does_not_pass() {
+    let mut scene = Scene::new("spoof");
+    scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    scene.server("s0", "a", "node-1", "web");
+    hostile(&scene, "c", "a", "node-2");
     scene.pods_ready();
     let server = scene.pod_ip("s0");
     assert_eq!(scene.ask("c", &server, 8080, 1).failed, 0);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::cluster::{SLOW, always, apply, condition, eventually, get, in_pod};
 use crate::scene::Scene;
 
-/// A Pod whose readiness is asked by `probe`.
-fn pod(scene: &Scene, name: &str, subnet: &str, args: &str, probe: &str) {
+/// A Pod on node-1 whose readiness is asked by `probe`.
+pub fn pod(scene: &Scene, name: &str, subnet: &str, args: &str, probe: &str) {
     apply(&format!(
         "apiVersion: v1
 kind: Pod

@@ -2,7 +2,7 @@
 //!
 //! Tests named `inside_…` ask from within: scripts/test leaves them out on OVN 23.03, and says why.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Held, Protocol, ping};
@@ -51,8 +51,8 @@ fn over(scene: &Scene, vpcs: &[&str], more: &str) {
 }
 
 /// Whether an address is one behind which a service gateway puts its clients: 100.83.255.0/24.
-fn behind_a_service_gateway(client: &Ipv4Addr) -> bool {
-    client.octets()[..3] == [100, 83, 255]
+fn behind_a_service_gateway(client: &IpAddr) -> bool {
+    matches!(client, IpAddr::V4(client) if client.octets()[..3] == [100, 83, 255])
 }
 
 #[track_caller]

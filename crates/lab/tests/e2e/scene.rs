@@ -72,7 +72,7 @@ impl Scene {
         format!("{}-{name}", self.name)
     }
 
-    /// A Vpc with Subnets `(name, cidr)`, ready.
+    /// A Vpc with Subnets `(name, cidr)`, ready. A cidr is of either family, or one of each with a comma between.
     pub fn vpc(&mut self, vpc: &str, subnets: &[(&str, &str)]) -> String {
         self.vpc_with("{}", vpc, subnets)
     }
@@ -88,10 +88,17 @@ impl Scene {
         let mut yaml = format!(
             "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {vpc}, {labels}}}\nspec: {spec}\n"
         );
-        for (subnet, cidr) in subnets {
+        for (subnet, cidrs) in subnets {
             let subnet = self.full(subnet);
+            let ranges: String = cidrs
+                .split(',')
+                .map(|cidr| match cidr.contains(':') {
+                    true => format!(", ipv6: {{cidr: {cidr:?}}}"),
+                    false => format!(", cidr: {cidr}"),
+                })
+                .collect();
             yaml.push_str(&format!(
-                "---\napiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {subnet}, {labels}}}\nspec: {{vpc: {vpc}, cidr: {cidr}}}\n"
+                "---\napiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {subnet}, {labels}}}\nspec: {{vpc: {vpc}{ranges}}}\n"
             ));
             self.subnets.push(subnet);
         }
