@@ -325,8 +325,10 @@ fn start_address(layout: &Layout, machine: Machine, programs: &Programs) -> Resu
     };
     let mut words = enter(layout, machine)?;
     let script = r#"
+v4=$0 v6=$1
 give() {
-    ip link set br-phy up 2>/dev/null && ip addr replace "$0" dev br-phy && ip addr replace "$1" dev br-phy nodad && ethtool -K br-phy tx off >/dev/null 2>&1
+    ip link set br-phy up 2>/dev/null && ip addr replace "$v4" dev br-phy && ip addr replace "$v6" dev br-phy nodad &&
+        ethtool -K br-phy tx off >/dev/null 2>&1
 }
 give
 ip -o monitor link | while read -r line; do
@@ -334,7 +336,7 @@ ip -o monitor link | while read -r line; do
     *Deleted*) ;;
     *br-phy:*)
         shown=$(ip -o addr show dev br-phy 2>/dev/null)
-        case $shown in *" $0 "*" $1 "*) ;; *) give ;; esac
+        case $shown in *" $v4 "*" $v6 "*) ;; *) give ;; esac
         ;;
     esac
 done
