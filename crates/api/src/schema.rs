@@ -125,7 +125,7 @@ pub(crate) fn ipv4_ranges(_: &mut SchemaGenerator) -> Schema {
 /// Up to 256 addresses or inclusive ranges of either family, none twice.
 pub(crate) fn ranges(_: &mut SchemaGenerator) -> Schema {
     ranges_of(
-        "self.split('-').size() <= 2 && self.split('-').all(a, isIP(a) && ip(a).family() == ip(self.split('-')[0]).family())",
+        "self.split('-').size() <= 2 && self.split('-').all(a, isIP(a)) && !(self.contains('.') && self.contains(':'))",
         "not an address or range; write 10.0.1.9, 10.0.1.200-10.0.1.254 or fd00::9-fd00::ff",
         79,
     )

@@ -70,7 +70,7 @@ impl SubnetSpec {
 
 /// The IPv6 side of a Subnet.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("!has(self.gateway) || !isIP(self.gateway) || !isCIDR(self.cidr) || (cidr(self.cidr).containsIP(self.gateway) && ip(self.gateway) != cidr(self.cidr).ip())").message("spec.ipv6.gateway: outside spec.ipv6.cidr, or its first address, which every router answers for; take the next one, for example"))]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !isIP(self.gateway) || !isCIDR(self.cidr) || (cidr(self.cidr).containsIP(self.gateway) && !(ip(self.gateway) == cidr(self.cidr).ip()))").message("spec.ipv6.gateway: outside spec.ipv6.cidr, or its first address, which every router answers for; take the next one, for example"))]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetIpv6 {
     /// IPv6 range in CIDR notation, prefix length 64 to 126, for example fd00:10:0:1::/64; not link-local or multicast.
