@@ -100,6 +100,9 @@ async fn northd_takes_every_case_and_a_packet_finds_its_backend() {
         if case.ends_with("cluster-vip") {
             a_packet_finds_its_backend(&northd);
         }
+        if case.ends_with("dual-stack") {
+            an_ipv6_packet_leaves_by_its_node(&northd);
+        }
         settle(&client, &Snapshot::new(Settings::default()), &mut index).await;
     }
     northd.nbctl(&["--wait=sb", "sync"]);
@@ -135,4 +138,33 @@ fn a_packet_finds_its_backend(northd: &Northd) {
             "{backend}: {trace}"
         );
     }
+}
+
+fn an_ipv6_packet_leaves_by_its_node(northd: &Northd) {
+    let port = "lrp:ovn-cluster/ovn-default";
+    let mac = northd.nbctl(&["get", "Logical_Router_Port", port, "mac"]);
+    let to = |destination: &str| {
+        let packet = format!(
+            "inport == \"kube-system/dns-c0ffee00\" && eth.src == 0a:33:0a:10:00:02 && eth.dst == {} \
+             && ip6.src == fd00:10:16::2 && ip6.dst == {destination} && ip.ttl == 64 && tcp && tcp.src == 40000 && tcp.dst == 80",
+            mac.trim().trim_matches('"')
+        );
+        run(Command::new("ovn-trace")
+            .arg(format!("--db={}", northd.sb.remote))
+            .args(["--summary", "ovn-default", &packet]))
+    };
+    let outside = to("2001:db8::1");
+    assert!(
+        outside.contains("/* output to \"ycloud-system/node-1\""),
+        "{outside}"
+    );
+    // No Service has this address.
+    let dropped = to("fd00:10:96::77");
+    assert!(dropped.contains(" drop;"), "{dropped}");
+    // A node's address on the join switch is within the default Vpc.
+    let node = to("fd00:100:64::2");
+    assert!(
+        node.contains("/* output to \"ycloud-system/node-1\""),
+        "{node}"
+    );
 }

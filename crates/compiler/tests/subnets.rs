@@ -168,3 +168,69 @@ fn a_pod_that_waits_for_a_refused_subnet_is_named_when_its_last_wrong_holder_goe
     assert!(accepted(&snapshot, "s"));
     assert!(named.contains(&vnic), "{named:?}");
 }
+
+/// A VNic of that Subnet with addresses of both families.
+fn dual_user(subnet: &str, name: &str, ip: &str, ipv6: &str) -> Object {
+    let vnic = objects::vnic("ns", name, subnet, Some("n1"), Some(ip));
+    Object::VNic(objects::vnic_ipv6(&vnic, ipv6))
+}
+
+fn dual(name: &str, vpc: &str, cidr: &str, ipv6: &str, created: u32) -> Object {
+    let subnet = objects::subnet(name, vpc, cidr, created);
+    Object::Subnet(objects::subnet_ipv6(&subnet, ipv6))
+}
+
+#[test]
+fn a_family_in_use_is_not_taken_away() {
+    let mut snapshot = cluster([
+        vpc("v1"),
+        dual("s", "v1", "10.0.1.0/24", "fd00:1::/64", 0),
+        dual_user("s", "a", "10.0.1.9", "fd00:1::9"),
+    ]);
+    assert!(accepted(&snapshot, "s"));
+    let edits = [
+        (
+            subnet("s", "v1", "10.0.1.0/24", 0),
+            "spec.ipv6.cidr is not set, and VNic ns/a holds fd00:1::9",
+        ),
+        (
+            dual("s", "v1", "", "fd00:1::/64", 0),
+            "spec.cidr is not set, and VNic ns/a holds 10.0.1.9",
+        ),
+        (
+            dual("s", "v1", "10.0.1.0/24", "fd00:1::/126", 0),
+            "spec.ipv6.cidr fd00:1::/126 leaves out fd00:1::9",
+        ),
+    ];
+    for (edit, words) in edits {
+        apply(&mut snapshot, edit);
+        let why = refusal(&snapshot, "s");
+        assert_eq!((why.reason, why.keep), (reason::IN_USE, true));
+        assert!(why.message.contains(words), "{}", why.message);
+    }
+    let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
+    assert!(accepted(&snapshot, "s") && named.contains(&owner("s")));
+}
+
+#[test]
+fn ranges_of_either_family_are_kept_apart() {
+    let snapshot = cluster([
+        vpc("ovn-cluster"),
+        vpc("v1"),
+        vpc("v2"),
+        dual("default", "ovn-cluster", "10.16.0.0/24", "fd00:16::/64", 0),
+        dual("old", "v1", "10.0.1.0/24", "fd00:1::/64", 0),
+        dual("young", "v1", "10.0.2.0/24", "fd00:1::/112", 1),
+        dual("elsewhere", "v2", "10.0.2.0/24", "fd00:1::/112", 1),
+        dual("routed", "v2", "", "fd00:16::/112", 1),
+    ]);
+    assert!(accepted(&snapshot, "old") && accepted(&snapshot, "elsewhere"));
+    for (name, words) in [
+        ("young", "spec.ipv6.cidr fd00:1::/112 overlaps Subnet old"),
+        ("routed", "of the default Vpc, which the nodes route"),
+    ] {
+        let why = refusal(&snapshot, name);
+        assert_eq!(why.reason, reason::OVERLAPS);
+        assert!(why.message.contains(words), "{}", why.message);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::support::{Controller, Server, now, read};
 use ycloud_api::{VNic, Vpc};
-use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner};
+use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner, Settings};
 use ycloud_controller::write::Action;
 use ycloud_ovsdb::nb;
 
@@ -358,4 +358,104 @@ async fn a_vnic_of_an_earlier_release_gets_its_finalizer() {
         serde_json::json!(["example.com/other", ycloud_api::key::IN_USE_FINALIZER])
     );
     assert_eq!(version.as_deref(), Some("10"));
+}
+
+/// A VNic in Subnet `s1` that holds an IPv4 address.
+fn holder(kind: &str, name: &str, ip: &str) -> Arc<VNic> {
+    read(&format!(
+        "{{apiVersion: iaas.yusur.io/v1, kind: VNic,
+          metadata: {{name: {name}, namespace: ns, uid: u-{name}, resourceVersion: '10'}},
+          spec: {{subnet: s1, attachment: {{kind: {kind}, name: {name}, uid: u, chassis: node-1}}}},
+          status: {{ip: {ip}, prefixLength: 24, gateway: 10.0.1.1, mac: '0a:00:0a:00:01:09', vpc: vpc1, phase: Up}}}}"
+    ))
+}
+
+#[tokio::test]
+async fn a_machine_gets_the_family_that_its_subnet_gains_and_keeps_its_port() {
+    let server = Server::start().await;
+    let mut objects = base("10.0.1.0/24");
+    let (machine, pod) = (
+        holder("VM", "m", "10.0.1.9"),
+        holder("Pod", "p", "10.0.1.8"),
+    );
+    objects.push(Object::VNic(machine.clone()));
+    objects.push(Object::VNic(pod.clone()));
+    let mut controller = Controller::start(&server, &objects).await;
+    controller.settle().await;
+    let addresses = |controller: &Controller| {
+        let rows = controller.rows(nb::LogicalSwitchPort::TABLE);
+        let name =
+            |row: &ycloud_ovsdb::Row| row.get("name").and_then(|n| n.as_str()) == Some("ns/m");
+        let row = rows.iter().find(|row| name(row)).expect("its port");
+        format!("{:?}", row.get("addresses"))
+    };
+    let before = addresses(&controller);
+    let subnet = "{apiVersion: iaas.yusur.io/v1, kind: Subnet, metadata: {name: s1},
+                   spec: {vpc: vpc1, cidr: 10.0.1.0/24, ipv6: {cidr: 'fd00:1::/64'}}}";
+    controller
+        .state
+        .take_in(Event::Apply(Object::Subnet(read(subnet))));
+    let owner = |vnic: &VNic| Owner::VNic(key(vnic));
+    let need = controller.state.next_write(&owner(&machine), &now());
+    let Some(Action::Patch { patch, .. }) = need.map(|need| need.action) else {
+        panic!("no address")
+    };
+    assert_eq!(patch["status"]["ipv6"]["ip"], "fd00:1::2");
+    assert!(patch["status"]["ip"].is_null(), "unchanged: {patch}");
+    // Until the API server has it, the port stays as it was; an event from before does not take the address away.
+    controller.settle().await;
+    assert_eq!(addresses(&controller), before);
+    let mut labelled = VNic::clone(&machine);
+    labelled.metadata.resource_version = Some("15".into());
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(Arc::new(labelled.clone()))));
+    controller.settle().await;
+    assert_eq!(addresses(&controller), before);
+    let status = labelled.status.as_mut().unwrap();
+    status.ipv6 = serde_json::from_value(patch["status"]["ipv6"].clone()).unwrap();
+    labelled.metadata.resource_version = Some("20".into());
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(Arc::new(labelled))));
+    controller.settle().await;
+    assert!(addresses(&controller).contains("10.0.1.9 fd00:1::2"));
+    // A Pod's interface was configured without it.
+    let need = controller.state.next_write(&owner(&pod), &now());
+    let patch = format!("{:?}", need.map(|need| need.action));
+    assert!(!patch.contains("ipv6"), "{patch}");
+}
+
+#[tokio::test]
+async fn the_default_subnets_are_made_with_ipv6_or_get_it() {
+    let server = Server::start().await;
+    let settings = Settings {
+        default_subnet_ipv6_cidr: Some("fd00:10:16::/64".parse().unwrap()),
+        ..Settings::default()
+    };
+    let older = "{apiVersion: iaas.yusur.io/v1, kind: Subnet,
+                  metadata: {name: ovn-default, finalizers: [iaas.yusur.io/in-use]}, spec: {vpc: ovn-cluster, cidr: 10.16.0.0/16}}";
+    let objects = [Object::Subnet(read(older))];
+    let mut controller = Controller::start_with(&server, &objects, settings).await;
+    let mut next = |name: &str| {
+        let owner = Owner::Subnet(name.to_owned());
+        let need = controller.state.next_write(&owner, &now());
+        need.map(|need| need.action)
+    };
+    match next("subnet0") {
+        Some(Action::CreateSubnet(subnet)) => {
+            let cidrs: Vec<&str> = subnet.spec.cidrs().collect();
+            assert_eq!(cidrs, ["100.64.0.0/16", "fd00:100:64::/64"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    match next("ovn-default") {
+        Some(Action::Patch {
+            patch, subresource, ..
+        }) => {
+            assert_eq!(subresource, None);
+            assert_eq!(patch["spec"]["ipv6"]["cidr"], "fd00:10:16::/64");
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -88,11 +88,16 @@ pub struct Controller {
 impl Controller {
     /// A controller that has just started, and knows `objects` and the database.
     pub async fn start(server: &Server, objects: &[Object]) -> Self {
+        Self::start_with(server, objects, Settings::default()).await
+    }
+
+    /// The same, with other settings.
+    pub async fn start_with(server: &Server, objects: &[Object], settings: Settings) -> Self {
         let client = server.client();
         client.synced().await.unwrap();
         let metrics = Metrics::new(&mut Registry::default());
         let mut controller = Self {
-            state: State::new(Settings::default(), metrics),
+            state: State::new(settings, metrics),
             events: client.subscribe(),
             client,
             transactions: 0,
