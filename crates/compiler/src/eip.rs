@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use ycloud_api::condition::reason;
 use ycloud_api::subnet::Addresses;
-use ycloud_api::{Eip, EipSpec, key};
+use ycloud_api::{Eip, EipSpec};
 
 use crate::compile::Rejection;
 use crate::desired::eip_gateway::{order, service_order};
 use crate::owner::{ObjectKey, Owner};
-use crate::snapshot::{Snapshot, Wish, asked_address, held_address};
+use crate::snapshot::{EipUse, Snapshot, Wish, asked_address, held_address};
 use crate::validate::eip::{Binding, binding, check, free, gateway};
 use crate::validate::eip_gateway;
 
@@ -102,15 +102,6 @@ pub fn wanted_eip(snapshot: &Snapshot, service: &ObjectKey) -> Option<Eip> {
         Wish::Name(_) => None,
         Wish::Address(ip) => Some(ip.to_string()),
     };
-    let annotations = object.metadata.annotations.as_ref();
-    let named = annotations
-        .and_then(|all| all.get(key::EIP_GATEWAY))
-        .cloned();
-    let of_vpc = || {
-        used.vpcs
-            .first()
-            .and_then(|vpc| snapshot.eip_gateway_of(vpc))
-    };
     Some(Eip {
         metadata: ObjectMeta {
             namespace: Some(service.namespace.clone()),
@@ -125,11 +116,35 @@ pub fn wanted_eip(snapshot: &Snapshot, service: &ObjectKey) -> Option<Eip> {
             ..ObjectMeta::default()
         },
         spec: EipSpec {
-            eip_gateway: named.or_else(|| of_vpc().map(str::to_owned)),
+            eip_gateway: wanted_gateway(snapshot, used).map(str::to_owned),
             address,
         },
         status: None,
     })
+}
+
+/// The EipGateway of the Eip that is made for a Service: the one that it asks for, or else its Vpc's.
+fn wanted_gateway<'a>(snapshot: &'a Snapshot, used: &'a EipUse) -> Option<&'a str> {
+    let of_vpc = || {
+        let vpc = used.vpcs.first()?;
+        snapshot.eip_gateway_of(vpc)
+    };
+    used.gateway.as_deref().or_else(of_vpc)
+}
+
+/// Whether an Eip that was made for the Service of its name serves nobody, and another one would serve that Service: its
+/// EipGateway is neither the one that the Service asks for nor that of its Vpcs. The one to be made in its place is.
+pub fn is_outdated(snapshot: &Snapshot, key: &ObjectKey) -> bool {
+    let parts = snapshot.eip(key).zip(snapshot.eip_use(key));
+    let Some((eip, used)) = parts else {
+        return false;
+    };
+    let wanted = wanted_gateway(snapshot, used);
+    let mut vpcs = used.vpcs.iter();
+    wanted.is_some()
+        && wanted != snapshot.eip_gateway_of_eip(eip)
+        && vpcs.all(|vpc| snapshot.eip_gateway_of(vpc) == wanted)
+        && binding(snapshot, key).services.is_empty()
 }
 
 /// The address at which a Service is reached from outside; `None` while it has none or is refused.

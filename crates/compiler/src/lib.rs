@@ -26,7 +26,7 @@ pub use diff::{Batch, diff};
 pub use digest::digest;
 pub use eip::{
     EipAllocation, active_node, allocate_eip, eip_address, eip_binding, eip_gateway_address,
-    eip_gateway_cidr, eip_usage, eligible_nodes, service_gateways, wanted_eip,
+    eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, service_gateways, wanted_eip,
 };
 pub use ipam::{
     Allocated, Allocation, allocate, gateway, node_vnic, pod_vnic, usage, users, wanted_vnic,

@@ -103,12 +103,7 @@ impl State {
 
     /// The rows that `owner` must have; `None`: they are to be left as they are.
     fn desired(&mut self, owner: &Owner) -> Option<Vec<Row>> {
-        let unconfirmed = match owner {
-            Owner::VNic(key) => self.unconfirmed.contains(key),
-            Owner::Eip(key) => self.unconfirmed_eips.contains(key),
-            _ => false,
-        };
-        if unconfirmed {
+        if self.is_unconfirmed(owner) {
             return None;
         }
         match compile(&self.snapshot, owner) {
@@ -168,7 +163,7 @@ impl State {
     fn prerequisites_settled(&mut self, owner: &Owner) -> bool {
         let mut settled = true;
         for prerequisite in prerequisites(&self.snapshot, owner) {
-            if matches!(self.row_state(&prerequisite), RowState::Settled) {
+            if self.is_settled(&prerequisite) {
                 continue;
             }
             settled = false;
@@ -176,6 +171,21 @@ impl State {
             waiting.insert(owner.clone());
         }
         settled
+    }
+
+    /// Whether the rows of `owner` are as it asks now: they were, and nothing that concerns it has happened since.
+    fn is_settled(&self, owner: &Owner) -> bool {
+        let was = matches!(self.row_state(owner), RowState::Settled);
+        was && !self.rows.contains(owner) && !self.is_unconfirmed(owner)
+    }
+
+    /// Whether `owner` has an address that the API server has not confirmed, so that nobody may see it yet.
+    fn is_unconfirmed(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::VNic(key) => self.unconfirmed.contains(key),
+            Owner::Eip(key) => self.unconfirmed_eips.contains(key),
+            _ => false,
+        }
     }
 
     /// Whether [`Self::plan`] has something to do.

@@ -24,6 +24,8 @@ pub struct Chores<K> {
     again: HashSet<K>,
     rest_until: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
+    /// To be looked at that long after the next [`Chores::take`].
+    asked: Vec<(K, Duration)>,
 }
 
 impl<K: Ord + Clone + Hash> Default for Chores<K> {
@@ -35,6 +37,7 @@ impl<K: Ord + Clone + Hash> Default for Chores<K> {
             again: HashSet::new(),
             rest_until: HashMap::new(),
             failures: HashMap::new(),
+            asked: Vec::new(),
         }
     }
 }
@@ -50,8 +53,16 @@ impl<K: Ord + Clone + Hash> Chores<K> {
         // One that failed has its turn when its wait is over.
     }
 
+    /// `key` is to be looked at again after `wait`, even if nothing happens to it.
+    pub fn push_in(&mut self, key: K, wait: Duration) {
+        self.asked.push((key, wait));
+    }
+
     /// The next key to look at, if any.
     pub fn take(&mut self, now: Instant) -> Option<K> {
+        for (key, wait) in std::mem::take(&mut self.asked) {
+            self.later.push(key, now + wait);
+        }
         for key in self.later.due(now) {
             self.ready.insert(key);
         }

@@ -9,7 +9,7 @@ use ycloud_api::selector::matches;
 use ycloud_api::{Eip, EipGateway, EipGatewayStatus, key};
 use ycloud_compiler::{
     Event, Object, ObjectKey, Owner, active_node, allocate_eip, eip_binding, eip_gateway_address,
-    eip_gateway_cidr, eip_usage, eligible_nodes, service_gateways, users, wanted_eip,
+    eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, service_gateways, users, wanted_eip,
 };
 
 use crate::objects::{COUNTER_REST, Need, finalizer, gone, refusal, status_patch};
@@ -102,7 +102,8 @@ impl State {
         let deleting = eip.metadata.deletion_timestamp.is_some();
         let binding = eip_binding(&self.snapshot, key);
         // It has the name of its Service.
-        let wanted = self.snapshot.eip_of_service(key).as_ref() == Some(key);
+        let wanted = self.snapshot.eip_of_service(key).as_ref() == Some(key)
+            && !is_outdated(&self.snapshot, key);
         if !deleting && is_made_here(&eip) && !wanted && binding.services.is_empty() {
             let uid = eip.metadata.uid.clone();
             return Some(Action::DeleteEip { uid }.into());

@@ -214,6 +214,14 @@ impl<K: Ord + Clone + std::hash::Hash> Queue<K> {
         !self.ready.is_empty() || !self.groups.is_empty()
     }
 
+    /// Whether `key` waits, whatever for.
+    pub fn contains(&self, key: &K) -> bool {
+        self.ready.contains(key)
+            || self.groups.iter().any(|group| group.contains(key))
+            || self.later.contains(key)
+            || self.changed.contains(key)
+    }
+
     /// Number of keys that wait, whatever for.
     pub fn len(&self) -> usize {
         let grouped: usize = self.groups.iter().map(BTreeSet::len).sum();

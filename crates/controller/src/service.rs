@@ -43,7 +43,7 @@ impl State {
         if let Some(action) = self.load_balancer(key, service, &state) {
             return Some(action.into());
         }
-        self.programmed(key, owner, service).map(Need::from)
+        self.programmed(key, owner, service, &state).map(Need::from)
     }
 
     /// Writes the Service's EIP where `kubectl get service` and others look for it, once the Eip has it for sure; takes it
@@ -77,24 +77,33 @@ impl State {
         Some(ingress_patch(service, &ingress))
     }
 
-    /// Writes the digest of what the hypervisors have.
-    fn programmed(&self, key: &ObjectKey, owner: &Owner, service: &Service) -> Option<Action> {
+    /// Writes the digest of what the hypervisors have. It goes while the Service is not done as it asks, or it would be
+    /// believed as soon as the Service is accepted again, before its rows are there again.
+    fn programmed(
+        &self,
+        key: &ObjectKey,
+        owner: &Owner,
+        service: &Service,
+        state: &RowState,
+    ) -> Option<Action> {
         let labels = service.metadata.labels.as_ref();
         let ours = labels.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
         if ours.is_none_or(|name| name != key::PROXY) {
             return None;
         }
-        let digest = self.tracker.programmed(owner)?;
-        // Written only while it says something about the Service as it is now.
-        if self.snapshot.digest(key).as_deref() != Some(digest) {
-            return None;
-        }
         let annotations = service.metadata.annotations.as_ref();
-        if annotations
-            .and_then(|all| all.get(key::PROGRAMMED))
-            .map(String::as_str)
-            == Some(digest)
-        {
+        let said = annotations.and_then(|all| all.get(key::PROGRAMMED));
+        let said = said.map(String::as_str);
+        let digest = match state {
+            RowState::Refused(_) | RowState::Hindered(_) => None,
+            _ => {
+                let digest = self.tracker.programmed(owner)?;
+                // Written only while it says something about the Service as it is now.
+                Some(digest).filter(|new| self.snapshot.digest(key).as_deref() == Some(new))?;
+                Some(digest)
+            }
+        };
+        if said == digest {
             return None;
         }
         Some(Action::Patch {

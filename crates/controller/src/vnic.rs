@@ -23,6 +23,10 @@ use crate::write::{Action, Report};
 /// address to `Up` in a single step.
 const VNIC_REST: Duration = Duration::from_millis(400);
 
+/// How long after its deletion a VNic waits for its node to let go of the port. Longer than the agent needs to come back
+/// from a restart.
+const PORT_WAIT: Duration = Duration::from_secs(30);
+
 impl State {
     /// The write that a VNic needs next, or the VNic that a Pod or Node needs.
     pub(crate) fn vnic_write(
@@ -47,6 +51,10 @@ impl State {
         let deleting = vnic.metadata.deletion_timestamp.is_some();
         match (deleting, is_held(&vnic)) {
             (true, true) if unwanted || !is_made_here(&vnic) => {
+                if let Some(wait) = self.port_ends_in(&vnic, owner, now) {
+                    self.objects.push_in(owner.clone(), wait);
+                    return None;
+                }
                 return Some(release(&vnic).into());
             }
             (true, false) => return None,
@@ -77,6 +85,21 @@ impl State {
             VNIC_REST,
             None,
         )
+    }
+
+    /// How long the port of a VNic that is being deleted may still stay; `None`: it can go. While OVN has it bound it
+    /// stays, as an ovn-controller that sees interface and port end together may end with a failed assertion
+    /// (`row->new_datum != NULL`: it writes `Port_Binding:up` of a row that is gone). A node that is dead lets go of nothing,
+    /// and one that lives has [`PORT_WAIT`] for it.
+    fn port_ends_in(&self, vnic: &VNic, owner: &Owner, now: &Time) -> Option<Duration> {
+        let chassis = vnic.spec.attachment.chassis.as_ref()?;
+        let node = self.snapshot.node(chassis)?;
+        if !node.ready || !self.is_up(owner) {
+            return None;
+        }
+        let deleted = vnic.metadata.deletion_timestamp.as_ref()?;
+        let passed = Duration::try_from(now.0.duration_since(deleted.0)).unwrap_or_default();
+        PORT_WAIT.checked_sub(passed).filter(|wait| !wait.is_zero())
     }
 
     fn missing_vnic(

@@ -20,7 +20,7 @@ use crate::snapshot::{Slice, Snapshot};
 pub(crate) use affinity::{Affinity, DEFAULT_TIMEOUT};
 use backends::Backends;
 pub use eip::takes_eip;
-pub(crate) use eip::{asks_for_eip, by_vpc, several, wish};
+pub(crate) use eip::{asked_gateway, asks_for_eip, by_vpc, several, wish};
 use local::slices_of;
 pub(crate) use local::{backends_by_node, local, variables};
 

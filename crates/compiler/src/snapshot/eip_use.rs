@@ -24,6 +24,8 @@ pub(crate) enum Wish {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EipUse {
     pub wish: Wish,
+    /// The EipGateway that it asks for, by annotation.
+    pub gateway: Option<String>,
     /// Its backends may be in several Vpcs.
     pub several: bool,
     /// The Vpcs of its backends.
@@ -224,6 +226,7 @@ impl Snapshot {
         });
         Some(EipUse {
             wish: service::wish(object),
+            gateway: service::asked_gateway(object).map(str::to_owned),
             several,
             vpcs,
             ports: ports.collect(),

@@ -1,10 +1,10 @@
 //! Eips: whose address it is, and which of the Services that name one may have it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use ycloud_api::Eip;
 use ycloud_api::condition::reason;
+use ycloud_api::{Eip, key};
 
 use crate::compile::Rejection;
 use crate::owner::ObjectKey;
@@ -168,7 +168,7 @@ fn may_have(
     if let Some(object) = snapshot.service(service) {
         service::check(snapshot, service, object)?;
     }
-    same_gateway(snapshot, eip, service, &used.vpcs)?;
+    same_gateway(snapshot, eip, service, used)?;
     let conflict = |message: String| {
         Err(Rejection::new(
             reason::CONFLICT,
@@ -195,21 +195,34 @@ fn may_have(
     }
 }
 
-/// Whether the Vpcs of a Service's backends hang on the EipGateway of its Eip.
+/// Whether a Service's Eip is of the EipGateway that it asks for, and that the Vpcs of its backends hang on.
 fn same_gateway(
     snapshot: &Snapshot,
     eip: &ObjectKey,
     service: &ObjectKey,
-    vpcs: &BTreeSet<String>,
+    used: &EipUse,
 ) -> Result<(), Rejection> {
     let object = snapshot.eip(eip);
     let gateway = object.and_then(|object| snapshot.eip_gateway_of_eip(object));
-    for vpc in vpcs {
+    let name = |gateway: Option<&str>| {
+        gateway.map_or("none".to_owned(), |name| format!("EipGateway {name}"))
+    };
+    if let Some(asked) = &used.gateway
+        && gateway.is_some_and(|gateway| gateway != asked)
+    {
+        return Err(Rejection::new(
+            reason::OTHER_GATEWAY,
+            format!(
+                "Service {service}: Eip {eip} is of {}, and annotation {} asks for EipGateway {asked}; take an Eip of \
+                 that one, or leave the annotation out",
+                name(gateway),
+                key::EIP_GATEWAY
+            ),
+        ));
+    }
+    for vpc in &used.vpcs {
         let of = snapshot.eip_gateway_of(vpc);
         if of != gateway {
-            let name = |gateway: Option<&str>| {
-                gateway.map_or("none".to_owned(), |name| format!("EipGateway {name}"))
-            };
             return Err(Rejection::new(
                 reason::OTHER_GATEWAY,
                 format!(

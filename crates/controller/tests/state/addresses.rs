@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
 use crate::support::{Controller, Server, now, read};
 use ycloud_api::{VNic, Vpc};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner, Settings};
 use ycloud_controller::write::Action;
-use ycloud_ovsdb::nb;
+use ycloud_ovsdb::{Operation, nb};
 
 fn base(cidr: &str) -> Vec<Object> {
     let subnet = format!(
@@ -338,6 +341,61 @@ async fn a_vnic_that_is_deleted_keeps_its_port_while_its_pod_runs() {
         panic!("{need:?}")
     };
     assert_eq!((finalizers.len(), pod.1.as_str()), (0, "uid-p"));
+}
+
+#[tokio::test]
+async fn a_port_that_is_bound_outlives_its_pod_until_the_node_lets_go() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    let node = |ready: &str| {
+        Event::Apply(Object::Node(read(&format!(
+            "{{metadata: {{name: node-1}}, status: {{conditions: [{{type: Ready, status: '{ready}'}}]}}}}"
+        ))))
+    };
+    controller.state.take_in(node("True"));
+    controller.state.take_in(Event::Apply(pod("p")));
+    let vnic = stored(create(&mut controller, "p"), 10);
+    let taken = Event::Apply(Object::VNic(vnic.clone()));
+    controller.state.take_in(taken);
+    let vnic = address(&mut controller, "p", &vnic, 20);
+    let taken = Event::Apply(Object::VNic(vnic.clone()));
+    controller.state.take_in(taken);
+    controller.settle().await;
+    let name = ycloud_api::vnic::logical_port("ns", vnic.metadata.name.as_deref().unwrap());
+    let port = controller.named(nb::LogicalSwitchPort::TABLE, &name);
+    let up = |up: bool| {
+        let row = nb::LogicalSwitchPort::new().up(Some(up));
+
+        vec![Operation::update(nb::LogicalSwitchPort::TABLE, port, row)]
+    };
+    controller.by_hand(&server, up(true)).await;
+    controller.settle_after_change().await;
+    let gone = ObjectRef::Pod(ObjectKey::new("ns", "p"));
+    controller.state.take_in(Event::Delete(gone));
+    let taken = Event::Apply(Object::VNic(deleted(&vnic, 30)));
+    controller.state.take_in(taken);
+    controller.settle().await;
+    let later = |seconds: i64| Time(Timestamp::from_second(1_000 + seconds).unwrap());
+    let releases = |controller: &mut Controller, seconds: i64| {
+        let need = controller.state.next_write(&owner("p"), &later(seconds));
+        matches!(
+            need.map(|need| need.action),
+            Some(Action::ReleaseVNic { .. })
+        )
+    };
+    assert!(!releases(&mut controller, 0), "the node has it bound");
+    assert!(!releases(&mut controller, 29));
+    assert!(releases(&mut controller, 30), "it is waited for too long");
+    controller.state.take_in(node("False"));
+    assert!(
+        releases(&mut controller, 0),
+        "a dead node lets go of nothing"
+    );
+    controller.state.take_in(node("True"));
+    assert!(!releases(&mut controller, 0));
+    controller.by_hand(&server, up(false)).await;
+    controller.settle_after_change().await;
+    assert!(releases(&mut controller, 0));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use ycloud_controller::objects::Need;
 use ycloud_controller::write::Action;
 use ycloud_ovsdb::{Operation, Outcome, nb};
 
-fn gateway(name: &str, cidr: &str, created: &str) -> Arc<EipGateway> {
+pub fn gateway(name: &str, cidr: &str, created: &str) -> Arc<EipGateway> {
     let upstream = cidr.replace(".0/", ".1/");
     let upstream = upstream.split('/').next().unwrap();
     read(&format!(
@@ -24,7 +24,7 @@ fn gateway(name: &str, cidr: &str, created: &str) -> Arc<EipGateway> {
     ))
 }
 
-fn node(name: &str) -> [Object; 2] {
+pub fn node(name: &str) -> [Object; 2] {
     let node = read(&format!(
         "{{metadata: {{name: {name}, uid: u-{name}}}, status: {{conditions: [{{type: Ready, status: 'True'}}]}}}}"
     ));
@@ -35,7 +35,7 @@ fn node(name: &str) -> [Object; 2] {
     [Object::Node(node), Object::Chassis(chassis)]
 }
 
-fn service(name: &str, annotations: &str) -> Object {
+pub fn service(name: &str, annotations: &str) -> Object {
     Object::Service(read(&format!(
         "{{metadata: {{name: {name}, namespace: ns, uid: u-{name}, resourceVersion: '5',
             annotations: {{iaas.yusur.io/vpc: vpc1{annotations}}}}},
@@ -45,7 +45,7 @@ fn service(name: &str, annotations: &str) -> Object {
 }
 
 /// A gateway with the EIPs 198.51.100.3 to .6, two nodes, vpc1 with a Subnet, and Service ns/web.
-fn base() -> Vec<Object> {
+pub fn base() -> Vec<Object> {
     let subnet = read(
         "{apiVersion: iaas.yusur.io/v1, kind: Subnet, metadata: {name: s1}, spec: {vpc: vpc1, cidr: 10.0.1.0/24}}",
     );
@@ -61,39 +61,39 @@ fn base() -> Vec<Object> {
     objects
 }
 
-fn eip_owner(name: &str) -> Owner {
+pub fn eip_owner(name: &str) -> Owner {
     Owner::Eip(ObjectKey::new("ns", name))
 }
 
-fn web() -> Owner {
+pub fn web() -> Owner {
     Owner::Service(ObjectKey::new("ns", "web"))
 }
 
-fn next(controller: &mut Controller, owner: &Owner) -> Option<Need> {
+pub fn next(controller: &mut Controller, owner: &Owner) -> Option<Need> {
     controller.state.next_write(owner, &now())
 }
 
 /// The Eip as the API server would store it.
-fn stored(mut eip: Eip, version: u64) -> Arc<Eip> {
+pub fn stored(mut eip: Eip, version: u64) -> Arc<Eip> {
     eip.metadata.uid = Some(format!("u-{}", eip.metadata.name.clone().unwrap()));
     eip.metadata.resource_version = Some(version.to_string());
     Arc::new(eip)
 }
 
-fn create(controller: &mut Controller, name: &str) -> Arc<Eip> {
+pub fn create(controller: &mut Controller, name: &str) -> Arc<Eip> {
     match next(controller, &eip_owner(name)).map(|need| need.action) {
         Some(Action::CreateEip(eip)) => stored(*eip, 10),
         other => panic!("{other:?}"),
     }
 }
 
-fn take_in(controller: &mut Controller, eip: &Arc<Eip>) {
+pub fn take_in(controller: &mut Controller, eip: &Arc<Eip>) {
     let event = Event::Apply(Object::Eip(eip.clone()));
     controller.state.take_in(event);
 }
 
 /// The status that is to be written next.
-fn status(need: &Need) -> &serde_json::Value {
+pub fn status(need: &Need) -> &serde_json::Value {
     match &need.action {
         Action::Patch {
             patch,
@@ -105,7 +105,7 @@ fn status(need: &Need) -> &serde_json::Value {
 }
 
 /// Asks for the status that is to be written next, and returns the Eip as the API server would store it then.
-fn written(controller: &mut Controller, eip: &Eip, version: u64) -> Arc<Eip> {
+pub fn written(controller: &mut Controller, eip: &Eip, version: u64) -> Arc<Eip> {
     let name = eip.metadata.name.clone().unwrap();
     let need = next(controller, &eip_owner(&name)).expect("no status");
     let mut eip = eip.clone();

@@ -62,6 +62,11 @@ pub(crate) fn wish(service: &Service) -> Wish {
     }
 }
 
+/// The EipGateway that a Service which takes an EIP asks for.
+pub(crate) fn asked_gateway(service: &Service) -> Option<&str> {
+    annotation(service, key::EIP_GATEWAY).filter(|name| !name.is_empty())
+}
+
 /// How a Service is reached from outside.
 pub(super) struct Exposure {
     address: Ipv4Addr,
