@@ -103,6 +103,9 @@ async fn northd_takes_every_case_and_a_packet_finds_its_backend() {
         if case.ends_with("dual-stack") {
             an_ipv6_packet_leaves_by_its_node(&northd);
         }
+        if case.ends_with("scenario-4-eip-default-vpc") {
+            a_service_gateway_and_the_default_vpc_find_each_other(&northd);
+        }
         settle(&client, &Snapshot::new(Settings::default()), &mut index).await;
     }
     northd.nbctl(&["--wait=sb", "sync"]);
@@ -167,4 +170,70 @@ fn an_ipv6_packet_leaves_by_its_node(northd: &Northd) {
         node.contains("/* output to \"ycloud-system/node-1\""),
         "{node}"
     );
+}
+
+/// A trace of a packet that enters `datapath`, step by step.
+fn trace(northd: &Northd, datapath: &str, options: &[&str], packet: &str) -> String {
+    run(Command::new("ovn-trace")
+        .arg(format!("--db={}", northd.sb.remote))
+        .args(["--summary"])
+        .args(options)
+        .args([datapath, packet]))
+}
+
+/// A client's packet comes by a service gateway to a Pod of the default Vpc, and to its node; and what they answer goes back to
+/// the service gateway, not out by the node.
+fn a_service_gateway_and_the_default_vpc_find_each_other(northd: &Northd) {
+    let mac = |port: &str| {
+        let mac = northd.nbctl(&["get", "Logical_Router_Port", port, "mac"]);
+        mac.trim().trim_matches('"').to_owned()
+    };
+    let gateway = mac("lrp:sg/gw-a/1/transit/gw-a");
+    for (address, port, source, subnet) in [
+        (
+            "10.16.0.5",
+            "default/pod-1",
+            "0a:00:0a:10:00:05",
+            "ovn-default",
+        ),
+        (
+            "100.64.0.2",
+            "ycloud-system/node-1",
+            "0a:00:64:40:00:02",
+            "subnet0",
+        ),
+    ] {
+        let alias = northd.nbctl(&[
+            "--bare",
+            "--columns=external_ip",
+            "find",
+            "NAT",
+            &format!("logical_ip={address}"),
+        ]);
+        let backend = format!("{}:8080", alias.trim());
+        let question = trace(
+            northd,
+            "transit/gw-a",
+            &["--ct=new", "--lb-dst", &backend],
+            &format!(
+                "inport == \"lsp:eipgw/gw-a/transit/gw-a\" && eth.src == 0e:00:00:00:00:01 && eth.dst == {gateway} \
+                 && ip4.src == 203.0.113.9 && ip4.dst == 198.51.100.10 && ip.ttl == 60 && tcp && tcp.src == 40000 \
+                 && tcp.dst == 80"
+            ),
+        );
+        let reached = format!("/* output to \"{port}\"");
+        assert!(question.contains(&reached), "{address}: {question}");
+        let router = mac(&format!("lrp:ovn-cluster/{subnet}"));
+        let answer = trace(
+            northd,
+            subnet,
+            &["--ct=est,rpl"],
+            &format!(
+                "inport == \"{port}\" && eth.src == {source} && eth.dst == {router} && ip4.src == {address} \
+                 && ip4.dst == 100.83.255.1 && ip.ttl == 64 && tcp && tcp.src == 8080 && tcp.dst == 40000"
+            ),
+        );
+        let back = "ingress(dp=\"sg/gw-a/1\"";
+        assert!(answer.contains(back), "{address}: {answer}");
+    }
 }
