@@ -68,7 +68,8 @@ pub struct EipGatewaySpec {
     #[schemars(range(min = 1, max = 8))]
     pub service_gateways: i32,
     /// Whether Eips and Vpcs that name no EipGateway use this one. Of several marked ones the oldest is it; if none is
-    /// marked, the oldest EipGateway is. Default: false.
+    /// marked, the oldest EipGateway is. A Vpc that hangs on another one stays there while it is reached at EIPs of that
+    /// one. Default: false.
     #[serde(default)]
     pub default: bool,
 }

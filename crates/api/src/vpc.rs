@@ -23,7 +23,8 @@ pub struct VpcSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
     /// Name of the EipGateway by which this Vpc reaches the outside and is reached at EIPs, 1 to 63 characters. Default:
-    /// the default EipGateway; none while there is no such one.
+    /// the one in `status.eipGateway` while a Service of this Vpc has an EIP of it, else the default EipGateway; none while
+    /// there is no such one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub eip_gateway: Option<String>,

@@ -233,6 +233,8 @@ impl Snapshot {
         };
         let more = self.follow(concern, &owners);
         owners.extend(more);
+        let more = self.keep_gateways(&owners);
+        owners.extend(more);
         owners
     }
 

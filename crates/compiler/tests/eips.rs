@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use support::objects;
 use ycloud_api::condition::reason;
 use ycloud_api::eip::EipStatus;
-use ycloud_api::{Eip, EipGateway};
+use ycloud_api::{Eip, EipGateway, Vpc, VpcStatus};
 use ycloud_compiler::{
     Chassis, Claim, Event, Object, ObjectKey, Owner, Settings, Snapshot, active_node, allocate_eip,
     compile, eip_address, eip_usage, eligible_nodes, hindrance, prerequisites, service_gateways,
@@ -186,6 +186,40 @@ fn a_service_that_names_an_address_gets_an_eip_with_it_and_one_that_names_an_eip
     assert_eq!(wanted_eip(&snapshot, &key), None);
     let missing = hindrance(&snapshot, &Owner::Service(key)).expect("no such Eip");
     assert_eq!(missing.reason, reason::NOT_FOUND);
+}
+
+#[test]
+fn another_default_gateway_moves_only_vpcs_that_are_not_reached_at_eips() {
+    let mut snapshot = world();
+    let hangs_on = |name: &str, gateway: &str| {
+        let mut vpc = Vpc::clone(&objects::vpc(name, &[]));
+        vpc.status = Some(VpcStatus {
+            eip_gateway: Some(gateway.to_owned()),
+            ..VpcStatus::default()
+        });
+        Event::Apply(Object::Vpc(Arc::new(vpc)))
+    };
+    snapshot.apply(hangs_on("v1", "g1"));
+    snapshot.apply(hangs_on("idle", "g1"));
+    let web = ObjectKey::new("ns", "web");
+    let (service_web, of_web) = (service("web", None), Owner::Service(web.clone()));
+    snapshot.apply(Event::Apply(Object::Service(service_web)));
+    allocated(&mut snapshot, "web", None).unwrap();
+    let newer = objects::eip_gateway("g2", "203.0.113.0/29", true, 2);
+    snapshot.apply(Event::Apply(Object::EipGateway(newer)));
+    assert_eq!(snapshot.eip_gateway_of("v1"), Some("g1"));
+    assert_eq!(snapshot.eip_gateway_of("idle"), Some("g2"));
+    assert_eq!(hindrance(&snapshot, &of_web), None);
+    // What else is made there is of the same EipGateway.
+    let second = ObjectKey::new("ns", "second");
+    let event = Event::Apply(Object::Service(service("second", None)));
+    snapshot.apply(event);
+    let wanted = wanted_eip(&snapshot, &second).expect("an Eip to be made");
+    assert_eq!(wanted.spec.eip_gateway.as_deref(), Some("g1"));
+    // The last EIP is released.
+    let named = snapshot.apply(Event::Delete(ycloud_compiler::ObjectRef::Service(web)));
+    assert_eq!(snapshot.eip_gateway_of("v1"), Some("g2"));
+    assert!(named.contains(&Owner::Vpc("v1".into())));
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(super) struct Elastic {
     pub active_chassis: BTreeMap<String, String>,
     /// Physical networks by chassis.
     pub chassis: BTreeMap<String, BTreeSet<String>>,
+    /// The EipGateway that a Vpc stays on which names none: see [`Snapshot::eip_gateway_of`].
+    pub kept: BTreeMap<String, String>,
     pub vpc_slots: Slots<Age>,
     pub aliases: Slots<Backend>,
     /// The Services that have the backend.
@@ -91,6 +93,7 @@ impl Default for Elastic {
             waiting: BTreeSet::new(),
             active_chassis: BTreeMap::new(),
             chassis: BTreeMap::new(),
+            kept: BTreeMap::new(),
             vpc_slots: Slots::new(VPCS),
             aliases: Slots::new(ALIASES),
             alias_users: BTreeMap::new(),
@@ -144,11 +147,46 @@ impl Snapshot {
         oldest.map(|(name, _)| name.as_str())
     }
 
-    /// The EipGateway that a Vpc names, or else the default one; it need not exist or be accepted.
+    /// The EipGateway of a Vpc: the one that it names, or that it hung on before (`status.eipGateway`) while a Service of it
+    /// has an EIP of that one, or else the default one. The first need not exist, none need be accepted. So whoever marks
+    /// another EipGateway as the default one moves nobody who is reached from outside.
     pub fn eip_gateway_of(&self, vpc: &str) -> Option<&str> {
-        let vpc = self.vpcs.get(vpc)?;
-        let named = vpc.spec.eip_gateway.as_deref();
-        named.or_else(|| self.default_eip_gateway())
+        let named = self.vpcs.get(vpc)?.spec.eip_gateway.as_deref();
+        let kept = || {
+            let kept = self.elastic.kept.get(vpc)?;
+            let exists = self.elastic.gateways.contains_key(kept);
+            exists.then_some(kept.as_str())
+        };
+        named.or_else(kept).or_else(|| self.default_eip_gateway())
+    }
+
+    /// The EipGateway that a Vpc's status records, if a Service with backends in the Vpc means an Eip that holds an
+    /// address of it.
+    fn kept_gateway(&self, vpc: &str) -> Option<String> {
+        let recorded = self.vpcs.get(vpc)?.status.as_ref()?.eip_gateway.as_ref()?;
+        let holds = |service: &ObjectKey| {
+            let eip = self.eip_of_service(service)?;
+            let eip = self.elastic.eips.get(&eip)?;
+            held_address(eip)?;
+            Some(self.eip_gateway_of_eip(eip)? == recorded)
+        };
+        let mut services = self.eip_uses_of(vpc);
+        let kept = services.any(|service| holds(service) == Some(true));
+        kept.then(|| recorded.clone())
+    }
+
+    /// An event concerned these; names whom else it concerns that a Vpc stays on its EipGateway by it, or does so no
+    /// more.
+    pub(super) fn keep_gateways(&mut self, owners: &Owners) -> Owners {
+        let mut more = Owners::new();
+        for owner in owners {
+            let Owner::Vpc(vpc) = owner else { continue };
+            let new = self.kept_gateway(vpc);
+            if put(&mut self.elastic.kept, vpc, new.clone()) != new {
+                more.extend(self.dependents(owner));
+            }
+        }
+        more
     }
 
     /// The EipGateway of an Eip: the one that it names, or whose address it holds, or else the default one; it need not

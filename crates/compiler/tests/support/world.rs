@@ -111,9 +111,10 @@ pub fn object() -> impl Strategy<Value = Object> {
             .prop_map(|(name, cidr, default, created)| Object::EipGateway(objects::eip_gateway(name, cidr, default, created))),
         1 => (select(GATEWAYS), select(&["edge", "nobody"][..]))
             .prop_map(|(name, role)| Object::EipGateway(objects::eip_gateway_on(name, "198.51.100.0/24", role))),
-        2 => (select(VPCS), proptest::option::of(select(GATEWAYS)), 0u32..3).prop_map(|(name, gateway, created)| Object::Vpc(objects::from(serde_json::json!({
+        2 => (select(VPCS), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(GATEWAYS)), 0u32..3).prop_map(|(name, gateway, on, created)| Object::Vpc(objects::from(serde_json::json!({
             "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc",
             "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:0{created}Z")}, "spec": {"eipGateway": gateway},
+            "status": {"eipGateway": on},
         })))),
         4 => (select(NAMESPACES), select(&["a", "b", "e"][..]), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(EIPS)), proptest::option::of(select(EIPS)))
             .prop_map(|(ns, name, gateway, asked, held)| Object::Eip(objects::eip(ns, name, gateway, asked, held))),
