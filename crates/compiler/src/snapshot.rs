@@ -25,6 +25,7 @@ mod apply;
 mod attach;
 mod eip;
 mod eip_use;
+mod external;
 mod facts;
 mod pool;
 mod slices;
@@ -32,6 +33,7 @@ mod slices;
 pub use eip::{Chassis, Claim};
 pub(crate) use eip::{asked_address, held_address, recorded};
 pub(crate) use eip_use::{EipUse, Wish};
+pub(crate) use external::external_ips;
 pub(crate) use facts::{Endpoint, Slice};
 pub use facts::{NodeFacts, PodFacts};
 pub(crate) use pool::{Held, Pool};
@@ -195,6 +197,8 @@ pub struct Snapshot {
     chassis_addresses: BTreeMap<String, BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
     /// Names of the nodes that have the address.
     node_addresses: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Services by their `spec.externalIPs`.
+    external: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     elastic: eip::Elastic,
 }
 

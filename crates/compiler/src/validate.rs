@@ -2,6 +2,7 @@
 
 pub mod eip;
 pub mod eip_gateway;
+pub(crate) mod external;
 pub mod network;
 pub mod service;
 pub mod subnet;

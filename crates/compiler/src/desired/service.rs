@@ -6,7 +6,7 @@ mod eip;
 mod local;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use ycloud_api::address::Family;
@@ -17,6 +17,7 @@ use crate::desired::{row, vpc};
 use crate::owner::{ObjectKey, Owner};
 use crate::row::{Parent, Row};
 use crate::snapshot::{Slice, Snapshot};
+use crate::validate::external;
 pub(crate) use affinity::{Affinity, DEFAULT_TIMEOUT};
 use backends::Backends;
 pub use eip::takes_eip;
@@ -52,6 +53,7 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
     }
     let at = |ip| reached_at(snapshot, vpc, ip);
     let mut plain = load_balancers(service, snapshot.slices(key), at);
+    withhold(&external::others(snapshot, key, service), &mut plain);
     let exposure = eip::Exposure::of(snapshot, key);
     let mut rows = Vec::new();
     if let Some(exposure) = &exposure {
@@ -199,6 +201,15 @@ pub(crate) fn load_balancers<'a>(
     let vips: Vec<IpAddr> = internal.chain(external_addresses(service)).collect();
     add_vips(service, &vips, &by_port, &mut balancers);
     balancers
+}
+
+/// Takes these addresses out.
+fn withhold(addresses: &BTreeMap<IpAddr, String>, balancers: &mut LoadBalancers) {
+    let address = |vip: &str| vip.parse::<SocketAddr>().ok().map(|vip| vip.ip());
+    for vips in balancers.values_mut() {
+        vips.retain(|vip, _| address(vip).is_none_or(|ip| !addresses.contains_key(&ip)));
+    }
+    balancers.retain(|_, vips| !vips.is_empty());
 }
 
 /// Adds these addresses, on every port of the Service, each with the backends of its family.

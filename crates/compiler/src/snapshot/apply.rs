@@ -250,6 +250,7 @@ impl Snapshot {
         if old == new {
             return Owners::new();
         }
+        self.set_external(&key, old.as_deref(), new.as_deref());
         let vpc = |service: &Option<Arc<Service>>| {
             let service = service.as_deref()?;
             let several = desired::service::several(service);

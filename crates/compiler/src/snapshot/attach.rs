@@ -264,6 +264,7 @@ impl Snapshot {
         if before != after {
             owners.extend(self.recheck(key::DEFAULT_VPC));
             owners.extend(self.users_of(&before ^ &after));
+            owners.extend(self.external_at(&before ^ &after));
         }
         owners
     }

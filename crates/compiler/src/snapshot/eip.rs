@@ -1,7 +1,7 @@
 //! EipGateways, Eips, and what the data plane says of chassis: how their changes concern others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
@@ -308,6 +308,7 @@ impl Snapshot {
         owners.extend(before);
         owners.extend(self.rejudge());
         owners.extend(self.all_of_gateways());
+        owners.extend(self.external_services());
         let concerns_subnets = self
             .networks
             .values()
@@ -353,6 +354,7 @@ impl Snapshot {
         }
         if !owners.is_empty() {
             owners.extend(self.waiting_eips());
+            owners.extend(self.external_services());
         }
         self.elastic.verdicts = verdicts;
         owners
@@ -406,6 +408,9 @@ impl Snapshot {
             owners.extend(self.index_eip(&key, new));
         }
         owners.extend(self.around_eip(&key));
+        let held = [&old, &new].into_iter().flatten();
+        let held = held.filter_map(|eip| held_address(eip)).map(IpAddr::V4);
+        owners.extend(self.external_at(held));
         owners.insert(owner);
         for (_, held, gateway, _) in before.iter().chain(&after) {
             let Some(gateway) = gateway else { continue };

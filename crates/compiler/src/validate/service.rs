@@ -13,7 +13,7 @@ use crate::eip::allocate_eip;
 use crate::owner::ObjectKey;
 use crate::snapshot::{Snapshot, Wish, held_address};
 use crate::validate::eip::binding;
-use crate::validate::{eip_gateway, permits};
+use crate::validate::{eip_gateway, external, permits};
 
 /// The Vpc of a Service.
 ///
@@ -86,8 +86,18 @@ fn permitted(
     Ok(())
 }
 
-/// What keeps an accepted Service that takes an EIP from being reached by it. Its cluster address works all the same.
+/// What keeps an accepted Service from being reached at its EIP, or at all of its other addresses from outside. Its cluster
+/// address works all the same.
 pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejection> {
+    let of_addresses = || {
+        let service = snapshot.service(key)?;
+        let served = desired::service::served(service) && !desired::service::several(service);
+        served.then(|| external::hindrance(snapshot, key, service))?
+    };
+    without_eip(snapshot, key).or_else(of_addresses)
+}
+
+fn without_eip(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejection> {
     let no =
         |reason, message: String| Some(Rejection::new(reason, format!("Service {key}: {message}")));
     let service = snapshot.service(key)?;

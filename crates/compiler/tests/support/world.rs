@@ -32,7 +32,7 @@ const IPV6_CIDRS: &[&str] = &[
 const NODE_ADDRESSES: &[&str] = &["172.31.0.1", "10.0.2.9", "fd00:2::9"];
 const NODE_ADDRESSES_IPV6: &[&str] = &["fd00:172::1", "fd00:10::9"];
 const EXTERNAL_IPV6: &[&str] = &["2001:db8::1", "192.0.2.1"];
-const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1"];
+const EXTERNAL: &[&str] = &["192.0.2.1", "172.31.0.1", "198.51.100.9", "198.51.100.2"];
 const GATEWAYS: &[&str] = &["g1", "g2"];
 /// One is a part of another; the last ones overlap Subnets, a service range and addresses of nodes.
 const EIP_CIDRS: &[&str] = &[
@@ -83,7 +83,7 @@ pub fn object() -> impl Strategy<Value = Object> {
             }),
         3 => (select(NAMESPACES), select(&["a", "b"][..]), proptest::option::of(select(VPCS)), select(&["10.96.0.1", "10.96.0.2", "None"][..]), ports())
             .prop_map(|(ns, name, vpc, ip, ports)| Object::Service(objects::service(ns, name, vpc, ip, &ports))),
-        1 => (select(NAMESPACES), select(&["a", "b"][..]), ports(), subsequence(EXTERNAL, 0..=2))
+        1 => (select(NAMESPACES), select(&["a", "b"][..]), ports(), subsequence(EXTERNAL, 0..=3))
             .prop_map(|(ns, name, ports, external)| Object::Service(objects::service_external(ns, name, "10.96.0.1", &external, &ports))),
         1 => (select(NAMESPACES), select(&["a", "b"][..]), ports())
             .prop_map(|(ns, name, ports)| Object::Service(objects::service_local(ns, name, "10.96.0.1", &ports))),
