@@ -20,7 +20,7 @@ use futures::FutureExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 use ycloud_compiler::{Owner, Settings};
 use ycloud_ovsdb::{Connection, Subscription};
 
@@ -168,10 +168,12 @@ impl Reconciler {
                 }
             }
         }
-        while let Some(event) = self.northbound_events.next().now_or_never() {
+        // Unconstrained: else tokio lets a task that has done much see nothing more, and rows would be compared with a
+        // replica that has not seen the last commit.
+        while let Some(event) = unconstrained(self.northbound_events.next()).now_or_never() {
             self.on_northbound(event);
         }
-        while let Some(event) = self.southbound_events.next().now_or_never() {
+        while let Some(event) = unconstrained(self.southbound_events.next()).now_or_never() {
             self.on_southbound(event);
         }
         if self.claims.has_changed().unwrap_or(false) {

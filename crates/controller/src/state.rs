@@ -61,7 +61,7 @@ pub struct State {
     pub(crate) notes: Vec<Report>,
     /// The replica of the Northbound database as it was last looked at.
     pub(crate) observed: Arc<ycloud_ovsdb::Snapshot>,
-    /// Commits in a row of an owner that is not settled by them.
+    /// Commits in a row of an owner that is not settled by them, although nothing happened to its objects.
     pub(crate) unsettled: HashMap<Owner, u32>,
     pub(crate) metrics: Metrics,
 }
@@ -114,6 +114,8 @@ impl State {
             self.advance();
         }
         for owner in owners {
+            // Whatever differs next follows from this, and not from somebody who undoes what is written.
+            self.unsettled.remove(&owner);
             self.rows.push(owner.clone());
             self.objects.push(owner);
         }

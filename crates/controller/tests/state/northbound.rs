@@ -237,6 +237,25 @@ async fn a_service_is_programmed_once_the_living_chassis_have_its_rows() {
 }
 
 #[tokio::test]
+async fn a_service_that_changes_with_every_commit_is_settled_at_once_after_the_last() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &objects()).await;
+    controller.settle().await;
+    let endpoint = |n: u8| {
+        Event::Apply(Object::EndpointSlice(read(&format!(
+            "{{metadata: {{name: web-1, namespace: ns, labels: {{kubernetes.io/service-name: web}}}}, addressType: IPv4,
+              ports: [{{name: a, port: 8080, protocol: TCP}}], endpoints: [{{addresses: [10.0.1.{n}]}}]}}"
+        ))))
+    };
+    for n in 10..20 {
+        controller.state.take_in(endpoint(n));
+        assert!(controller.commit_once().await, "{n}");
+    }
+    controller.settle().await;
+    assert_eq!(controller.state.row_state(&web()), &RowState::Settled);
+}
+
+#[tokio::test]
 async fn the_options_of_nb_global_are_set_where_they_are_absent() {
     let server = Server::start().await;
     let mut controller = Controller::start(&server, &[]).await;

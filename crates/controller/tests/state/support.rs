@@ -140,6 +140,19 @@ impl Controller {
         panic!("not settled after 1,000 turns");
     }
 
+    /// Sends the next transaction, if one is needed, and takes in its outcome.
+    pub async fn commit_once(&mut self) -> bool {
+        self.observe();
+        let Some(transaction) = self.state.plan() else {
+            return false;
+        };
+        let outcome = self.client.transact(transaction.operations).await;
+        let outcome = outcome.map_err(|error| error.to_string());
+        self.state
+            .finished(transaction.owners, outcome, Instant::now());
+        true
+    }
+
     /// Waits until the replica shows what somebody else wrote, then reconciles.
     pub async fn settle_after_change(&mut self) {
         let event = tokio::time::timeout(Duration::from_secs(5), self.events.next()).await;
