@@ -154,6 +154,7 @@ spec:
       readinessProbe:
         httpGet: {{path: /hostname, port: 8080}}
         periodSeconds: 1
+        timeoutSeconds: 5
         failureThreshold: 1
 {extra}",
             ns = self.name,
@@ -185,6 +186,7 @@ spec:
       readinessProbe:
         httpGet: {{path: /hostname, port: {port}}}
         periodSeconds: 1
+        timeoutSeconds: 5
         failureThreshold: 1
 ",
             ns = self.name,
