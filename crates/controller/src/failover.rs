@@ -13,6 +13,8 @@
 //! # Guarantees
 //! * A router is moved only to a chassis that its group has in the Northbound database.
 //! * Each update is refused if the options are not those that it was computed from; two replicas do no harm.
+//! * What another replica moved is not moved back by one that has heard less: a router stays until the Southbound database,
+//!   as this replica knows it, is the translation of a Northbound one in which the router is where it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use ycloud_compiler::owner::OWNER_KEY;
 use ycloud_compiler::snapshot::Claim;
 use ycloud_ovsdb::{Change, Client, Columns, Event, Mutation, Operation, Outcome, Snapshot, nb};
 
+use crate::apply;
 use crate::southbound::{self, Standing};
 
 /// The option of a gateway router that says where it is. Source: ovn-nb(5), Logical_Router.
@@ -107,6 +110,32 @@ fn is_of_gateway(router: nb::LogicalRouterRow<'_>) -> bool {
     matches!(owner, Some(Owner::EipGateway(_)))
 }
 
+/// Where routers are, and the `NB_Global:nb_cfg` at which that was first seen.
+#[derive(Debug, Default)]
+struct Placed(BTreeMap<Uuid, (String, i64)>);
+
+impl Placed {
+    fn observe(&mut self, northbound: &Snapshot) {
+        let nb_cfg = apply::nb_cfg(northbound);
+        let mut former = std::mem::take(&mut self.0);
+        for router in nb::LogicalRouter::all(northbound) {
+            let Some(chassis) = router.options().get(CHASSIS) else {
+                continue;
+            };
+            let kept = former.remove(&router.uuid());
+            let kept = kept.filter(|(before, _)| before == chassis);
+            let placed = kept.unwrap_or_else(|| (chassis.to_owned(), nb_cfg));
+            self.0.insert(router.uuid(), placed);
+        }
+    }
+
+    /// Whether who holds a group at this `SB_Global:nb_cfg` was decided after the router was put where it is.
+    fn is_older_than(&self, router: Uuid, nb_cfg: i64) -> bool {
+        let placed = self.0.get(&router);
+        placed.is_none_or(|(_, since)| *since <= nb_cfg)
+    }
+}
+
 /// Whether one of the Northbound changes may change [`moves`].
 fn concerns(changes: &[Change]) -> bool {
     let tables = [
@@ -122,30 +151,30 @@ fn concerns(changes: &[Change]) -> bool {
 /// Who holds each group, as it is told to others; `None`: not known yet.
 pub type Claims = Option<Arc<BTreeMap<String, Claim>>>;
 
-/// Moves service gateways until `stop` is cancelled, and tells who holds the groups. `leads`: whether this replica leads.
+/// Moves service gateways until `stop` is cancelled, and tells who holds the groups.
 pub async fn run(
     northbound: Client,
     southbound: Client,
     told: watch::Sender<Claims>,
-    leads: impl Fn() -> bool,
     stop: CancellationToken,
 ) {
     if southbound.synced().await.is_err() {
         return;
     }
     let (mut of_north, mut of_south) = (northbound.subscribe(), southbound.subscribe());
-    let mut standing = Standing::default();
+    let (mut standing, mut placed) = (Standing::default(), Placed::default());
     let mut retry: Option<Duration> = None;
+    // Something depends on how far the chassis, or northd, are.
+    let mut waiting = false;
     loop {
-        let patience = match leads() {
-            true => southbound::STANDING,
-            false => southbound::STANDING_BY,
-        };
-        let due = standing.next_due(patience);
+        let due = standing.next_due();
         let look = tokio::select! {
             () = stop.cancelled() => return,
             event = of_south.next() => match event {
-                Event::Delta(changes) => southbound::concerns_claims(&changes),
+                Event::Delta(changes) => {
+                    southbound::concerns_claims(&changes)
+                        || waiting && southbound::concerns_progress(&changes)
+                }
                 Event::Resync(_) => true,
             },
             event = of_north.next() => match event {
@@ -159,11 +188,16 @@ pub async fn run(
             continue;
         }
         let now = Instant::now();
-        standing.observe(&southbound.snapshot(), now);
-        standing.settle(patience, now);
+        let (observed, wanted) = (southbound.snapshot(), northbound.snapshot());
+        standing.observe(&observed, now);
+        standing.settle(now);
         tell(&told, standing.claims());
-        // What another replica already believes is not taken back.
-        let moves = moves(&northbound.snapshot(), &standing.undisputed());
+        placed.observe(&wanted);
+        let mut moves = moves(&wanted, &standing.undisputed());
+        let all = moves.len();
+        let nb_cfg = southbound::nb_cfg(&observed);
+        moves.retain(|step| placed.is_older_than(step.router, nb_cfg));
+        waiting = moves.len() < all || standing.next_due().is_some();
         let done = follow(&northbound, moves).await;
         let longer = retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
         retry = (!done).then_some(longer);
@@ -224,6 +258,10 @@ mod tests {
 
     /// A group with chassis a and b, and a router of its name on `chassis`, owned by `owner`.
     fn database(chassis: &str, owner: &Owner) -> Snapshot {
+        database_at(chassis, owner, 1)
+    }
+
+    fn database_at(chassis: &str, owner: &Owner, nb_cfg: i64) -> Snapshot {
         let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
         let member = |id, name: &str| {
             let row = nb::HaChassis::new().chassis_name(name).into_columns();
@@ -236,7 +274,9 @@ mod tests {
             .name(SG)
             .options([("chassis", chassis), ("lb_force_snat_ip", "100.83.255.1")])
             .external_ids(external_ids(owner, "service-gateway"));
+        let global = nb::NbGlobal::new().nb_cfg(nb_cfg).into_columns();
         let rows = [
+            (nb::NbGlobal::TABLE, Uuid::from_u128(5), global),
             member(1, "a"),
             member(2, "b"),
             (nb::HaChassisGroup::TABLE, Uuid::from_u128(3), group.into()),
@@ -269,5 +309,21 @@ mod tests {
         assert_eq!(moves(&on_a, &claimed("c")), [], "no member of the group");
         let foreign = database("a", &Owner::Vpc("sg".to_owned()));
         assert_eq!(moves(&foreign, &claimed("b")), [], "not a gateway's router");
+    }
+
+    #[test]
+    fn a_replica_that_has_heard_less_moves_nothing_back() {
+        let gateway = Owner::EipGateway("gw".to_owned());
+        let router = Uuid::from_u128(4);
+        let at = |chassis, nb_cfg| database_at(chassis, &gateway, nb_cfg);
+        let mut placed = Placed::default();
+        placed.observe(&at("a", 5));
+        assert!(placed.is_older_than(router, 5) && !placed.is_older_than(router, 4));
+        // Transactions about other things do not count.
+        placed.observe(&at("a", 8));
+        assert!(placed.is_older_than(router, 5));
+        placed.observe(&at("b", 9));
+        assert!(!placed.is_older_than(router, 8), "who moved it knew more");
+        assert!(placed.is_older_than(router, 9));
     }
 }

@@ -76,6 +76,7 @@ fn monitor_southbound(config: Config) -> Config {
             sb::ChassisPrivate::TABLE,
             &[sb::ChassisPrivate::NAME, sb::ChassisPrivate::NB_CFG],
         )
+        .monitor(sb::SbGlobal::TABLE, &[sb::SbGlobal::NB_CFG])
         .monitor(
             sb::Chassis::TABLE,
             &[sb::Chassis::NAME, sb::Chassis::OTHER_CONFIG],

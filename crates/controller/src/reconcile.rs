@@ -74,12 +74,10 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
     }
     let (northbound, southbound) = ovn::connect(&options.remotes)?;
     let (told, claims) = watch::channel(None);
-    let leader = runtime.clone();
     tokio::spawn(failover::run(
         northbound.clone(),
         southbound.clone(),
         told,
-        move || leader.leads(),
         runtime.stop.clone(),
     ));
     let mut reconciler = Reconciler {

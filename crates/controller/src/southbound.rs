@@ -77,18 +77,32 @@ pub fn groups(observed: &Snapshot) -> BTreeSet<String> {
     all.map(|group| group.name().to_owned()).collect()
 }
 
-/// How long a claim must stand before the leader believes it. A node that was cut off and returns claims for about 130 ms
-/// what it held before, until it hears of the others again; to follow it would move everything twice.
-pub const STANDING: Duration = Duration::from_millis(200);
+/// Whether one of the changes may change how far the chassis are.
+pub fn concerns_progress(changes: &[Change]) -> bool {
+    let tables = [sb::ChassisPrivate::TABLE, sb::SbGlobal::TABLE];
+    changes
+        .iter()
+        .any(|change| tables.contains(&&*change.table))
+}
 
-/// The same for a standby: later, so that it only acts where the leader does not.
-pub const STANDING_BY: Duration = Duration::from_millis(300);
+/// `SB_Global:nb_cfg`: up to which number of the Northbound database this is its translation; 0 if it is empty.
+pub fn nb_cfg(observed: &Snapshot) -> i64 {
+    let mut rows = sb::SbGlobal::all(observed);
+    rows.next().map_or(0, |row| row.nb_cfg())
+}
 
-/// A group whose holder changed within this time has to stand twice as long for each such change. Priorities follow the
-/// holder and the holder follows priorities: on nodes slower than [`STANDING`] the two would chase each other for good.
+/// How long a claim must stand before it is believed.
+pub const STANDING: Duration = Duration::from_millis(50);
+
+/// The same for a chassis that has not heard of the last change yet. A node that was cut off and returns claims for about
+/// 130 ms what it held before, until it learns who holds it now; to follow it would move everything twice.
+pub const STANDING_BEHIND: Duration = Duration::from_secs(1);
+
+/// A group whose holder changed within this time has to stand twice as long for each such change. Two nodes of which
+/// neither hears the other, while all others hear both, claim by turns for good.
 const RESTLESS: Duration = Duration::from_secs(60);
 
-/// The most doublings: 12.8 s for the leader.
+/// The most doublings: 3.2 s of [`STANDING`].
 const DOUBLINGS: u32 = 6;
 
 /// The claims that have stood for a while. A group keeps its last holder while nobody holds it, so that priorities stay
@@ -100,6 +114,12 @@ pub struct Standing {
     rivals: BTreeMap<String, (Claim, Instant)>,
     /// How often the holder changed, each time within [`RESTLESS`] of the last, and when it last did.
     changes: BTreeMap<String, (u32, Instant)>,
+    /// The `nb_cfg` at which a chassis knows who holds the group.
+    known_at: BTreeMap<String, i64>,
+    /// `Chassis_Private:nb_cfg`, by the chassis' name.
+    reached: BTreeMap<String, i64>,
+    /// `SB_Global:nb_cfg`.
+    nb_cfg: i64,
     /// Something was observed before.
     begun: bool,
 }
@@ -109,15 +129,22 @@ impl Standing {
     pub fn observe(&mut self, observed: &Snapshot, now: Instant) {
         let groups = groups(observed);
         self.believed.retain(|group, _| groups.contains(group));
+        self.known_at.retain(|group, _| groups.contains(group));
         self.changes.retain(|group, (_, last)| {
             groups.contains(group) && now.saturating_duration_since(*last) < RESTLESS
         });
+        self.nb_cfg = nb_cfg(observed);
+        let reached = sb::ChassisPrivate::all(observed);
+        self.reached = reached
+            .map(|row| (row.name().to_owned(), row.nb_cfg()))
+            .collect();
         let held = claims(observed);
         self.rivals
             .retain(|group, (claim, _)| held.get(group) == Some(claim));
         for (group, claim) in held {
             match self.believed.get(&group) {
                 None if !self.begun => {
+                    self.known_at.insert(group.clone(), self.nb_cfg);
                     self.believed.insert(group, claim);
                 }
                 Some(believed) if *believed == claim => {
@@ -131,34 +158,42 @@ impl Standing {
         self.begun = true;
     }
 
-    /// Believes what has stood for so long at `now`.
-    pub fn settle(&mut self, standing: Duration, now: Instant) {
-        let due = |group: &String, since: Instant| since + self.patience(group, standing) <= now;
+    /// Believes what has stood for long enough at `now`.
+    pub fn settle(&mut self, now: Instant) {
+        let due = |group: &String, rival: &(Claim, Instant)| self.due(group, rival) <= now;
         let (settled, rivals): (BTreeMap<_, _>, _) = self
             .rivals
             .clone()
             .into_iter()
-            .partition(|(group, (_, since))| due(group, *since));
+            .partition(|(group, rival)| due(group, rival));
         self.rivals = rivals;
         for (group, (claim, _)) in settled {
+            let mut known_at = self.nb_cfg;
             if self.believed.insert(group.clone(), claim).is_some() {
-                let change = self.changes.entry(group).or_insert((0, now));
+                let change = self.changes.entry(group.clone()).or_insert((0, now));
                 *change = (change.0 + 1, now);
+                // The priorities that follow the holder are part of the next transaction, or a later one.
+                known_at += 1;
             }
+            self.known_at.insert(group, known_at);
         }
     }
 
     /// When [`Self::settle`] has something to do.
-    pub fn next_due(&self, standing: Duration) -> Option<Instant> {
-        let rivals = self.rivals.iter();
-        let due = rivals.map(|(group, (_, since))| *since + self.patience(group, standing));
-        due.min()
+    pub fn next_due(&self) -> Option<Instant> {
+        let due = self.rivals.iter();
+        due.map(|(group, rival)| self.due(group, rival)).min()
     }
 
-    /// How long a rival for the group has to stand.
-    fn patience(&self, group: &str, standing: Duration) -> Duration {
+    /// When a rival for the group is believed.
+    fn due(&self, group: &str, (claim, since): &(Claim, Instant)) -> Instant {
+        let known_at = self.known_at.get(group).copied().unwrap_or_default();
+        let reached = self.reached.get(&claim.chassis);
+        if reached.is_none_or(|reached| *reached < known_at) {
+            return *since + STANDING_BEHIND;
+        }
         let changes = self.changes.get(group).map_or(0, |(changes, _)| *changes);
-        standing * (1 << changes.min(DOUBLINGS))
+        *since + STANDING * (1 << changes.min(DOUBLINGS))
     }
 
     /// The holder of each group about which there is no doubt, by the group's name.
@@ -235,6 +270,21 @@ pub(crate) mod tests {
         Snapshot::of(&schema, rows).unwrap()
     }
 
+    /// [`database`] with the ports of group g held by `holder`, `nb_cfg`, and what each chassis has reached.
+    fn held_at(holder: Option<u128>, nb_cfg: i64, reached: [(&str, i64); 2]) -> Snapshot {
+        let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
+        let mut rows = base();
+        rows.push(port(100, CHASSIS_REDIRECT, 11, holder));
+        let global = sb::SbGlobal::new().nb_cfg(nb_cfg).into_columns();
+        rows.push((sb::SbGlobal::TABLE, Uuid::from_u128(200), global));
+        for (n, (name, nb_cfg)) in reached.into_iter().enumerate() {
+            let row = sb::ChassisPrivate::new().name(name).nb_cfg(nb_cfg);
+            let id = Uuid::from_u128(300 + n as u128);
+            rows.push((sb::ChassisPrivate::TABLE, id, row.into_columns()));
+        }
+        Snapshot::of(&schema, rows).unwrap()
+    }
+
     fn held(ports: &[(&'static str, u128, Option<u128>)]) -> Vec<(String, String)> {
         let claims = claims(&database(ports.iter().copied())).into_values();
         claims.map(|c| (c.group, c.chassis)).collect()
@@ -271,50 +321,70 @@ pub(crate) mod tests {
 
     #[test]
     fn a_claim_is_believed_once_it_has_stood() {
-        let at = |holder| database([(CHASSIS_REDIRECT, 11, holder)]);
+        let at = |holder| held_at(holder, 7, [("a", 7), ("b", 7)]);
         let holder = |standing: &Standing| standing.claims()["g"].chassis.clone();
         let start = Instant::now();
         let mut standing = Standing::default();
         standing.observe(&at(Some(1)), start);
         assert_eq!(holder(&standing), "a", "at the start, at once");
         standing.observe(&at(None), start);
-        let due = |standing: &Standing| standing.next_due(STANDING);
+        let due = |standing: &Standing| standing.next_due();
         assert_eq!((holder(&standing), due(&standing)), ("a".into(), None));
-        // A node returns and takes what it held before, for a moment.
+        // Somebody takes it for a moment only.
         standing.observe(&at(Some(2)), start);
         assert_eq!(due(&standing), Some(start + STANDING));
         assert!(standing.undisputed().is_empty());
-        standing.settle(STANDING, start + STANDING / 2);
+        standing.settle(start + STANDING / 2);
         standing.observe(&at(Some(1)), start + STANDING / 2);
-        standing.settle(STANDING, start + 2 * STANDING);
+        standing.settle(start + 2 * STANDING);
         assert_eq!((holder(&standing), due(&standing)), ("a".into(), None));
         // A take-over that lasts.
         let later = start + 3 * STANDING;
         standing.observe(&at(Some(2)), later);
         standing.observe(&at(Some(2)), later + STANDING / 2);
-        standing.settle(STANDING, later + STANDING);
+        standing.settle(later + STANDING);
         assert_eq!((holder(&standing), due(&standing)), ("b".into(), None));
     }
 
     #[test]
+    fn who_returns_is_not_believed_before_it_has_heard_of_the_change() {
+        let start = Instant::now();
+        let mut standing = Standing::default();
+        standing.observe(&held_at(Some(1), 7, [("a", 7), ("b", 7)]), start);
+        standing.observe(&held_at(Some(2), 7, [("a", 7), ("b", 7)]), start);
+        standing.settle(start + STANDING);
+        assert_eq!(standing.claims()["g"].chassis, "b");
+        // Chassis a was cut off at 7; the change of priorities is 8.
+        let back = start + RESTLESS * 2;
+        standing.observe(&held_at(Some(1), 9, [("a", 7), ("b", 9)]), back);
+        assert_eq!(standing.next_due(), Some(back + STANDING_BEHIND));
+        // It knows by now, and goes on: the other one has died.
+        standing.observe(&held_at(Some(1), 9, [("a", 9), ("b", 9)]), back);
+        assert_eq!(standing.next_due(), Some(back + STANDING));
+    }
+
+    #[test]
     fn a_group_that_goes_to_and_fro_is_followed_less_and_less() {
-        let at = |holder| database([(CHASSIS_REDIRECT, 11, Some(holder))]);
         let mut now = Instant::now();
         let mut standing = Standing::default();
+        let mut nb_cfg = 1;
+        let mut at = |holder| {
+            nb_cfg += 2;
+            held_at(Some(holder), nb_cfg, [("a", nb_cfg), ("b", nb_cfg)])
+        };
         standing.observe(&at(1), now);
         // Whoever is believed, the other one takes it: the delays double.
         for (holder, doubled) in [(2, 1), (1, 2), (2, 4), (1, 8)] {
             standing.observe(&at(holder), now);
-            let due = standing.next_due(STANDING);
-            assert_eq!(due, Some(now + STANDING * doubled));
+            assert_eq!(standing.next_due(), Some(now + STANDING * doubled));
             now += STANDING * doubled;
-            standing.settle(STANDING, now);
+            standing.settle(now);
             assert!(!standing.undisputed().is_empty());
         }
         // After a quiet time it is as at first.
         now += RESTLESS;
         standing.observe(&at(2), now);
-        assert_eq!(standing.next_due(STANDING), Some(now + STANDING));
+        assert_eq!(standing.next_due(), Some(now + STANDING));
     }
 
     #[test]
@@ -322,9 +392,10 @@ pub(crate) mod tests {
         let start = Instant::now();
         let mut standing = Standing::default();
         standing.observe(&database([]), start);
-        standing.observe(&database([(CHASSIS_REDIRECT, 11, Some(1))]), start);
+        let held = held_at(Some(1), 7, [("a", 7), ("b", 7)]);
+        standing.observe(&held, start);
         assert!(standing.claims().is_empty());
-        standing.settle(STANDING, start + STANDING);
+        standing.settle(start + STANDING);
         assert_eq!(standing.claims()["g"].chassis, "a");
         assert_eq!(standing.undisputed(), *standing.claims());
     }
