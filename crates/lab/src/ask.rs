@@ -266,6 +266,17 @@ impl Attempts {
         longest
     }
 
+    /// From the first one without an answer to the first one after which all had one; zero if none failed.
+    pub fn disturbance(&self) -> Duration {
+        let mut failed = self.0.iter().filter(|a| a.result.is_err());
+        let Some(first) = failed.next() else {
+            return Duration::ZERO;
+        };
+        let last = failed.next_back().unwrap_or(first);
+        let after = self.0.iter().find(|a| a.at > last.at).unwrap_or(last);
+        after.at.saturating_sub(first.at)
+    }
+
     /// The last one without an answer, since the stream began.
     pub fn last_failure(&self) -> Option<Duration> {
         let mut failed = self.0.iter().filter(|a| a.result.is_err());
@@ -300,6 +311,8 @@ mod tests {
         assert_eq!(milliseconds("+-+--+"), 40);
         assert_eq!(milliseconds("++---"), 40);
         assert_eq!(attempts("+-+--+").failed(), 3);
+        assert_eq!(attempts("+-+--++").disturbance().as_millis(), 80);
+        assert_eq!(attempts("++").disturbance().as_millis(), 0);
         assert_eq!(
             attempts("+-+--+").last_failure(),
             Some(Duration::from_millis(80))

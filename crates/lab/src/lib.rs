@@ -29,6 +29,7 @@ mod command;
 mod conformance;
 mod demo;
 pub mod ext;
+pub mod failover;
 mod host;
 pub mod icmp;
 mod image;

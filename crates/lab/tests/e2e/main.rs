@@ -15,6 +15,7 @@ mod dual_native;
 mod dual_vpc;
 mod eip_lifecycle;
 mod endpoints;
+mod failover;
 mod isolation;
 mod native;
 mod native_cluster_ip;
