@@ -3,7 +3,7 @@
 # make test     all of that, then real ovsdb-servers and the lab's end-to-end tests
 # make demo     the main path on real parts, from YAML to packets; leaves the cluster up
 # make down     removes every trace of the demo's cluster
-# make bench    the compiler's and the OVSDB client's benchmarks
+# make bench    the compiler's, the OVSDB client's and the prober's benchmarks
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -35,4 +35,4 @@ test: check
 
 demo: ; cargo lab demo
 down: ; cargo lab down
-bench: ; cargo bench --package ycloud-compiler --package ycloud-ovsdb
+bench: ; cargo bench --package ycloud-compiler --package ycloud-ovsdb --package ycloud-probe

@@ -9,6 +9,7 @@ pub mod condition;
 pub mod eip;
 pub mod eip_gateway;
 pub mod key;
+pub mod network_probe;
 pub mod probe;
 pub mod schema;
 pub mod selector;
@@ -19,6 +20,7 @@ pub mod vpc;
 
 pub use eip::{Eip, EipSpec, EipStatus};
 pub use eip_gateway::{EipGateway, EipGatewaySpec, EipGatewayStatus};
+pub use network_probe::{NetworkProbe, NetworkProbeSpec, NetworkProbeStatus};
 pub use service::{YusurService, YusurServiceSpec, YusurServiceStatus};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus};
 pub use vnic::{VNic, VNicSpec, VNicStatus};

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::{Eip, EipGateway, Subnet, VNic, Vpc, YusurService};
+use crate::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc, YusurService};
 
 /// The definitions of every kind, in the order of their names.
 ///
@@ -17,6 +17,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![
         EipGateway::crd(),
         Eip::crd(),
+        NetworkProbe::crd(),
         Subnet::crd(),
         VNic::crd(),
         Vpc::crd(),

@@ -1,0 +1,109 @@
+//! `NetworkProbe`: one address that is asked again and again whether it serves, from inside its Vpc.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::BackendKind;
+use crate::probe::HealthCheck;
+
+/// One address that is asked again and again whether it serves, from inside its Vpc. yusurservice-controller makes one
+/// for each backend of a YusurService with a health check; equal ones are shared. It may also be used alone.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "iaas.yusur.io",
+    version = "v1",
+    kind = "NetworkProbe",
+    plural = "networkprobes",
+    shortname = "nprobe",
+    namespaced,
+    doc = "One address that is asked again and again whether it serves, from inside its Vpc.",
+    status = "NetworkProbeStatus",
+    derive = "PartialEq",
+    selectable = ".status.prober",
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.target.kind"}"#,
+    printcolumn = r#"{"name":"Target","type":"string","jsonPath":".spec.target.name"}"#,
+    printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".spec.target.vpc"}"#,
+    printcolumn = r#"{"name":"IP","type":"string","jsonPath":".spec.target.ip"}"#,
+    printcolumn = r#"{"name":"Port","type":"integer","jsonPath":".spec.target.port"}"#,
+    printcolumn = r#"{"name":"Prober","type":"string","jsonPath":".status.prober"}"#,
+    printcolumn = r#"{"name":"Since","type":"date","jsonPath":".status.since"}"#,
+    printcolumn = r#"{"name":"Error","type":"string","jsonPath":".status.lastError","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(validation = Rule::new("has(self.target.port) || has(self.icmp) || (has(self.tcp) && has(self.tcp.port)) || (has(self.http) && has(self.http.port)) || (has(self.https) && has(self.https.port)) || (has(self.grpc) && has(self.grpc.port)) || (has(self.udp) && has(self.udp.port))").message("spec.target.port: required, except with icmp"))]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkProbeSpec {
+    /// What is asked.
+    pub target: ProbeTarget,
+    /// How, how often, and what counts.
+    #[serde(flatten)]
+    pub check: HealthCheck,
+}
+
+/// The address that a NetworkProbe asks.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeTarget {
+    /// Kind of the backend that has the address: Pod, VM, BM or VNicIP. For people only. Default: none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<BackendKind>,
+    /// Its name, up to 253 characters. For people only. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub name: Option<String>,
+    /// The Vpc from inside which it is asked, 1 to 63 characters. It must permit the NetworkProbe's namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub vpc: String,
+    /// Its IPv4 address.
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.target.ip: an IPv4 address, for example 10.0.1.7"))]
+    #[schemars(length(max = 15))]
+    pub ip: String,
+    /// Port, 1 to 65535. Required, except with icmp or where the check names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+}
+
+/// What the target's prober found.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkProbeStatus {
+    /// Healthy, Unhealthy, or Unknown: not asked yet, or nobody can tell. Default: Unknown.
+    #[serde(default)]
+    pub state: ProbeState,
+    /// Since when it is in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// The node whose ycloud-cni asks; chosen by ycloud-controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prober: Option<String>,
+    /// What was wrong the last time that something was, in words, up to 512 characters. Empty while Healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Microseconds from the first packet of a check to its verdict, at the last report of a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_microseconds: Option<i64>,
+    /// When the prober last wrote this: on each change, and about once an hour without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Time>,
+    /// Accepted: the spec can be carried out, or the message says why not.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// What is known of a target.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ProbeState {
+    /// It passes its checks.
+    Healthy,
+    /// It fails them.
+    Unhealthy,
+    /// Not asked yet, or nobody can tell.
+    #[default]
+    Unknown,
+}

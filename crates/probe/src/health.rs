@@ -1,0 +1,199 @@
+//! The state machine of one target: outcomes in, Healthy, Unhealthy or Unknown out. Pure.
+//!
+//! ```text
+//!                 one success                  `failures` in a row
+//!   Unknown ──────────────────► Healthy ──────────────────────────► Unhealthy
+//!      ▲  └────────────────────────────── `failures` in a row ───────►  │
+//!      │                           ▲                                    │
+//!      │                           └───────── `successes` in a row ─────┘
+//!      └── `failures` in a row that are the prober's own, or that the prober is suspected for
+//! ```
+//! From Unknown one success is enough: a target that answers is one that answers, and a backend that is new waits for it.
+
+use crate::failure::Origin;
+use crate::probe::Timing;
+use crate::round::Outcome;
+use crate::suspicion::Verdict;
+
+/// What is known of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// Not asked yet, or nobody can tell.
+    #[default]
+    Unknown,
+    /// It passes its checks.
+    Healthy,
+    /// It fails them.
+    Unhealthy,
+}
+
+/// A target's state, and the outcomes in a row that led there or lead on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Health {
+    state: State,
+    successes: u32,
+    failures: u32,
+    /// Rounds in a row that the prober itself spoiled. They say nothing of the target: its own counts stand.
+    spoiled: u32,
+}
+
+impl Health {
+    /// As it was left by an earlier prober, or by this one before a restart.
+    pub fn resume(state: State) -> Self {
+        Self {
+            state,
+            ..Self::default()
+        }
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Takes in the outcome of a round; `verdict` is asked before a target that fell silent is called unhealthy.
+    pub fn take(&mut self, outcome: &Outcome, timing: &Timing, verdict: impl FnOnce() -> Verdict) {
+        match outcome.as_ref().err().map(|failure| failure.origin()) {
+            None => self.succeed(timing),
+            Some(Origin::Prober) => self.spoil(timing),
+            Some(Origin::Target) => self.fail(timing, || Verdict::Trust),
+            Some(Origin::Silence) => self.fail(timing, verdict),
+        }
+    }
+
+    fn succeed(&mut self, timing: &Timing) {
+        self.failures = 0;
+        self.spoiled = 0;
+        self.successes = self.successes.saturating_add(1);
+        let enough = match self.state {
+            State::Unhealthy => self.successes >= timing.successes,
+            State::Unknown | State::Healthy => true,
+        };
+        if enough {
+            self.state = State::Healthy;
+        }
+    }
+
+    fn fail(&mut self, timing: &Timing, verdict: impl FnOnce() -> Verdict) {
+        self.successes = 0;
+        self.spoiled = 0;
+        self.failures = self.failures.saturating_add(1);
+        if self.state == State::Unhealthy || self.failures < timing.failures {
+            return;
+        }
+        self.state = match verdict() {
+            Verdict::Trust => State::Unhealthy,
+            Verdict::Suspect => State::Unknown,
+        };
+    }
+
+    fn spoil(&mut self, timing: &Timing) {
+        self.spoiled = self.spoiled.saturating_add(1);
+        if self.spoiled >= timing.failures {
+            self.state = State::Unknown;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::failure::{Failure, Step};
+
+    fn success() -> Outcome {
+        Ok(Duration::from_millis(1))
+    }
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        let silent = Failure::TimedOut {
+            step: Step::Connect,
+            after: Duration::from_secs(1),
+        };
+        let own = Failure::prober("open a socket", &io::Error::other("full"));
+        prop_oneof![
+            4 => Just(success()),
+            3 => Just(Err(Failure::Refused)),
+            2 => Just(Err(silent)),
+            1 => Just(Err(own)),
+        ]
+    }
+
+    fn timing() -> impl Strategy<Value = Timing> {
+        (1u32..5, 1u32..5).prop_map(|(successes, failures)| Timing {
+            successes,
+            failures,
+            ..Timing::default()
+        })
+    }
+
+    /// The last outcomes of `rounds` for which `is` holds, in a row, passing over those for which `over` holds.
+    fn tail(
+        rounds: &[Outcome],
+        is: impl Fn(&Outcome) -> bool,
+        over: impl Fn(&Outcome) -> bool,
+    ) -> u32 {
+        let told = rounds.iter().rev().filter(|o| !over(o));
+        u32::try_from(told.take_while(|o| is(o)).count()).expect("few")
+    }
+
+    fn own(outcome: &Outcome) -> bool {
+        matches!(outcome, Err(Failure::Prober { .. }))
+    }
+
+    proptest! {
+        /// The machine against its words: each state is entered exactly by the outcomes in a row that the drawing names.
+        #[test]
+        fn thresholds_hold(timing in timing(), rounds in prop::collection::vec(outcome(), 0..60)) {
+            let mut health = Health::default();
+            for end in 1..=rounds.len() {
+                let before = health.state();
+                health.take(&rounds[end - 1], &timing, || Verdict::Trust);
+                let done = &rounds[..end];
+                let succeeded = tail(done, Result::is_ok, own);
+                let failed = tail(done, |o| o.is_err() && !own(o), own);
+                let spoiled = tail(done, own, |_| false);
+                let expected = match before {
+                    _ if own(&rounds[end - 1]) => {
+                        if spoiled >= timing.failures { State::Unknown } else { before }
+                    }
+                    State::Unhealthy if succeeded >= timing.successes => State::Healthy,
+                    State::Unknown if succeeded >= 1 => State::Healthy,
+                    _ if failed >= timing.failures => State::Unhealthy,
+                    _ => before,
+                };
+                prop_assert_eq!(health.state(), expected, "after {:?}", done);
+            }
+        }
+
+        #[test]
+        fn a_suspected_prober_calls_nothing_unhealthy(timing in timing(), rounds in prop::collection::vec(outcome(), 0..60)) {
+            let mut health = Health::resume(State::Healthy);
+            let mut answered_wrongly = false;
+            for round in &rounds {
+                answered_wrongly |= matches!(round, Err(Failure::Refused));
+                health.take(round, &timing, || Verdict::Suspect);
+                prop_assert!(answered_wrongly || health.state() != State::Unhealthy);
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_resumes_as_it_was_left() {
+        let timing = Timing::default();
+        let mut health = Health::resume(State::Healthy);
+        health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
+        health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
+        assert_eq!(health.state(), State::Healthy);
+        health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
+        assert_eq!(health.state(), State::Unhealthy);
+        health.take(&success(), &timing, || Verdict::Trust);
+        assert_eq!(health.state(), State::Unhealthy);
+        health.take(&success(), &timing, || Verdict::Trust);
+        assert_eq!(health.state(), State::Healthy);
+    }
+}

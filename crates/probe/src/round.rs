@@ -1,0 +1,73 @@
+//! One round of a probe: one question, one deadline, one outcome.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::failure::{Failure, Step};
+use crate::probe::Probe;
+use crate::socket::{Shape, Sockets};
+
+/// What a round came to: how long the success took, or why it is none.
+pub type Outcome = Result<Duration, Failure>;
+
+/// What a kind of probe knows while it asks.
+#[derive(Debug)]
+pub struct Round<'a> {
+    address: Ipv4Addr,
+    sockets: &'a dyn Sockets,
+    turn: u64,
+    step: AtomicU8,
+}
+
+impl Round<'_> {
+    /// The target's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The round's socket. A round has one.
+    ///
+    /// # Errors
+    /// [`Failure::Prober`].
+    pub fn open(&self, shape: Shape) -> Result<Socket, Failure> {
+        let socket = self.sockets.open(shape, self.turn);
+        socket.map_err(|error| Failure::prober("open a socket", &error))
+    }
+
+    /// Notes what the round is about, for the words of a timeout.
+    pub fn enter(&self, step: Step) {
+        self.step.store(step as u8, Ordering::Relaxed);
+    }
+
+    fn step(&self) -> Step {
+        let step = self.step.load(Ordering::Relaxed);
+        let known = [Step::Packet, Step::Handshake, Step::Answer];
+        let found = known.into_iter().find(|s| *s as u8 == step);
+        found.unwrap_or(Step::Connect)
+    }
+}
+
+/// Asks once. Ends at the probe's timeout at the latest, whatever the target does; dropping it closes its socket.
+///
+/// `turn` counts the probe's rounds and picks the source port ([`source_port`](crate::socket::source_port)).
+pub async fn ask(probe: &Probe, sockets: &dyn Sockets, turn: u64) -> Outcome {
+    let round = Round {
+        address: probe.address,
+        sockets,
+        turn,
+        step: AtomicU8::new(Step::Connect as u8),
+    };
+    let start = Instant::now();
+    let timeout = probe.timing.timeout;
+    match tokio::time::timeout(timeout, probe.check.ask(&round)).await {
+        Ok(Ok(())) => Ok(start.elapsed()),
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(Failure::TimedOut {
+            step: round.step(),
+            after: timeout,
+        }),
+    }
+}

@@ -1,0 +1,81 @@
+//! Connections whose answers cost a bounded number of bytes.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::failure::{Failure, Step, TooLarge};
+use crate::round::Round;
+use crate::socket::Shape;
+
+/// Connects to `port` of the round's address; what is read from it is counted, and ends the round beyond `limit` bytes.
+pub(crate) async fn connect(
+    round: &Round<'_>,
+    port: u16,
+    limit: usize,
+) -> Result<Bounded<TcpStream>, Failure> {
+    let socket = round.open(Shape::Tcp)?;
+    let address = SocketAddrV4::new(round.address(), port);
+    let stream = TcpSocket::from_std_stream(socket.into())
+        .connect(address.into())
+        .await
+        .map_err(|error| Failure::io(Step::Connect, &error))?;
+    round.enter(Step::Answer);
+    Ok(Bounded {
+        inner: stream,
+        limit,
+        left: limit,
+    })
+}
+
+/// A connection with a budget: bytes beyond it are an error, however long they took to arrive.
+///
+/// The protocols' own libraries bound what they keep in memory. This bounds what they are fed, and so the work that an
+/// endless answer of small pieces can cause.
+#[derive(Debug)]
+pub(crate) struct Bounded<T> {
+    inner: T,
+    limit: usize,
+    left: usize,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        match self.left.checked_sub(read) {
+            Some(left) => {
+                self.left = left;
+                result
+            }
+            None => Poll::Ready(Err(io::Error::other(TooLarge(self.limit)))),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Bounded<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
