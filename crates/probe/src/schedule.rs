@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::failure::Origin;
 use crate::health::{Health, State};
-use crate::probe::Probe;
+use crate::probe::{Probe, Timing};
 use crate::round::Outcome;
 use crate::socket::Sockets;
 use crate::suspicion::{self, Rule, Tally, Verdict};
@@ -203,14 +203,7 @@ impl Schedule {
         };
         let old = entry.target.replace(target.clone());
         if let Some(old) = old.filter(|old| old.is_same(&target)) {
-            let (before, after) = (old.probe.timing.period, target.probe.timing.period);
-            if before != after {
-                let due = (entry.due + after)
-                    .checked_sub(before)
-                    .unwrap_or(now.instant);
-                self.move_to(key, due.max(now.instant));
-            }
-            return None;
+            return self.retime(key, old.probe.timing, target.probe.timing, now);
         }
         let running = entry.running.map(|running| Running {
             stale: true,
@@ -370,6 +363,23 @@ impl Schedule {
             heartbeat: now.instant + heartbeat,
             waits: false,
         }
+    }
+
+    /// Moves the next round to where the new period wants it. A round that may hang for longer than the new timeout allows
+    /// is useless: the next would wait for it.
+    fn retime(&mut self, key: &Key, before: Timing, after: Timing, now: Now) -> Option<u64> {
+        let entry = self.entries.get_mut(key)?;
+        let shorter = after.timeout < before.timeout;
+        let running = entry.running.as_mut().filter(|_| shorter);
+        let useless = running.map(|running| {
+            running.stale = true;
+            running.round
+        });
+        if before.period != after.period {
+            let due = (entry.due + after.period).checked_sub(before.period);
+            self.move_to(key, due.map_or(now.instant, |due| due.max(now.instant)));
+        }
+        useless
     }
 
     fn move_to(&mut self, key: &Key, due: Instant) {

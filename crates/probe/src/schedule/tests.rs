@@ -304,6 +304,28 @@ fn thresholds_change_without_a_new_beginning() {
 }
 
 #[test]
+fn a_shorter_timeout_does_not_wait_for_the_longer_one() {
+    let mut simulation = Simulation::new(3);
+    let long = Timing {
+        period: secs(9),
+        timeout: secs(9),
+        ..Timing::default()
+    };
+    simulation.set("a", target(long), None);
+    simulation.run(secs(2), |_, _| Does::Nothing);
+    let short = Timing {
+        period: secs(1),
+        timeout: secs(1),
+        ..Timing::default()
+    };
+    simulation.set("a", target(short), None);
+    simulation.run(secs(4), |_, _| Does::Answer);
+    assert_eq!(simulation.told("a", secs(2)).len(), 1);
+    let starts = &simulation.starts[&Key::from("a")];
+    assert!(starts[1] <= secs(3), "{starts:?}");
+}
+
+#[test]
 fn ten_thousand_targets_that_arrive_together_are_spread() {
     let mut simulation = Simulation::new(4);
     for n in 0..10_000 {
