@@ -93,6 +93,18 @@ pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddr, times: u32) 
     answered
 }
 
+/// A Pod answers by TCP at its own address, where its port for UDP is another.
+#[track_caller]
+pub fn assert_pod_answers(place: &Place, to: SocketAddr, pod: &str) {
+    let answered = ask_often(place, Protocol::Tcp, to, 3);
+    assert_eq!(
+        (answered.names(), &answered.failed),
+        (vec![pod], &vec![]),
+        "{} asks {to}: {answered:?}",
+        place.name()
+    );
+}
+
 /// Exactly these backends answer, by TCP and UDP; returns whom they see.
 #[track_caller]
 pub fn assert_answer(place: &Place, to: SocketAddr, backends: &[&str]) -> BTreeSet<IpAddr> {

@@ -5,11 +5,9 @@ use std::net::SocketAddr;
 
 use ycloud_lab::ask::{Heard, ping};
 
-use crate::asking::{PROTOCOLS, SILENCE, ask_often, assert_answer, assert_met, machine, pod};
+use crate::asking::{SILENCE, assert_answer, assert_met, assert_pod_answers, machine, pod};
 use crate::cluster::kubectl;
-use crate::dual::{
-    BOTH, answer, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service,
-};
+use crate::dual::{BOTH, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service};
 use crate::native::NODES;
 use crate::scene::Scene;
 
@@ -53,10 +51,7 @@ fn dual_2_nodes_reach_every_backend_and_are_seen_by_their_join_address() {
         }
         for server in ["s0", "s1"] {
             let to = SocketAddr::new(v6(&pod_ips(&scene, server)), 8080);
-            assert_eq!(
-                ask_often(&machine(node), PROTOCOLS[0], to, 3).names(),
-                [server]
-            );
+            assert_pod_answers(&machine(node), to, server);
         }
     }
 }
@@ -131,7 +126,8 @@ fn dual_the_control_machine_reaches_pods_by_the_nodes() {
     scene.server("s0", "ovn-default", "node-2", "web");
     scene.pods_ready();
     for address in pod_ips(&scene, "s0") {
-        answer(&machine("control"), address, 8080, &["s0"]);
+        let to = SocketAddr::new(address, 8080);
+        assert_pod_answers(&machine("control"), to, "s0");
     }
 }
 

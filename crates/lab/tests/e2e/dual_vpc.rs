@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Protocol, knock, ping};
 
-use crate::asking::{SILENCE, assert_answer, assert_met, pod};
+use crate::asking::{SILENCE, assert_answer, assert_met, assert_pod_answers, pod};
 use crate::cluster::{SLOW, always, apply, condition, eventually, get, in_pod};
 use crate::dual::{BOTH, V6, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service};
 use crate::isolation::hostile;
@@ -148,7 +148,7 @@ fn dual_a_tenant_reaches_neither_other_vpcs_nor_nodes() {
     let of_pod = |name| v6(&pod_ips(&scene, name));
     // The client can reach what it should: otherwise silence proves nothing.
     let left = of_pod("left");
-    assert_answer(&client, SocketAddr::new(left, 8080), &["left"]);
+    assert_pod_answers(&client, SocketAddr::new(left, 8080), "left");
     for (what, address, port) in [
         ("a Pod of another Vpc", of_pod("right"), 8080),
         ("a Pod of the default Vpc", of_pod("default"), 8080),
@@ -178,7 +178,7 @@ fn dual_a_spoofed_ipv6_source_does_not_pass() {
     scene.pods_ready();
     let server = SocketAddr::new(v6(&pod_ips(&scene, "s0")), 8080);
     let client = pod(&scene, "c");
-    assert_answer(&client, server, &["s0"]);
+    assert_pod_answers(&client, server, "s0");
     let add = "ip address add fd00:1:1::77/128 dev eth0 nodad";
     in_pod(&scene.name, "c", add).must();
     let spoofed: IpAddr = "fd00:1:1::77".parse().expect("an address");
