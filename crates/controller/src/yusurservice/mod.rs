@@ -162,7 +162,9 @@ impl Control {
     fn take_in(&mut self, first: News, news: &mut mpsc::Receiver<News>, runtime: &Runtime) {
         let mut next = Some(first);
         while let Some(change) = next {
-            if let News::YusurService(Change::Apply(ysvc)) = &change {
+            if let News::YusurService(change) = &change
+                && let Change::Apply(ysvc) = &**change
+            {
                 // The watch is the truth again; a status that was overwritten by hand is told anew.
                 let key = kube::ResourceExt::name_any(ysvc);
                 let namespace = kube::ResourceExt::namespace(ysvc).unwrap_or_default();
@@ -260,7 +262,13 @@ impl Control {
 
 fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
     let mut watches = JoinSet::new();
-    spawn(&mut watches, client, sender, |_| {}, News::YusurService);
+    spawn(
+        &mut watches,
+        client,
+        sender,
+        |_| {},
+        |change| News::YusurService(Box::new(change)),
+    );
     spawn(&mut watches, client, sender, |_| {}, News::Vpc);
     spawn(&mut watches, client, sender, |_| {}, News::VNic);
     spawn(&mut watches, client, sender, |_| {}, News::Eip);

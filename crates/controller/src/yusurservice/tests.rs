@@ -37,10 +37,10 @@ fn concerned(world: &mut World, news: News) -> Vec<String> {
 }
 
 fn ysvc(name: &str, rest: &str) -> News {
-    News::YusurService(Change::Apply(yaml(&format!(
+    News::YusurService(Box::new(Change::Apply(yaml(&format!(
         "{{metadata: {{name: {name}, namespace: ns, uid: uid-{name}, generation: 1}},
            spec: {{vpc: vpc1, selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}{rest}}}"
-    ))))
+    )))))
 }
 
 fn pod(name: &str, app: &str, ready: bool) -> Pod {
@@ -303,7 +303,7 @@ fn what_the_api_server_refuses_is_told_and_kept_until_it_changes() {
     program(&mut world);
     let edit = "{metadata: {name: svc, namespace: ns, uid: uid-svc, generation: 2},
         spec: {vpc: vpc1, ports: [{name: http, port: 81}]}}";
-    world.apply(News::YusurService(Change::Apply(yaml(edit))));
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(edit)))));
     let edited = plan(&world, &svc()).unwrap();
     let told = edited.status(Some("no"), None, &now(2));
     assert_eq!(state(&told)[2], "Programmed=False Refused");
@@ -349,7 +349,7 @@ fn what_is_being_deleted_is_left_to_the_garbage_collector() {
     let mut world = World::default();
     let deleted = "{metadata: {name: svc, namespace: ns, deletionTimestamp: 2026-01-01T00:00:00Z},
         spec: {vpc: vpc1, ports: [{port: 80}]}}";
-    world.apply(News::YusurService(Change::Apply(yaml(deleted))));
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(deleted)))));
     assert!(plan(&world, &svc()).is_none());
     assert!(plan(&world, &ObjectKey::new("ns", "nobody")).is_none());
 }
@@ -370,7 +370,7 @@ fn a_former_endpoint_of_a_refused_spec_still_counts() {
     let refused = "{metadata: {name: svc, namespace: ns, uid: uid-svc},
         spec: {vpc: vpc1, healthCheck: {}, selector: {app: x}, ports: [{name: http, port: 80}]},
         status: {conditions: [{type: Accepted, status: 'False', reason: NotSupported, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
-    world.apply(News::YusurService(Change::Apply(yaml(refused))));
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(refused)))));
     assert!(!plan(&world, &svc()).unwrap().writes());
     let gone = Key {
         namespace: Some("ns".into()),

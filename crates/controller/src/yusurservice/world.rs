@@ -20,7 +20,7 @@ use crate::watch::Change;
 #[derive(Debug)]
 pub enum News {
     /// A YusurService.
-    YusurService(Change<YusurService>),
+    YusurService(Box<Change<YusurService>>),
     /// A Vpc.
     Vpc(Change<Vpc>),
     /// A VNic.
@@ -60,7 +60,7 @@ impl World {
     /// Takes one change in; the YusurServices that it may concern.
     pub fn apply(&mut self, news: News) -> BTreeSet<ObjectKey> {
         match news {
-            News::YusurService(change) => self.apply_ysvc(change),
+            News::YusurService(change) => self.apply_ysvc(*change),
             News::Vpc(Change::Apply(vpc)) => self.apply_vpc(vpc.name_any(), Some(vpc)),
             News::Vpc(Change::Delete(key)) => self.apply_vpc(key.name, None),
             News::VNic(change) => self.apply_vnic(change),

@@ -7,7 +7,7 @@ fn with(rest: &str) -> News {
         "{{metadata: {{name: svc, namespace: ns, uid: uid-svc, generation: 1}},
            spec: {{vpc: vpc1, selector: {{app: svc}}, ports: [{{name: http, port: 80}}]{rest}}}}}"
     );
-    News::YusurService(Change::Apply(yaml(&text)))
+    News::YusurService(Box::new(Change::Apply(yaml(&text))))
 }
 
 /// A world with one Pod of both families.
@@ -94,7 +94,7 @@ fn a_pod_on_the_nodes_network_keeps_both_of_its_nodes_addresses() {
     let mut world = World::default();
     let text = "{metadata: {name: svc, namespace: ns, uid: uid-svc},
         spec: {scope: cluster, selector: {app: svc}, ports: [{port: 80}], ipFamilyPolicy: RequireDualStack}}";
-    world.apply(News::YusurService(Change::Apply(yaml(text))));
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(text)))));
     let default = "{metadata: {name: ovn-cluster}, spec: {}}";
     world.apply(News::Vpc(Change::Apply(yaml(default))));
     let mut on_node = pod("p", "svc", true);

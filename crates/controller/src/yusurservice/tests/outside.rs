@@ -3,10 +3,10 @@
 use super::*;
 
 fn outside(rest: &str) -> News {
-    News::YusurService(Change::Apply(yaml(&format!(
+    News::YusurService(Box::new(Change::Apply(yaml(&format!(
         "{{metadata: {{name: svc, namespace: ns, uid: uid-svc, generation: 1}},
            spec: {{type: LoadBalancer, vpc: vpc1, ports: [{{name: http, port: 80}}]{rest}}}}}"
-    ))))
+    )))))
 }
 
 fn eip(namespace: &str, name: &str) -> News {
@@ -75,7 +75,7 @@ fn an_edit_takes_back_all_that_it_leaves_out() {
     carry_out(&mut world, &first);
     let inside = "{metadata: {name: svc, namespace: ns, uid: uid-svc, generation: 2},
         spec: {vpc: vpc1, ports: [{name: http, port: 80}]}}";
-    let inside = || News::YusurService(Change::Apply(yaml(inside)));
+    let inside = || News::YusurService(Box::new(Change::Apply(yaml(inside))));
     for edit in [
         outside(""),
         outside(full),

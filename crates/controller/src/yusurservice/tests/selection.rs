@@ -37,10 +37,10 @@ fn vpc_with(name: &str, spec: &str) -> News {
 }
 
 fn spread(backends: &str) -> News {
-    News::YusurService(Change::Apply(yaml(&format!(
+    News::YusurService(Box::new(Change::Apply(yaml(&format!(
         "{{metadata: {{name: svc, namespace: ns, uid: uid-svc, generation: 1}},
            spec: {{scope: multiVpc, type: LoadBalancer, ports: [{{name: http, port: 80}}], backends: [{backends}]}}}}"
-    ))))
+    )))))
 }
 
 const BOTH: &str = "{kind: Pod, vpc: vpc1, selector: {matchLabels: {app: svc}}},
@@ -79,7 +79,9 @@ fn pods_and_vpcs_of_other_namespaces_concern_who_looks_at_them() {
         [""; 0],
         "it was left"
     );
-    world.apply(News::YusurService(Change::Delete(gone("ns", "svc"))));
+    world.apply(News::YusurService(Box::new(Change::Delete(gone(
+        "ns", "svc",
+    )))));
     assert_eq!(concerned(&mut world, pod_of("ns", "t", "svc")), [""; 0]);
 }
 
@@ -103,7 +105,7 @@ fn a_grant_taken_back_concerns_a_refused_spec_that_names_the_vpc_no_more() {
     let refused = "{metadata: {name: svc, namespace: ns, uid: uid-svc},
         spec: {scope: multiVpc, type: LoadBalancer, healthCheck: {}, ports: [{name: http, port: 80}]},
         status: {conditions: [{type: Accepted, status: 'False', reason: NotSupported, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
-    world.apply(News::YusurService(Change::Apply(yaml(refused))));
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(refused)))));
     assert!(!plan(&world, &svc()).unwrap().writes());
     assert_eq!(concerned(&mut world, vpc_with("vpc2", "{}")), ["ns/svc"]);
     assert_eq!(backends(&plan(&world, &svc()).unwrap()), ["vpc2: "]);
@@ -131,7 +133,7 @@ fn pods_are_found_by_any_of_their_labels_and_by_name() {
         let text = format!(
             "{{metadata: {{name: svc, namespace: ns, uid: uid-svc}}, spec: {{vpc: vpc1, ports: [{{port: 80}}], {rest}}}}}"
         );
-        News::YusurService(Change::Apply(yaml(&text)))
+        News::YusurService(Box::new(Change::Apply(yaml(&text))))
     };
     let cases = [
         ("selector: {app: svc, tier: front}", "a"),
@@ -177,7 +179,7 @@ fn pods_are_found_by_any_of_their_labels_and_by_name() {
 fn a_pod_on_the_nodes_network_keeps_its_nodes_address() {
     let mut world = World::default();
     let text = "{metadata: {name: svc, namespace: ns, uid: uid-svc}, spec: {scope: cluster, selector: {app: svc}, ports: [{port: 80}]}}";
-    world.apply(News::YusurService(Change::Apply(yaml(text))));
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(text)))));
     let default = vpc_with("ovn-cluster", "{}");
     assert_eq!(concerned(&mut world, default), ["ns/svc"]);
     let mut on_node = pod("p", "svc", true);
