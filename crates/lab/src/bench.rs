@@ -13,6 +13,8 @@ use crate::lab::Lab;
 use crate::layout::Machine;
 use crate::progress::Progress;
 
+mod fail_over;
+
 /// Namespace of what a benchmark makes.
 const NAMESPACE: &str = "ycloud-bench";
 /// kubectl processes at once: each keeps to 50 requests a second.

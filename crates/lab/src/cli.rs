@@ -146,6 +146,9 @@ struct Bench {
     /// How many Pods start at once
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
     pods: u32,
+    /// Instead, let what carries elastic addresses die and return, so many times each, and measure the outages
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
+    fail_over: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +207,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Action::Up(up) => lab.up(&up.into())?,
         Action::Install => lab.install()?,
         Action::Demo(up) => lab.demo(&up.into())?,
+        Action::Bench(Bench {
+            fail_over: Some(rounds),
+            ..
+        }) => lab.bench_fail_over(rounds)?,
         Action::Bench(bench) => lab.bench(&BenchOptions {
             services: bench.services,
             endpoints: bench.endpoints,

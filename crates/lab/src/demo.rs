@@ -70,7 +70,8 @@ impl Lab {
         Ok(())
     }
 
-    fn example(&self, file: &str) -> Result<String> {
+    /// `kubectl apply` of a file in `examples/`.
+    pub(crate) fn example(&self, file: &str) -> Result<String> {
         let path = repository().join("examples").join(file);
         run(self.kubectl(["apply", "-f"])?.arg(path))
     }
