@@ -202,6 +202,7 @@ fn metrics_and_readiness_tell_the_node_s_state_from_the_first_moment() {
             "ycloud_cni_ports 0",
             "ycloud_cni_vnics 0",
             "ycloud_cni_ovs_connected 1",
+            "ycloud_cni_nft_socket 1",
             "ycloud_cni_node_interface_ready 0",
             "ycloud_cni_ready 0",
         ] {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::pod::{Sandbox, at, connect};
 use support::{NODE, Node, eventually, on_node, pod_ref, run};
-use ycloud_node::agent::services::facts;
+use ycloud_api::{EipGateway, EipGatewaySpec};
+use ycloud_node::agent::services::facts::{self, NodeAddresses};
 use ycloud_node::agent::services::table::TABLE;
 use ycloud_node::agent::services::world::{Change, Delta, World};
 use ycloud_node::agent::{add, del, nft};
@@ -104,10 +105,11 @@ fn slice(service: &str, protocol: &str, port: u16, endpoints: &[(&str, &str)]) -
 }
 
 fn listed() -> [Change; 3] {
-    let node = (
-        (String::new(), NODE.to_owned()),
-        [V4, V6].map(|net| net.host.parse().unwrap()).into(),
-    );
+    let addresses = NodeAddresses {
+        internal: [V4, V6].map(|net| net.host.parse().unwrap()).into(),
+        external: Vec::new(),
+    };
+    let node = ((String::new(), NODE.to_owned()), addresses);
     [
         Change::Services(Delta::All(BTreeMap::new())),
         Change::Slices(Delta::All(BTreeMap::new())),
@@ -268,6 +270,63 @@ async fn node_ports(node: &Node, net: &Net, nets: &[&Net]) {
         client.connect(&node_port).await.unwrap_err().kind(),
         std::io::ErrorKind::ConnectionRefused
     );
+}
+
+#[test]
+fn a_service_takes_no_address_of_others() {
+    on_node(|node| async move { others(&node, &V4, IPV4).await });
+}
+
+#[test]
+fn a_service_takes_no_address_of_others_with_ipv6() {
+    on_node(|node| async move { others(&node, &V6, BOTH).await });
+}
+
+/// What the node's servers and Eips have stays theirs, and what is nobody's works.
+async fn others(node: &Node, net: &Net, nets: &[&Net]) {
+    let (client, pod) = scene(node, nets).await;
+    wire(node, &pod, &[]).await;
+    let mut gateway = EipGateway::new("gw", EipGatewaySpec::default());
+    gateway.spec.cidr = "198.51.100.0/24".into();
+    gateway.spec.gateway = "198.51.100.1".into();
+    node.objects.eip_gateways.send_modify(|objects| {
+        let key = (String::new(), "gw".to_owned());
+        objects.by_key.insert(key, gateway);
+    });
+    load_balancer(node, "web", &at(net.cluster, 80), &at(net.pod, 80), "tcp");
+    let listener = TcpListener::bind(at(net.host, 80)).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"node");
+        }
+    });
+    let spec = json!({
+        "clusterIP": net.cluster, "ports": [{"port": 80}],
+        "externalIPs": [net.external, net.host, net.join, "198.51.100.9", "198.51.100.1"],
+    });
+    let endpoints = slice("web", "TCP", 80, &[(net.pod, NODE)]);
+    told(node, [service("web", spec), endpoints]).await;
+    assert_eq!(connect(&at(net.external, 80)).await.unwrap(), net.join);
+    for host in [
+        client.connect(&at(net.host, 80)).await,
+        connect(&at(net.host, 80)).await,
+    ] {
+        assert_eq!(host.unwrap(), "node");
+    }
+    let rules = run("nft", &["list", "ruleset"]);
+    assert!(!rules.contains("198.51.100."), "{rules}");
+    if net.any != V4.any {
+        return;
+    }
+    // OVN has the Eip, and the node gets there.
+    load_balancer(node, "eip", "198.51.100.9:80", &at(net.pod, 80), "tcp");
+    eventually("a route", Duration::from_secs(3), || {
+        routes(net).contains("198.51.100.0/24 via 100.64.0.1 dev node0")
+    })
+    .await;
+    assert_eq!(connect("198.51.100.9:80").await.unwrap(), net.join);
+    client.ip(&["route", "add", "198.51.100.9", "via", net.host]);
+    assert_eq!(client.connect("198.51.100.9:80").await.unwrap(), net.join);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub ovs_connected: Gauge,
     /// 1 while the node interface is as it shall be, else 0.
     pub node_interface_ready: Gauge,
+    /// 1 if the kernel has nft_socket, else 0: Services do not reach servers that listen at the node's own address alone.
+    pub nft_socket: Gauge,
     /// Ports and addresses of Services that the node's own rules serve.
     pub frontends: Gauge,
     /// 1 while those rules are as they shall be, else 0.
@@ -56,6 +58,7 @@ impl Metrics {
             vnics: Gauge::default(),
             ovs_connected: Gauge::default(),
             node_interface_ready: Gauge::default(),
+            nft_socket: Gauge::default(),
             frontends: Gauge::default(),
             services_applied: Gauge::default(),
             affinity_flows: Gauge::default(),
@@ -74,7 +77,7 @@ impl Metrics {
         metrics
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 11] {
+    fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 12] {
         [
             (
                 "ycloud_cni_ports",
@@ -105,6 +108,11 @@ impl Metrics {
                 "ycloud_cni_node_interface_ready",
                 "Whether the node interface is as it shall be",
                 &self.node_interface_ready,
+            ),
+            (
+                "ycloud_cni_nft_socket",
+                "Whether the kernel has nft_socket, so that Services reach servers that listen at the node's own address alone",
+                &self.nft_socket,
             ),
             (
                 "ycloud_cni_frontends",

@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -85,6 +86,14 @@ pub struct Options {
     #[command(flatten)]
     pub southbound: Southbound,
 
+    /// Range from which ycloud takes its own networks: that of ycloud-controller.
+    #[arg(long, env = "SYSTEM_CIDR", default_value = "100.64.0.0/10")]
+    pub system_cidr: Ipv4Net,
+
+    /// As --system-cidr, of IPv6.
+    #[arg(long, env = "SYSTEM_IPV6_CIDR", default_value = "fd00:100:64::/48")]
+    pub system_ipv6_cidr: Ipv6Net,
+
     /// Where the plugin finds the agent.
     #[arg(long, default_value = crate::protocol::SOCKET)]
     pub socket: PathBuf,
@@ -110,6 +119,13 @@ pub struct Options {
     pub listen: SocketAddr,
 }
 
+impl Options {
+    /// The system range of each family.
+    pub fn system_ranges(&self) -> Vec<IpNet> {
+        vec![self.system_cidr.into(), self.system_ipv6_cidr.into()]
+    }
+}
+
 /// What requests share.
 pub struct Agent {
     /// The arguments.
@@ -128,6 +144,8 @@ pub struct Agent {
     pub limits: add::Limits,
     /// Counters.
     pub metrics: Metrics,
+    /// Whether the kernel has nft_socket, see [`nft::has_socket`].
+    pub nft_socket: bool,
     /// Whether the node interface is as it shall be.
     pub node_interface: watch::Receiver<bool>,
     /// How far the node's side of Services is.
@@ -165,6 +183,7 @@ impl Agent {
         metrics
             .node_interface_ready
             .set((*self.node_interface.borrow()).into());
+        metrics.nft_socket.set(self.nft_socket.into());
         let services = self.services.borrow();
         metrics.frontends.set(count(services.frontends));
         metrics.services_applied.set(services.applied.into());
@@ -202,6 +221,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let services = Services {
         changes: feed::start(&client),
         mirrors: mirrors.clone(),
+        system: options.system_ranges(),
         netlink: netlink.clone(),
         node: options.node.clone(),
         progress,
@@ -222,6 +242,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         turns: Turns::default(),
         limits: add::Limits::default(),
         metrics,
+        nft_socket: nft::has_socket().await,
         node_interface,
         services: progresses.clone(),
         affinity,
@@ -234,6 +255,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         mirrors,
         node: options.node.clone(),
         mtu: options.mtu,
+        nft_socket: agent.nft_socket,
         services: progresses,
         ready,
     };

@@ -53,6 +53,25 @@ pub async fn chain(family: &str, table: &str, name: &str) -> Result<String, Erro
     listed.unwrap_or(Err(Error::Slow))
 }
 
+/// Whether the kernel has nft_socket: it is the kernel that is asked, and nothing is left behind. Without it a table with
+/// `socket` is refused whole. If not, the log says so.
+pub async fn has_socket() -> bool {
+    let rule = "socket wildcard { 0, 1 }";
+    let script = format!(
+        "table inet ycloud-try {{ chain servers {{ type nat hook prerouting priority dstnat + 5; {rule} accept; }}; }}\n"
+    );
+    let tried = tokio::time::timeout(APPLY_LIMIT, run(&["-c", "-f", "-"], &script)).await;
+    // Whatever else keeps nft(8) from working shows when rules are applied.
+    if let Ok(Err(Error::Refused(reason))) = &tried {
+        tracing::warn!(
+            reason,
+            "this node's kernel has no nft_socket (CONFIG_NFT_SOCKET, Linux 5.11): Services do not reach servers that listen at the node's own address alone"
+        );
+        return false;
+    }
+    true
+}
+
 async fn run(arguments: &[&str], script: &str) -> Result<String, Error> {
     let mut nft = Command::new("nft")
         .args(arguments)
@@ -87,6 +106,8 @@ pub struct NodeRules<'a> {
     pub default_vpc: &'a [IpNet],
     /// The addresses by which the node is known, as far as the node has them: at most one of a family.
     pub hosts: &'a [IpAddr],
+    /// Whether the kernel has nft_socket.
+    pub nft_socket: bool,
 }
 
 /// The mark of answers that a server gave from another address of the node than the join address at which it was called.
@@ -102,7 +123,7 @@ pub fn node_table(rules: &NodeRules<'_>) -> String {
         let family = Family::of(address.ip);
         egress += &egress_rules(rules, address);
         let host = rules.hosts.iter().find(|host| Family::of(**host) == family);
-        if let Some(host) = host {
+        if let Some(host) = host.filter(|_| rules.nft_socket) {
             servers += &server_rules(link, address.ip, *host);
             answers += &answer_rule(address.ip, *host);
         }
@@ -361,6 +382,7 @@ mod tests {
             addresses: &addresses,
             default_vpc: &cidrs,
             hosts: &["172.18.0.2".parse().unwrap()],
+            nft_socket: true,
         });
         let line = "ip saddr { 10.16.0.0/16, 10.20.0.0/16 } ip daddr != { 10.16.0.0/16, 10.20.0.0/16 } oifname != { \"node0\", \"lo\" } masquerade";
         assert!(rules.contains(line), "{rules}");
@@ -371,6 +393,7 @@ mod tests {
             addresses: &addresses,
             default_vpc: &[],
             hosts: &[],
+            nft_socket: true,
         });
         assert!(!none.contains("ip daddr !=") && !none.contains("dnat"));
     }
@@ -384,6 +407,7 @@ mod tests {
             addresses: &Addresses::of(Some(v4), Some(v6)).unwrap(),
             default_vpc: &cidrs,
             hosts: &["172.18.0.2", "fd00:18::2"].map(|ip| ip.parse().unwrap()),
+            nft_socket: true,
         });
         let (of4, of6): (Vec<&str>, Vec<&str>) = rules
             .lines()
@@ -401,6 +425,33 @@ mod tests {
             .collect();
         assert!(of4.len() > 5, "{rules}");
         assert_eq!(translated, of6);
+    }
+
+    #[test]
+    fn without_nft_socket_servers_are_left_alone_and_the_rest_stands() {
+        let (v4, v6) = (address("100.64.0.2", 16), address("fd00:100:64::2", 64));
+        let rules = |nft_socket| {
+            node_table(&NodeRules {
+                link: "node0",
+                addresses: &Addresses::of(Some(v4), Some(v6)).unwrap(),
+                default_vpc: &["10.16.0.0/16", "fd00:10:16::/64"].map(|c| c.parse().unwrap()),
+                hosts: &["172.18.0.2", "fd00:18::2"].map(|ip| ip.parse().unwrap()),
+                nft_socket,
+            })
+        };
+        let (with, without) = (rules(true), rules(false));
+        for of_servers in [
+            "chain servers",
+            "chain answers",
+            "socket",
+            "dnat ip to",
+            "dnat ip6 to",
+        ] {
+            assert!(with.contains(of_servers), "{of_servers}: {with}");
+            assert!(!without.contains(of_servers), "{of_servers}: {without}");
+        }
+        let servers = with.find("  chain servers").unwrap();
+        assert_eq!(without, format!("{}}}\n", &with[..servers]));
     }
 
     #[test]

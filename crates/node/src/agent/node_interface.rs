@@ -15,7 +15,7 @@ use ycloud_api::key::{DEFAULT_VPC, JOIN_SUBNET, NODE_INTERFACE, SYSTEM_NAMESPACE
 use ycloud_api::vnic::{AttachmentKind, logical_port};
 
 use super::address;
-use super::family::{Family, is_usable};
+use super::family::Family;
 use super::mac::Mac;
 use super::netlink::{self, Events, Link, Netlink, PROTOCOL, Route};
 use super::nft::{self, NodeRules};
@@ -219,6 +219,8 @@ pub struct NodeInterface {
     pub node: String,
     /// MTU of the interface, bytes.
     pub mtu: u32,
+    /// Whether the kernel has nft_socket, see [`nft::has_socket`].
+    pub nft_socket: bool,
     /// What of Services concerns it.
     pub services: tokio::sync::watch::Receiver<Progress>,
     /// Told whether the last pass left everything as it shall be.
@@ -287,6 +289,7 @@ impl NodeInterface {
             addresses: &plan.addresses,
             default_vpc: &cidrs,
             hosts: &plan.hosts(&local),
+            nft_socket: self.nft_socket,
         });
         if applied.as_ref() != Some(&script) {
             nft::apply(&script).await?;
@@ -375,7 +378,7 @@ impl NodeInterface {
             .and_then(|port| Plan::read(&port.external_ids));
         let mut plan = self.assigned().or_else(|| left.clone())?;
         let subnets = self.mirrors.subnets.borrow();
-        let cidrs = self.mirrors.service_cidrs.borrow();
+        let services = self.mirrors.service_cidrs.borrow().synced;
         plan.pods = match (subnets.synced, &left) {
             (false, Some(left)) => left.pods.clone(),
             _ => subnets
@@ -388,25 +391,17 @@ impl NodeInterface {
                 .flat_map(objects::ranges)
                 .collect(),
         };
-        plan.service = match (cidrs.synced, &left) {
+        plan.service = match (services, &left) {
             (false, Some(left)) => left.service.clone(),
-            _ => cidrs
-                .by_key
-                .values()
-                .filter_map(|cidr| cidr.spec.as_ref()?.cidrs.as_ref())
-                .flatten()
-                .filter_map(|cidr| cidr.parse().ok())
-                .filter(|range: &IpNet| is_usable(range.addr()))
-                .collect(),
+            _ => self.mirrors.service_ranges(),
         };
         let gateways = self.mirrors.eip_gateways.borrow();
         plan.eips = match (gateways.synced, &left) {
             (false, Some(left)) => left.eips.clone(),
-            _ => gateways
-                .by_key
-                .values()
-                .filter_map(|gateway| gateway.spec.cidr.parse().ok())
-                .collect(),
+            _ => {
+                let gateways = gateways.by_key.values();
+                gateways.filter_map(objects::eip_range).collect()
+            }
         };
         match (&self.services.borrow().outside, &left) {
             (Some((outside, hosts)), _) => {

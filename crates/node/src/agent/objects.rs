@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -137,6 +138,23 @@ pub fn ranges(subnet: &Subnet) -> impl Iterator<Item = IpNet> {
     ranges.filter(|range: &IpNet| is_usable(range.addr()))
 }
 
+/// The range from which an EipGateway's EIPs are: the one that ycloud-controller accepted last, if there is one.
+pub fn eip_range(gateway: &EipGateway) -> Option<IpNet> {
+    let accepted = gateway.status.as_ref().and_then(|s| s.cidr.as_ref());
+    accepted.unwrap_or(&gateway.spec.cidr).parse().ok()
+}
+
+/// That range, and the addresses of the EipGateway itself and of its upstream router, which may be outside.
+pub fn eip_networks(gateway: &EipGateway) -> impl Iterator<Item = IpNet> {
+    let accepted = gateway.status.as_ref().and_then(|s| s.address.as_ref());
+    let own = accepted.or(gateway.spec.address.as_ref());
+    let own = own.and_then(|address| address.parse().ok());
+    let own = own.map(|address: IpNet| IpNet::from(address.addr()));
+    let upstream = gateway.spec.gateway.parse().ok();
+    let upstream = upstream.map(|ip: IpAddr| IpNet::from(ip));
+    eip_range(gateway).into_iter().chain(own).chain(upstream)
+}
+
 /// Namespace and name of an object.
 pub(super) fn key<K: Resource>(object: &K) -> Key {
     (
@@ -184,6 +202,28 @@ mod tests {
         let mut vnic = VNic::new(name, Default::default());
         vnic.metadata.namespace = Some("ns".into());
         vnic
+    }
+
+    #[test]
+    fn an_eip_gateway_has_its_range_as_accepted_its_own_address_and_its_router() {
+        let mut gateway = EipGateway::new("gw", Default::default());
+        gateway.spec.cidr = "198.51.100.0/24".into();
+        gateway.spec.gateway = "203.0.113.1".into();
+        gateway.spec.address = Some("203.0.113.2/30".into());
+        let networks = |gateway: &EipGateway| -> Vec<String> {
+            let networks = eip_networks(gateway);
+            networks.map(|net| net.to_string()).collect()
+        };
+        let expected = ["198.51.100.0/24", "203.0.113.2/32", "203.0.113.1/32"];
+        assert_eq!(networks(&gateway), expected);
+        gateway.status = Some(ycloud_api::EipGatewayStatus {
+            cidr: Some(gateway.spec.cidr.clone()),
+            address: gateway.spec.address.clone(),
+            ..Default::default()
+        });
+        gateway.spec.cidr = "10.96.0.0/12".into();
+        gateway.spec.address = None;
+        assert_eq!(networks(&gateway), expected, "a change that is refused");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use ycloud_node::agent::pod_links::PodLinks;
 use ycloud_node::agent::services::world::Change;
 use ycloud_node::agent::services::{Progress, Services};
 use ycloud_node::agent::turns::Turns;
-use ycloud_node::agent::{Agent, Options};
+use ycloud_node::agent::{Agent, Options, nft};
 use ycloud_node::protocol::PodRef;
 
 use ovn::Ovn;
@@ -106,6 +106,7 @@ impl Node {
         let (subnets, subnets_mirror) = mirror();
         let (service_cidrs, service_cidrs_mirror) = mirror();
         let (eip_gateways, eip_gateways_mirror) = mirror();
+        eip_gateways.send_modify(|objects: &mut Objects<EipGateway>| objects.synced = true);
         let (changes, changes_receiver) = mpsc::unbounded_channel();
         let mirrors = Mirrors {
             vnics: vnics_mirror,
@@ -123,6 +124,7 @@ impl Node {
         let task = Services {
             changes: changes_receiver,
             mirrors: mirrors.clone(),
+            system: options(ovn.folder()).system_ranges(),
             netlink: netlink.clone(),
             node: NODE.into(),
             progress,
@@ -151,6 +153,7 @@ impl Node {
                 install: Duration::from_secs(10),
             },
             metrics: Metrics::new(&mut registry),
+            nft_socket: nft::has_socket().await,
             node_interface,
             services,
             affinity,
@@ -179,6 +182,7 @@ impl Node {
             mirrors: self.agent.mirrors.clone(),
             node: NODE.into(),
             mtu: 1400,
+            nft_socket: self.agent.nft_socket,
             services: self.agent.services.clone(),
             ready: self.ready.clone(),
         };
@@ -335,6 +339,8 @@ fn options(folder: &Path) -> Options {
             .parse()
             .unwrap(),
         openflow: folder.join("br-int.mgmt"),
+        system_cidr: "100.64.0.0/10".parse().unwrap(),
+        system_ipv6_cidr: "fd00:100:64::/48".parse().unwrap(),
         southbound: Southbound {
             remotes: format!("unix:{}", folder.join("sb.sock").display()),
             ca: None,

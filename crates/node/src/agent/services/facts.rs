@@ -76,22 +76,52 @@ pub struct Endpoint {
     pub ready: bool,
 }
 
-/// What an endpoint's address is compared with, and who the node itself is.
+/// The addresses of a Node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// Those of type `InternalIP`; the first of a family is the one by which the node is known.
+    pub internal: Vec<IpAddr>,
+    /// Those of type `ExternalIP`: others translate them to the node, and Services may have them too.
+    pub external: Vec<IpAddr>,
+}
+
+impl NodeAddresses {
+    /// All of them, the internal ones first.
+    pub fn all(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.internal.iter().chain(&self.external).copied()
+    }
+}
+
+/// What addresses are compared with, and who the node itself is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Name of this node.
     pub node: String,
-    /// Addresses of all nodes, by name; the one by which the node is known first.
-    pub nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Addresses of all nodes, by name.
+    pub nodes: BTreeMap<String, NodeAddresses>,
     /// Ranges of the default Vpc's Subnets, the join switch's among them.
     pub default_vpc: BTreeSet<IpNet>,
+    /// See [`super::world::World::set_reserved`].
+    pub reserved: BTreeSet<IpNet>,
 }
 
 impl Surroundings {
     /// Whether OVN's load balancer cannot serve the node itself by this endpoint: neither in the default Vpc nor a node.
     pub fn is_outside(&self, ip: IpAddr) -> bool {
         !self.default_vpc.iter().any(|range| range.contains(&ip))
-            && !self.nodes.values().any(|ips| ips.contains(&ip))
+            && !self
+                .nodes
+                .values()
+                .any(|of_node| of_node.all().any(|own| own == ip))
+    }
+
+    /// Whether the node may translate an address that a Service names in `spec.externalIPs`. Not a node's: it would take its
+    /// servers' place. Not where the node's own packets enter OVN, either: there OVN knows who may have an address.
+    pub fn is_translated(&self, external: IpAddr) -> bool {
+        let ranges = self.default_vpc.iter().chain(&self.reserved);
+        let mut nodes = self.nodes.values();
+        !ranges.into_iter().any(|range| range.contains(&external))
+            && !nodes.any(|of_node| of_node.internal.contains(&external))
     }
 }
 
@@ -228,8 +258,8 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
     })
 }
 
-/// Addresses of a Node, its `InternalIP`s first.
-pub fn node(object: &core::Node) -> Vec<IpAddr> {
+/// Addresses of a Node.
+pub fn node(object: &core::Node) -> NodeAddresses {
     let status = object.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_ref());
     let of_kind = |kind: &'static str| {
@@ -237,7 +267,10 @@ pub fn node(object: &core::Node) -> Vec<IpAddr> {
         let addresses = addresses.filter(move |address| address.type_ == kind);
         addresses.filter_map(|address| address.address.parse().ok())
     };
-    of_kind("InternalIP").chain(of_kind("ExternalIP")).collect()
+    NodeAddresses {
+        internal: of_kind("InternalIP").collect(),
+        external: of_kind("ExternalIP").collect(),
+    }
 }
 
 #[cfg(test)]

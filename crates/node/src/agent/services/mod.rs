@@ -23,11 +23,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use ycloud_api::key::DEFAULT_VPC;
 
 use super::conntrack;
+use super::family::is_usable;
 use super::netlink::Netlink;
 use super::nft;
 use super::objects::{self, Mirrors};
@@ -57,8 +59,10 @@ pub struct Progress {
 pub struct Services {
     /// What the node's part is computed from.
     pub changes: mpsc::UnboundedReceiver<Change>,
-    /// Subnets.
+    /// Subnets, service ranges, EipGateways.
     pub mirrors: Mirrors,
+    /// The system range of each family, of which ycloud's own networks are.
+    pub system: Vec<IpNet>,
     /// The node's own network namespace.
     pub netlink: Netlink,
     /// Name of the node.
@@ -76,7 +80,7 @@ impl Services {
         };
         let mut world = World::new(&self.node);
         let mut checks = HealthChecks::default();
-        let mut subnets = self.mirrors.subnets.clone();
+        let mut mirrors = self.mirrors.clone();
         let mut refresh = interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = 0_u32;
@@ -91,14 +95,20 @@ impl Services {
                         world.apply(change);
                     }
                 }
-                Ok(()) = subnets.changed() => {}
+                Ok(()) = mirrors.subnets.changed() => {}
+                Ok(()) = mirrors.service_cidrs.changed() => {}
+                Ok(()) = mirrors.eip_gateways.changed() => {}
                 _ = refresh.tick() => kernel.look().await,
                 () = sleep(retry), if failures > 0 => {}
             }
-            if !world.is_complete() || !subnets.borrow_and_update().synced {
+            let listed = mirrors.subnets.borrow_and_update().synced
+                && mirrors.service_cidrs.borrow_and_update().synced
+                && mirrors.eip_gateways.borrow_and_update().synced;
+            if !world.is_complete() || !listed {
                 continue;
             }
             world.set_default_vpc(self.mirrors.default_vpc());
+            world.set_reserved(self.reserved());
             let different = world.settle();
             checks.set(world.health_checks());
             let mut progress = self.progress.borrow().clone();
@@ -123,6 +133,17 @@ impl Services {
                 changed
             });
         }
+    }
+}
+
+impl Services {
+    /// See [`World::set_reserved`].
+    fn reserved(&self) -> BTreeSet<IpNet> {
+        let gateways = self.mirrors.eip_gateways.borrow();
+        let gateways = gateways.by_key.values().flat_map(objects::eip_networks);
+        let services = self.mirrors.service_ranges();
+        let system = self.system.iter().copied();
+        system.chain(services).chain(gateways).collect()
     }
 }
 
@@ -171,10 +192,21 @@ impl Kernel {
 
 impl Mirrors {
     /// Ranges of the default Vpc's Subnets.
-    pub fn default_vpc(&self) -> BTreeSet<ipnet::IpNet> {
+    pub fn default_vpc(&self) -> BTreeSet<IpNet> {
         let subnets = self.subnets.borrow();
         let subnets = subnets.by_key.values();
         let subnets = subnets.filter(|subnet| subnet.spec.vpc == DEFAULT_VPC);
         subnets.flat_map(objects::ranges).collect()
+    }
+
+    /// Ranges of Services' cluster addresses that the kernel can use.
+    pub fn service_ranges(&self) -> BTreeSet<IpNet> {
+        let cidrs = self.service_cidrs.borrow();
+        let specs = cidrs.by_key.values().filter_map(|cidr| cidr.spec.as_ref());
+        let texts = specs.filter_map(|spec| spec.cidrs.as_ref()).flatten();
+        let ranges = texts.filter_map(|text| text.parse().ok());
+        ranges
+            .filter(|range: &IpNet| is_usable(range.addr()))
+            .collect()
     }
 }

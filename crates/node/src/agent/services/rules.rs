@@ -112,6 +112,7 @@ pub fn rules(
             service,
             port,
             cluster_ip,
+            around,
             everywhere: targets(slices, family, port, None),
             here: targets(slices, family, port, Some(&around.node)),
         };
@@ -168,6 +169,7 @@ struct PortRules<'a> {
     service: &'a Service,
     port: &'a ServicePort,
     cluster_ip: IpAddr,
+    around: &'a Surroundings,
     everywhere: Vec<SocketAddr>,
     here: Vec<SocketAddr>,
 }
@@ -206,7 +208,8 @@ impl PortRules<'_> {
             rules.push(rule(node_port, local()));
         }
         let of_family = |ip: &&IpAddr| Family::of(**ip) == self.family();
-        let external = service.external_ips.iter().filter(of_family);
+        let asked = service.external_ips.iter().filter(of_family);
+        let external = asked.filter(|ip| self.around.is_translated(**ip));
         rules.extend(external.map(|ip| rule(address(ip), local())));
         let ingress = service.ingress.difference(&service.external_ips);
         let ingress = ingress.filter(of_family);

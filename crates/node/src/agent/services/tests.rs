@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::facts::NodeAddresses;
 use super::world::{Change, Delta, World};
 use super::{facts, table::Table};
 
@@ -17,7 +18,14 @@ fn world() -> World {
     let mut world = World::new(NODE);
     world.apply(Change::Services(Delta::All(BTreeMap::new())));
     world.apply(Change::Slices(Delta::All(BTreeMap::new())));
-    let node = |name: &str, ip: &str| ((String::new(), name.to_owned()), vec![ip.parse().unwrap()]);
+    let node = |name: &str, ip: &str| {
+        let internal = vec![ip.parse().unwrap()];
+        let of_node = NodeAddresses {
+            internal,
+            ..Default::default()
+        };
+        ((String::new(), name.to_owned()), of_node)
+    };
     let nodes = [node(NODE, "172.18.0.2"), node("node-2", "172.18.0.3")];
     world.apply(Change::Nodes(Delta::All(nodes.into())));
     let ranges = ["10.16.0.0/16", "100.64.0.0/16"].map(|range| range.parse().unwrap());
@@ -361,4 +369,60 @@ fn source_ranges_of_one_family_let_nobody_of_the_other_in() {
             "add rule ip6 ycloud-services restricted/ns/web/tcp/80 drop\n",
         ],
     );
+}
+
+#[test]
+fn external_addresses_of_others_are_not_translated_and_the_rest_is() {
+    let mut world = world();
+    with_ipv6(&mut world);
+    let ips = |texts: &[&str]| texts.iter().map(|ip| ip.parse().unwrap()).collect();
+    let of_node = NodeAddresses {
+        internal: ips(&["172.18.0.3", "fd00:18::3"]),
+        external: ips(&["203.0.113.3", "2001:db8::3"]),
+    };
+    let key = (String::new(), "node-2".to_owned());
+    world.apply(Change::Nodes(Delta::One(key, Some(of_node))));
+    let reserved = [
+        "100.64.0.0/10",
+        "fd00:100:64::/48",
+        "10.96.0.0/16",
+        "fd00:96::/112",
+        "198.51.100.0/24",
+        "203.0.113.1/32",
+    ];
+    world.set_reserved(reserved.map(|range| range.parse().unwrap()).into());
+    let allowed = ["192.0.2.7", "203.0.113.3", "2001:db8::3", "2001:db8::7"];
+    let refused = [
+        "172.18.0.3",
+        "fd00:18::3",
+        "100.64.0.2",
+        "100.80.0.2",
+        "fd00:100:64::2",
+        "10.16.0.77",
+        "fd00:10:16::77",
+        "10.96.0.1",
+        "fd00:96::1",
+        "198.51.100.9",
+        "203.0.113.1",
+    ];
+    let asked: Vec<&str> = allowed.iter().chain(&refused).copied().collect();
+    let mut spec = both_ips();
+    spec["externalIPs"] = json!(asked);
+    // Not by the other way in, either.
+    let ingress = json!([{"ip": "198.51.100.9"}]);
+    let status = json!({"loadBalancer": {"ingress": ingress}});
+    service(&mut world, "web", spec, status);
+    slice(&mut world, "a", &PODS, true);
+    let has_frontend = |script: &str, ip: &str| script.contains(&format!(" {ip} . tcp . 80 : "));
+    let of_all = script(&mut world);
+    for ip in allowed {
+        assert!(has_frontend(&of_all, ip), "{ip}: {of_all}");
+    }
+    for ip in refused {
+        assert!(!has_frontend(&of_all, ip), "{ip}: {of_all}");
+    }
+    assert!(of_all.contains("tcp . 30080 : 10.96.0.9 . 80"), "{of_all}");
+    // An EipGateway goes.
+    world.set_reserved(reserved[..4].iter().map(|r| r.parse().unwrap()).collect());
+    assert!(has_frontend(&script(&mut world), "198.51.100.9"));
 }

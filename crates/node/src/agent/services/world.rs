@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::facts::{Service, Slice, Surroundings};
+use super::facts::{NodeAddresses, Service, Slice, Surroundings};
 use super::rules::{self, ServiceRules};
 use super::table::Table;
 use crate::agent::family::Family;
@@ -30,7 +30,7 @@ pub enum Change {
     /// Of EndpointSlices.
     Slices(Delta<Slice>),
     /// Of Nodes: their addresses, see [`super::facts::node`].
-    Nodes(Delta<Vec<IpAddr>>),
+    Nodes(Delta<NodeAddresses>),
 }
 
 /// All that is known.
@@ -127,6 +127,17 @@ impl World {
         }
     }
 
+    /// Says within which other ranges the node translates no `spec.externalIPs`: of ycloud's own networks, Services' cluster
+    /// addresses and elastic addresses, by way of which its packets enter OVN, and what EipGateways have besides.
+    pub fn set_reserved(&mut self, ranges: BTreeSet<IpNet>) {
+        if self.around.reserved != ranges {
+            self.around.reserved = ranges;
+            let external = self.services.iter();
+            let external = external.filter(|(_, service)| !service.external_ips.is_empty());
+            self.changed.extend(external.map(|(key, _)| key.clone()));
+        }
+    }
+
     /// Whether everything has been listed, so that what is missing does not exist.
     pub fn is_complete(&self) -> bool {
         self.listed == [true; 3]
@@ -170,13 +181,9 @@ impl World {
 
     /// The addresses by which this node is known in the cluster: the first of each family.
     pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        let ips = self
-            .around
-            .nodes
-            .get(&self.around.node)
-            .into_iter()
-            .flatten();
-        let first = |family| ips.clone().find(|ip| Family::of(**ip) == family).copied();
+        let own = self.around.nodes.get(&self.around.node);
+        let ips = own.into_iter().flat_map(NodeAddresses::all);
+        let first = |family| ips.clone().find(|ip| Family::of(*ip) == family);
         Family::ALL.into_iter().filter_map(first).collect()
     }
 
