@@ -15,7 +15,7 @@ use crate::cluster::{SOON, apply, condition, eventually, get};
 use crate::scene::Scene;
 
 /// How long an answer may take, on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// After how long silence is silence.
 pub const SILENCE: Duration = Duration::from_millis(1_500);
 /// The EipGateway of the whole suite, the default one: its EIPs are on the link to the upstream router.
@@ -24,6 +24,8 @@ pub const GATEWAY: &str = "e2e";
 pub const ROUTED_GATEWAY: &str = "e2e-routed";
 /// The range of [`ROUTED_GATEWAY`]: half of what the upstream router routes; cases/invalid use the other one.
 const ROUTED: &str = "192.0.2.128/25";
+/// The nodes of the lab.
+pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// Both protocols.
 pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -140,6 +142,11 @@ pub fn assert_met(place: &Place, to: SocketAddr, expected: Heard) {
 pub fn behind_its_vpc(client: &IpAddr) -> bool {
     let range = Ipv4Addr::new(100, 76, 0, 0).to_bits() >> 18;
     matches!(client, IpAddr::V4(client) if client.to_bits() >> 18 == range)
+}
+
+/// Whether an address is one behind which a service gateway puts its clients: 100.83.255.0/24.
+pub fn behind_a_service_gateway(client: &IpAddr) -> bool {
+    matches!(client, IpAddr::V4(client) if client.octets()[..3] == [100, 83, 255])
 }
 
 /// Nobody answers there, nobody refuses, and no packet goes in circles until its time to live is over.

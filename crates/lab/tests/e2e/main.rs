@@ -6,7 +6,9 @@
 
 mod asking;
 mod bad_input;
+mod change_of_shape;
 mod cluster;
+mod conntrack_passes;
 mod control_plane;
 mod default_vpc;
 mod dual;
@@ -17,6 +19,8 @@ mod eip_lifecycle;
 mod endpoints;
 mod failover;
 mod isolation;
+mod isolation_matrix;
+mod loops;
 mod native;
 mod native_cluster_ip;
 mod native_endpoints;
@@ -28,6 +32,7 @@ mod restart;
 mod scenario_cluster;
 mod scenario_cluster_ip;
 mod scenario_eip;
+mod scenario_matrix;
 mod scenario_multi_vpc;
 mod scene;
 mod sctp;

@@ -2,14 +2,13 @@
 //!
 //! Tests named `inside_…` ask from within: scripts/test leaves them out on OVN 23.03, and says why.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Held, Protocol, ping};
 
 use crate::asking::{
     Answered, PROTOCOLS, SILENCE, ask_often, assert_answer, assert_met, assert_silent,
-    clients_outside, gateways, machine, pod, target,
+    behind_a_service_gateway, clients_outside, gateways, machine, pod, target,
 };
 use crate::cluster::apply;
 use crate::scene::Scene;
@@ -48,11 +47,6 @@ fn over(scene: &Scene, vpcs: &[&str], more: &str) {
     let vpcs: Vec<String> = vpcs.iter().map(|vpc| scene.full(vpc)).collect();
     let vpcs: Vec<&str> = vpcs.iter().map(String::as_str).collect();
     scene.over_vpcs("svc", &vpcs, "web", more);
-}
-
-/// Whether an address is one behind which a service gateway puts its clients: 100.83.255.0/24.
-fn behind_a_service_gateway(client: &IpAddr) -> bool {
-    matches!(client, IpAddr::V4(client) if client.octets()[..3] == [100, 83, 255])
 }
 
 #[track_caller]

@@ -105,17 +105,32 @@ impl Scene {
         apply(&yaml).must();
         self.vpcs.push(vpc.clone());
         for (subnet, _) in subnets {
-            let subnet = self.full(subnet);
-            eventually(&format!("Subnet {subnet} ready"), SOON, || {
-                let (status, reason, message) = condition(&get(&["subnet", &subnet]), "Ready");
-                if status == "True" {
-                    Ok(())
-                } else {
-                    Err(format!("Ready={status:?} {reason} {message}"))
-                }
-            });
+            subnet_ready(&self.full(subnet));
         }
         vpc
+    }
+
+    /// One more Subnet of a Vpc, ready.
+    pub fn subnet(&mut self, vpc: &str, subnet: &str, cidr: &str) {
+        let subnet = self.full(subnet);
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: Subnet
+metadata: {{name: {subnet}, labels: {{e2e: {}}}}}
+spec: {{vpc: {vpc}, cidr: {cidr}}}
+",
+            self.name
+        ))
+        .must();
+        self.subnets.push(subnet.clone());
+        subnet_ready(&subnet);
+    }
+
+    /// Deletes a Subnet, and waits until it is gone.
+    pub fn without_subnet(&mut self, subnet: &str) {
+        let subnet = self.full(subnet);
+        kubectl(&["delete", "subnet", &subnet, "--timeout=60s"]).must();
+        self.subnets.retain(|other| *other != subnet);
     }
 
     /// A Pod that answers HTTP on 8080 and UDP on 8081 with its name (`agnhost netexec`).
@@ -367,6 +382,18 @@ spec:
             (seconds * 1_000.0) as u64,
         )
     }
+}
+
+/// Waits until a Subnet is ready.
+fn subnet_ready(subnet: &str) {
+    eventually(&format!("Subnet {subnet} ready"), SOON, || {
+        let (status, reason, message) = condition(&get(&["subnet", subnet]), "Ready");
+        if status == "True" {
+            Ok(())
+        } else {
+            Err(format!("Ready={status:?} {reason} {message}"))
+        }
+    });
 }
 
 /// [`Scene::ask`] from a machine of the lab: a node, or `external`.
