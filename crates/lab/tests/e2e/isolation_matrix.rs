@@ -79,7 +79,7 @@ impl How {
         match self {
             Self::Tcp(port) => knock(place, Protocol::Tcp, at(port), limit),
             Self::Udp(port) => knock(place, Protocol::Udp, at(port), limit),
-            Self::Ping => ping(place, ip, limit),
+            Self::Ping => ping(place, ip.into(), limit),
         }
     }
 }
@@ -128,7 +128,7 @@ impl Targets {
 
     /// Probes all of them from a place, and tells what is wrong. No packet may go in circles until its time to live is over.
     fn faults(&self, place: &Place) -> Vec<String> {
-        let errors = Icmp::open(place).expect("a raw socket");
+        let errors = Icmp::open(place, GATEWAY.into()).expect("a raw socket");
         let probes: Vec<_> = self
             .0
             .iter()
@@ -250,8 +250,7 @@ impl Matrix {
     fn new() -> Self {
         gateways();
         let mut scene = Scene::new("matrix");
-        let tenants =
-            ["p", "q"].map(|vpc| scene.vpc(vpc, &[(&format!("{vpc}-net"), RANGE)]));
+        let tenants = ["p", "q"].map(|vpc| scene.vpc(vpc, &[(&format!("{vpc}-net"), RANGE)]));
         for (vpc, subnet) in [("p", "p-net"), ("q", "q-net"), ("d", "ovn-default")] {
             for (i, node) in NODES.iter().enumerate() {
                 let name = format!("{vpc}{i}");

@@ -9,8 +9,8 @@ use ycloud_lab::ext;
 use ycloud_lab::place::Place;
 
 use crate::asking::{
-    NODES, PATIENCE, PROTOCOLS, behind_a_service_gateway, behind_its_vpc, gateways,
-    machine, pod, target,
+    NODES, PATIENCE, PROTOCOLS, behind_a_service_gateway, behind_its_vpc, gateways, machine, pod,
+    target,
 };
 use crate::cluster::{apply, get};
 use crate::failover::carriers;
