@@ -78,9 +78,13 @@ pub struct NetworkProbeStatus {
     /// Since when it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// The node whose ycloud-cni asks; chosen by ycloud-controller.
+    /// The chassis whose ycloud-cni asks; chosen by ycloud-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prober: Option<String>,
+    /// The IPv4 address that it asks from: of the system range, the same in each Vpc, never a tenant's. Written with
+    /// `prober`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// What was wrong the last time that something was, in words, up to 512 characters. Empty while Healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
