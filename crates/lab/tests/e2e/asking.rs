@@ -24,8 +24,6 @@ pub const GATEWAY: &str = "e2e";
 pub const ROUTED_GATEWAY: &str = "e2e-routed";
 /// The range of [`ROUTED_GATEWAY`]: half of what the upstream router routes; cases/invalid use the other one.
 const ROUTED: &str = "192.0.2.128/25";
-/// The nodes of the lab.
-pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// Both protocols.
 pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 

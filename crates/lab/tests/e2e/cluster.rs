@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// The lab's nodes; its machines beside them are `control` and `external`.
+pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// How long the cluster may take for something that involves starting Pods, on two busy cores.
 pub const SLOW: Duration = Duration::from_secs(120);
 /// How long the control plane may take to bring a change of objects into the data plane, on two busy cores.

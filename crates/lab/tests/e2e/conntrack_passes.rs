@@ -8,8 +8,8 @@ use std::time::Duration;
 use ycloud_lab::ask::{Held, Protocol};
 use ycloud_lab::place::Place;
 
-use crate::asking::{NODES, PATIENCE, gateways, machine, pod, target};
-use crate::cluster::{apply, get, lab};
+use crate::asking::{PATIENCE, gateways, machine, pod, target};
+use crate::cluster::{NODES, get, lab};
 use crate::failover::carriers;
 use crate::scene::Scene;
 
@@ -145,15 +145,7 @@ fn alone_scenario_conntrack_passes_are_few() {
     scene.client("default", "ovn-default", near);
     scene.load_balancer("one", &vpc, "web", "");
     scene.over_vpcs("several", &[&other], "several", "");
-    let ns = &scene.name;
-    apply(&format!(
-        "apiVersion: iaas.yusur.io/v1
-kind: YusurService
-metadata: {{name: nodes, namespace: {ns}}}
-spec: {{scope: cluster, selector: {{app: default}}, ports: [{{port: 80, targetPort: web}}]}}
-"
-    ))
-    .must();
+    scene.cluster_service("nodes", "default");
     scene.pods_ready();
     let own = scene.programmed("one", 1);
     let one = scene.programmed_eip("one", 1);

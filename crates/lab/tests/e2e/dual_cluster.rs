@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use ycloud_lab::ask::{Heard, ping};
 
 use crate::asking::{SILENCE, assert_answer, assert_met, assert_pod_answers, machine, pod};
-use crate::cluster::kubectl;
+use crate::cluster::{NODES, kubectl};
 use crate::dual::{BOTH, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service};
-use crate::native::NODES;
 use crate::scene::Scene;
 
 const CLUSTER: &str = "  scope: cluster\n";

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use ycloud_lab::ask::Heard;
 
 use crate::asking::{assert_met, machine, pod};
-use crate::cluster::{SOON, eventually, get, in_pod};
+use crate::cluster::{NODES, SOON, eventually, get, in_pod};
 use crate::dual::{BOTH, V6, answer, are_both, cluster_ips, node_ips, of_family, pod_ips, v6};
-use crate::native::{NODES, PORTS, service};
+use crate::native::{PORTS, service};
 use crate::scene::Scene;
 
 /// Two servers on two of three nodes, and a client on the third.

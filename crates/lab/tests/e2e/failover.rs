@@ -9,10 +9,9 @@ use ycloud_lab::ask::{Held, Protocol};
 use ycloud_lab::failover::{Carriers, Death, Outcome, ask_for};
 
 use crate::asking::{GATEWAY, assert_answer, gateways, machine, target, the_lab};
-use crate::cluster::{SOON, eventually, kubectl};
+use crate::cluster::{NODES, SOON, eventually, kubectl};
 use crate::scene::Scene;
 
-const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// How long new connections may fail when a node dies.
 const NODE: Duration = Duration::from_millis(1_500);
 /// The same when a part of it ends.

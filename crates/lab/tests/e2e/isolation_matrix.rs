@@ -14,8 +14,8 @@ use ycloud_lab::ext;
 use ycloud_lab::icmp::{Icmp, Message};
 use ycloud_lab::place::Place;
 
-use crate::asking::{NODES, PATIENCE, gateways, machine, pod, target};
-use crate::cluster::{apply, get, nbctl, on};
+use crate::asking::{PATIENCE, gateways, machine, pod, target};
+use crate::cluster::{NODES, apply, get, nbctl, on};
 use crate::scene::Scene;
 
 /// After how long nothing is nothing.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ycloud_lab::place::Place;
 
-use crate::asking::{NODES, gateways, machine, pod, target};
-use crate::cluster::lab;
+use crate::asking::{gateways, machine, pod, target};
+use crate::cluster::{NODES, lab};
 use crate::scene::Scene;
 
 /// Datagrams from each place to each address.

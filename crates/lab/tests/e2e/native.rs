@@ -5,9 +5,6 @@ use std::fmt;
 use crate::cluster::{SLOW, SOON, apply, eventually, get};
 use crate::scene::{Answers, Scene, ask_on, ask_udp_on};
 
-/// The nodes of the lab.
-pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
-
 /// Port 80 of TCP and UDP alike, to whatever the Pods call `web` and `dgram`.
 pub const PORTS: &str = "  ports:
     - {name: web, port: 80, protocol: TCP, targetPort: web}

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on};
-use crate::native::{Client, NODES, PORTS, answered_by, refused, service};
+use crate::cluster::{NODES, SOON, eventually, get, in_pod, kubectl, on};
+use crate::native::{Client, PORTS, answered_by, refused, service};
 use crate::scene::Scene;
 
 #[test]

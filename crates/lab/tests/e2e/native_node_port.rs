@@ -1,7 +1,7 @@
 //! Kubernetes' own Services, by the nodes' addresses and by external ones.
 
-use crate::cluster::{SOON, eventually, get, on};
-use crate::native::{Client, NODES, PORTS, answered_by, node_address, service};
+use crate::cluster::{NODES, SOON, eventually, get, on};
+use crate::native::{Client, PORTS, answered_by, node_address, service};
 use crate::scene::{Scene, sources_seen_on};
 
 /// Two servers on two of three nodes, and a client on the third.

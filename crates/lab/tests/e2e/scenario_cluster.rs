@@ -1,28 +1,8 @@
 //! Scenario ②: a node, or a Pod of the default Vpc, reaches a ClusterIP; the backends are Pods of the default Vpc and
 //! Pods on the nodes' own network.
 
-use crate::cluster::{SOON, apply, condition, eventually, get, kubectl};
+use crate::cluster::{NODES, SOON, condition, eventually, get, kubectl};
 use crate::scene::{Scene, ask_on, ask_udp_on, sources_seen_on, sources_seen_udp_on};
-
-const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
-
-/// A YusurService of scope cluster with port 80 for TCP and UDP, over Pods labelled `app`.
-fn cluster_service(scene: &Scene, name: &str, app: &str) {
-    apply(&format!(
-        "apiVersion: iaas.yusur.io/v1
-kind: YusurService
-metadata: {{name: {name}, namespace: {ns}}}
-spec:
-  scope: cluster
-  selector: {{app: {app}}}
-  ports:
-    - {{name: web, port: 80, protocol: TCP, targetPort: web}}
-    - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
-",
-        ns = scene.name
-    ))
-    .must();
-}
 
 /// The node's address on the join switch.
 fn join_address(node: &str) -> String {
@@ -36,7 +16,7 @@ fn scenario_2_every_node_reaches_every_backend_by_tcp_and_udp() {
     for (i, node) in NODES.iter().enumerate() {
         scene.server(&format!("s{i}"), "ovn-default", node, "web");
     }
-    cluster_service(&scene, "svc", "web");
+    scene.cluster_service("svc", "web");
     scene.pods_ready();
     let vip = scene.programmed("svc", 3);
     for node in NODES {
@@ -52,7 +32,7 @@ fn scenario_2_every_node_reaches_every_backend_by_tcp_and_udp() {
 fn scenario_2_the_backend_sees_the_nodes_join_address_wherever_it_is() {
     let scene = Scene::new("s2-source");
     scene.server("only", "ovn-default", "node-1", "web");
-    cluster_service(&scene, "svc", "web");
+    scene.cluster_service("svc", "web");
     scene.pods_ready();
     let vip = scene.programmed("svc", 1);
     for (node, place) in [("node-1", "its own node"), ("node-2", "another node")] {
@@ -70,7 +50,7 @@ fn scenario_2_pods_of_the_default_vpc_are_clients_too_and_keep_their_address() {
     scene.server("near", "ovn-default", "node-1", "web");
     scene.server("far", "ovn-default", "node-2", "web");
     scene.client("c", "ovn-default", "node-1");
-    cluster_service(&scene, "svc", "web");
+    scene.cluster_service("svc", "web");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
     let tcp = scene.ask("c", &vip, 80, 20);
@@ -88,7 +68,7 @@ fn scenario_2_pods_on_a_nodes_network_are_backends_for_nodes_and_pods() {
     scene.server("pod", "ovn-default", "node-2", "web");
     scene.client("near", "ovn-default", "node-1");
     scene.client("far", "ovn-default", "node-3");
-    cluster_service(&scene, "svc", "web");
+    scene.cluster_service("svc", "web");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
     // A server on the node's network answers with the node's name.
@@ -116,7 +96,7 @@ fn scenario_2_pods_on_a_nodes_network_are_backends_for_nodes_and_pods() {
 fn scenario_2_a_service_without_backends_refuses_nodes_at_once() {
     let scene = Scene::new("s2-none");
     scene.server("only", "ovn-default", "node-1", "web");
-    cluster_service(&scene, "svc", "web");
+    scene.cluster_service("svc", "web");
     scene.pods_ready();
     let vip = scene.programmed("svc", 1);
     assert_eq!(ask_on("node-2", &vip, 80, 4).failed, 0);
@@ -136,7 +116,7 @@ fn scenario_2_other_vpcs_neither_reach_the_service_nor_lend_it_backends() {
     scene.server("own", "ovn-default", "node-1", "web");
     scene.server("other", "a", "node-2", "web");
     scene.client("outsider", "a", "node-1");
-    cluster_service(&scene, "svc", "web");
+    scene.cluster_service("svc", "web");
     scene.pods_ready();
     let vip = scene.programmed("svc", 1);
     eventually("the Pod that is left out is named", SOON, || {

@@ -1,10 +1,8 @@
 //! Scenario ①: a client in a Vpc reaches a ClusterIP; the backends are Pods of the same Vpc.
 
-use crate::cluster::{apply, in_pod, kubectl, nbctl};
+use crate::cluster::{NODES, apply, in_pod, kubectl, nbctl};
 use crate::scene::Scene;
 use crate::sctp;
-
-const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 /// A Vpc with backends in two Subnets on three nodes, and a client on each node in a third Subnet.
 fn spread(name: &str) -> (Scene, String) {

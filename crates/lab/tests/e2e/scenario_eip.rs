@@ -8,10 +8,9 @@ use crate::asking::{
     PROTOCOLS, ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, assert_silent, behind_its_vpc,
     clients_outside, gateways, machine, pod, target,
 };
-use crate::cluster::{SOON, apply, eventually, get};
+use crate::cluster::{NODES, SOON, apply, eventually, get};
 use crate::scene::Scene;
 
-const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 const BACKENDS: [&str; 3] = ["s0", "s1", "s2"];
 
 /// A Vpc with a backend on each node, so that there is one with the gateway and one elsewhere, whichever node that is.

@@ -9,10 +9,9 @@ use ycloud_lab::ext;
 use ycloud_lab::place::Place;
 
 use crate::asking::{
-    NODES, PATIENCE, PROTOCOLS, behind_a_service_gateway, behind_its_vpc, gateways, machine, pod,
-    target,
+    PATIENCE, PROTOCOLS, behind_a_service_gateway, behind_its_vpc, gateways, machine, pod, target,
 };
-use crate::cluster::{apply, get};
+use crate::cluster::{NODES, get};
 use crate::failover::carriers;
 use crate::scene::Scene;
 
@@ -81,20 +80,7 @@ fn scenario_matrix_every_scenario_by_tcp_and_udp_near_and_far() {
     scene.client("own", "v-clients", "node-2");
     scene.load_balancer("one", &vpc, "web", "");
     scene.over_vpcs("several", &[&vpc, &other], "several", "");
-    let ns = &scene.name;
-    apply(&format!(
-        "apiVersion: iaas.yusur.io/v1
-kind: YusurService
-metadata: {{name: nodes, namespace: {ns}}}
-spec:
-  scope: cluster
-  selector: {{app: default}}
-  ports:
-    - {{name: web, port: 80, protocol: TCP, targetPort: web}}
-    - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
-"
-    ))
-    .must();
+    scene.cluster_service("nodes", "default");
     scene.pods_ready();
     let own = scene.programmed("one", 3);
     let nodes = scene.programmed("nodes", 3);

@@ -303,6 +303,24 @@ spec:
         .must();
     }
 
+    /// A YusurService of scope cluster with port 80 for TCP and UDP, over Pods of [`Scene::server`] labelled `app`.
+    pub fn cluster_service(&self, name: &str, app: &str) {
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: YusurService
+metadata: {{name: {name}, namespace: {ns}}}
+spec:
+  scope: cluster
+  selector: {{app: {app}}}
+  ports:
+    - {{name: web, port: 80, protocol: TCP, targetPort: web}}
+    - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
+",
+            ns = self.name
+        ))
+        .must();
+    }
+
     /// Waits until the YusurService counts `healthy` endpoints and every hypervisor has them; returns its ClusterIP.
     pub fn programmed(&self, service: &str, healthy: i64) -> String {
         eventually(
