@@ -231,9 +231,12 @@ fn alone_scenario_conntrack_passes_are_few() {
                 .map(|(_, most)| *most)
                 .max();
             let most = most.unwrap_or(0);
-            if passes.conntrack > most || passes.again > most {
+            // The choice of a service gateway is a hash of each packet, which goes round once more. Where the chosen one is on
+            // the same node, that adds to its passes.
+            let again = most + usize::from(over && gateway == *node);
+            if passes.conntrack > most || passes.again > again {
                 faults.push(format!(
-                    "{what}: {node} by {from}: more than {most}: {passes:?}"
+                    "{what}: {node} by {from}: more than {most}, or round more than {again}: {passes:?}"
                 ));
             }
         }
