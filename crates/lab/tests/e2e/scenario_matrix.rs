@@ -1,15 +1,13 @@
 //! Each scenario by TCP and UDP, with the backend on the node where the client's packets enter and on another one: who
 //! answers, and whom the backend sees.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ycloud_lab::ask::ask;
 use ycloud_lab::ext;
 use ycloud_lab::place::Place;
 
 use crate::asking::{
-    PATIENCE, PROTOCOLS, behind_a_service_gateway, behind_its_vpc, gateways, machine, pod, target,
+    PROTOCOLS, ask_often, behind_a_service_gateway, behind_its_vpc, gateways, machine, pod, target,
 };
 use crate::cluster::{NODES, get};
 use crate::failover::carriers;
@@ -38,25 +36,17 @@ impl Case {
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for protocol in PROTOCOLS {
-            let mut seen: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-            for _ in 0..QUESTIONS {
-                match ask(&self.client, protocol, target(&self.address, 80), PATIENCE) {
-                    Ok(reply) => {
-                        seen.entry(reply.backend)
-                            .or_default()
-                            .insert(reply.client.ip());
-                    }
-                    Err(error) => faults.push(format!("{} by {protocol}: {error}", self.what)),
-                }
-            }
+            let to = target(&self.address, 80);
+            let answered = ask_often(&self.client, protocol, to, QUESTIONS);
             let right = |client: &IpAddr| match self.seen {
                 Seen::Exactly(expected) => *client == expected,
                 Seen::One(is) => is(client),
             };
-            let known = seen.values().flatten().all(right);
-            let names: Vec<&str> = seen.keys().map(String::as_str).collect();
-            if names != self.backends || !known {
-                faults.push(format!("{} by {protocol}: {seen:?}", self.what));
+            if answered.names() != self.backends
+                || !answered.clients.iter().all(right)
+                || !answered.failed.is_empty()
+            {
+                faults.push(format!("{} by {protocol}: {answered:?}", self.what));
             }
         }
         faults
