@@ -48,7 +48,7 @@ impl fmt::Display for Death {
 }
 
 /// Who carries an EipGateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carriers {
     /// The node that has the gateway itself.
     pub gateway: Machine,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ycloud_lab::ask::{Held, Protocol};
+use ycloud_lab::failover::Carriers;
 use ycloud_lab::place::Place;
 
 use crate::asking::{PATIENCE, gateways, machine, pod, target};
@@ -15,6 +16,9 @@ use crate::scene::Scene;
 
 /// Questions on one connection; each is at least two packets in either direction.
 const QUESTIONS: u64 = 60;
+
+/// How often all is counted at most.
+const ATTEMPTS: usize = 3;
 
 /// One flow of a node's datapath: what it matches, and what it does.
 struct Flow {
@@ -115,14 +119,33 @@ fn address_of(node: &str) -> String {
 #[test]
 fn alone_scenario_conntrack_passes_are_few() {
     gateways();
-    let mut scene = Scene::new("ct-passes");
+    // A gateway may move, as until all of the nodes see each other alive after the first of them was made. What was counted
+    // then is of no use: the bounds are those of where it had been.
+    for attempt in 1.. {
+        let before = carriers();
+        let faults = faults(&before, attempt);
+        let after = carriers();
+        if before == after {
+            assert!(faults.is_empty(), "{}", faults.join("\n"));
+            return;
+        }
+        assert!(
+            attempt < ATTEMPTS,
+            "the gateways moved each time: {before:?}, then {after:?}"
+        );
+        eprintln!("the gateways moved: {before:?}, then {after:?}");
+    }
+}
+
+/// In which scenarios packets pass more often than they shall, with the gateways where `carriers` says.
+fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
+    let mut scene = Scene::new(&format!("ct-passes-{attempt}"));
     let vpc = scene.vpc(
         "p",
         &[("p-net", "10.0.1.0/24"), ("p-clients", "10.0.2.0/24")],
     );
     let other = scene.vpc("q", &[("q-net", "10.0.1.0/24")]);
     // Where a gateway is, its passes and those of a backend or client there would add up.
-    let carriers = carriers();
     let gateway = carriers.gateway.to_string();
     let services = carriers.services.iter().map(|(_, node)| node.to_string());
     let services: Vec<String> = services.collect();
@@ -244,10 +267,11 @@ fn alone_scenario_conntrack_passes_are_few() {
             faults.push(format!("{what}: no pass was seen at all"));
         }
     }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert_eq!(
-        NODES.map(drops),
-        before,
-        "packets were dropped for going round too often"
-    );
+    let after = NODES.map(drops);
+    if after != before {
+        faults.push(format!(
+            "packets were dropped for going round too often: {before:?}, then {after:?}"
+        ));
+    }
+    faults
 }
