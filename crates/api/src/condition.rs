@@ -13,6 +13,9 @@ pub const READY: &str = "Ready";
 /// A deletion waits for the users named in the message.
 pub const IN_USE: &str = "InUse";
 
+/// A VNic's device is on the integration bridge of its chassis.
+pub const WIRED: &str = "Wired";
+
 /// Condition reasons: machine-readable, CamelCase, stable.
 pub mod reason {
     /// The spec is valid.
@@ -51,6 +54,14 @@ pub mod reason {
     pub const NO_NODES: &str = "NoNodes";
     /// The EIPs and Vpcs of a Service hang on different EipGateways.
     pub const OTHER_GATEWAY: &str = "OtherGateway";
+    /// The chassis has no such device.
+    pub const DEVICE_NOT_FOUND: &str = "DeviceNotFound";
+    /// An older VNic has the device, or the device is in use for something else.
+    pub const DEVICE_TAKEN: &str = "DeviceTaken";
+    /// The device is on the integration bridge.
+    pub const WIRED: &str = "Wired";
+    /// No living chassis can ask the target.
+    pub const NO_PROBER: &str = "NoProber";
     /// Still used by the objects named in the message.
     pub const IN_USE: &str = "InUse";
 }

@@ -59,3 +59,15 @@ pub const SYSTEM_NAMESPACE: &str = "ycloud-system";
 
 /// `endpointslice.kubernetes.io/managed-by` of the EndpointSlices that yusurService-controller writes.
 pub const ENDPOINTSLICE_MANAGED_BY: &str = "yusurservice-controller.iaas.yusur.io";
+
+/// Label of the Leases in [`SYSTEM_NAMESPACE`] by which each chassis' ycloud-cni says that it asks NetworkProbes. Its value is
+/// `ycloud-cni`; the holder is the chassis; see [`prober_lease`].
+pub const PROBER: &str = "iaas.yusur.io/prober";
+
+/// Name of the Lease of a chassis with the label [`PROBER`].
+pub fn prober_lease(chassis: &str) -> String {
+    format!("prober-{chassis}")
+}
+
+/// Seconds for which a Lease of [`prober_lease`] holds. It is renewed three times as often.
+pub const PROBER_LEASE_SECONDS: i32 = 30;

@@ -1,5 +1,7 @@
 //! `NetworkProbe`: one address that is asked again and again whether it serves, from inside its Vpc.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use kube::KubeSchema;
@@ -58,9 +60,9 @@ pub struct ProbeTarget {
     /// The Vpc from inside which it is asked, 1 to 63 characters. It must permit the NetworkProbe's namespace.
     #[schemars(length(min = 1, max = 63))]
     pub vpc: String,
-    /// Its IPv4 address.
-    #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.target.ip: an IPv4 address, for example 10.0.1.7"))]
-    #[schemars(length(max = 15))]
+    /// Its address, of either family.
+    #[x_kube(validation = Rule::new("isIP(self)").message("spec.target.ip: an address, for example 10.0.1.7 or fd00:1::7"))]
+    #[schemars(length(max = 45))]
     pub ip: String,
     /// Port, 1 to 65535. Required, except with icmp or where the check names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,8 +83,8 @@ pub struct NetworkProbeStatus {
     /// The chassis whose ycloud-cni asks; chosen by ycloud-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prober: Option<String>,
-    /// The IPv4 address that it asks from: of the system range, the same in each Vpc, never a tenant's. Written with
-    /// `prober`.
+    /// The address that it asks from, of the target's family: of the system range, the same in each Vpc, never a tenant's.
+    /// Written with `prober`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// What was wrong the last time that something was, in words, up to 512 characters. Empty while Healthy.
@@ -94,7 +96,7 @@ pub struct NetworkProbeStatus {
     /// When the prober last wrote this: on each change, and about once an hour without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Time>,
-    /// Accepted: the spec can be carried out, or the message says why not.
+    /// Accepted: the spec can be carried out and somebody asks, or the message says why not.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -110,4 +112,47 @@ pub enum ProbeState {
     /// Not asked yet, or nobody can tell.
     #[default]
     Unknown,
+}
+
+/// Prefix length of the probe network of IPv4: 256 × 256 addresses, of which each chassis has one, the same in each Vpc.
+pub const PREFIX_LENGTH: u8 = 16;
+
+/// Prefix length of the probe network of IPv6.
+pub const IPV6_PREFIX_LENGTH: u8 = 64;
+
+/// The router's address on the probe network of which `source` is: the network's first. What probers have as next hop.
+pub fn gateway(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits((ip.to_bits() & 0xffff_0000) | 1).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits((ip.to_bits() >> 64 << 64) | 1).into(),
+    }
+}
+
+/// The MAC address of the chassis with the source address `source` on each probe network. It follows from the lower 16 bits,
+/// which both families have in common.
+pub fn source_mac(source: IpAddr) -> String {
+    let [high, low] = match source {
+        IpAddr::V4(ip) => [ip.octets()[2], ip.octets()[3]],
+        IpAddr::V6(ip) => [ip.octets()[14], ip.octets()[15]],
+    };
+    format!("0e:00:00:00:{high:02x}:{low:02x}")
+}
+
+/// The name of the `Logical_Switch_Port` by which `chassis` probes inside `vpc`, and the `iface-id` of its OVS interface.
+pub fn prober_port(vpc: &str, chassis: &str) -> String {
+    format!("probe:{vpc}/{chassis}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_of_a_chassis_have_one_mac_and_a_gateway_each() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(gateway(ip("100.68.1.7")), ip("100.68.0.1"));
+        assert_eq!(gateway(ip("fd00:100:64:44::107")), ip("fd00:100:64:44::1"));
+        assert_eq!(source_mac(ip("100.68.1.7")), "0e:00:00:00:01:07");
+        assert_eq!(source_mac(ip("fd00:100:64:44::107")), "0e:00:00:00:01:07");
+    }
 }

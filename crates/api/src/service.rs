@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use kube::KubeSchema;
@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendKind};
 use crate::probe::HealthCheck;
 
 /// A service on the ycloud network: backends of any kind, reached from a Vpc, from the nodes, or from outside by an EIP.
@@ -105,6 +105,11 @@ pub struct YusurServiceSpec {
     /// How each backend is checked. Default: a TCP connect to the target port every 5 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// Seconds, 0 to 3600, for which connections of a backend that is taken away in order, and still answers, live on: a
+    /// terminating Pod, a VNic that is being deleted. It takes no new ones. Default: 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub drain_seconds: Option<i32>,
     /// None: each connection is balanced by itself. ClientIP: connections of one client address go to one backend, with
     /// the default timeout by a hash of the address and for as long as the set of backends stays. Default: None.
     #[serde(default)]
@@ -319,4 +324,48 @@ pub struct BackendCounts {
     pub draining: i32,
     /// `healthy/total`, for the printer column.
     pub summary: String,
+    /// The backends one by one: those that are not healthy first, then by namespace and name; at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<BackendStatus>,
+}
+
+/// One backend of a YusurService.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// Pod, VM, BM or VNicIP.
+    pub kind: BackendKind,
+    /// Name of the Pod or VNic, with its namespace before a slash if that is another than the YusurService's.
+    pub name: String,
+    /// The Vpc that it is in; absent while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<String>,
+    /// Its address, the primary one of the YusurService's families; absent while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// How it is.
+    pub state: BackendState,
+    /// Since when, as its probe says it; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// What is wrong, in words; absent while it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How a backend is.
+#[derive(
+    JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum BackendState {
+    /// It fails its health check.
+    Unhealthy,
+    /// It has not been asked yet, or nobody can tell; it is an endpoint if it was one before.
+    Unknown,
+    /// It has no address yet, is in another Vpc, has no such port, or is a Pod that is not ready.
+    NotReady,
+    /// It is going away, takes no new connections and keeps those it has.
+    Draining,
+    /// It is an endpoint.
+    Healthy,
 }

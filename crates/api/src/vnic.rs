@@ -66,6 +66,8 @@ pub struct VNicSpec {
 #[x_kube(validation = Rule::new("self.kind == 'None' || has(self.name)").message("spec.attachment.name: required unless kind is None"))]
 #[x_kube(validation = Rule::new("self.kind != 'Pod' || (has(self.uid) && has(self.chassis))").message("spec.attachment: kind Pod needs uid and chassis; ycloud-controller makes the VNics of Pods"))]
 #[x_kube(validation = Rule::new("self.kind != 'Node' || has(self.chassis)").message("spec.attachment: kind Node needs chassis; ycloud-controller makes the VNics of nodes"))]
+#[x_kube(validation = Rule::new("!has(self.device) || has(self.chassis)").message("spec.attachment.device: needs spec.attachment.chassis, the chassis that has the device"))]
+#[x_kube(validation = Rule::new("!has(self.device) || !(self.kind in ['Pod', 'Node'])").message("spec.attachment.device: not with kind Pod or Node; ycloud-cni makes their devices"))]
 #[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// Pod and Node: made by ycloud-controller. VM: a virtual machine. BM: a bare-metal server. None: a bare address.
@@ -84,6 +86,37 @@ pub struct Attachment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub chassis: Option<String>,
+    /// The network device of that chassis that carries its packets; the chassis' ycloud-cni puts it on br-int. Not for Pods
+    /// and nodes. Default: none; whoever has an Open vSwitch interface with `iface-id` `<namespace>/<name>` binds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+}
+
+/// A network device of a chassis: exactly one of `tap`, `representor` and `port`, a name of 1 to 15 characters.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("[has(self.tap), has(self.representor), has(self.port)].filter(x, x).size() == 1").message("spec.attachment.device: exactly one of tap, representor and port"))]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// The tap device of a virtual machine, which its hypervisor made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9_.@-]+$"))]
+    pub tap: Option<String>,
+    /// The representor of a virtual function of a SmartNIC or DPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9_.@-]+$"))]
+    pub representor: Option<String>,
+    /// A port of the chassis to which a server is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9_.@-]+$"))]
+    pub port: Option<String>,
+}
+
+impl Device {
+    /// The device's name; `None` only of one that the API server would refuse.
+    pub fn name(&self) -> Option<&str> {
+        let names = [&self.tap, &self.representor, &self.port];
+        names.into_iter().find_map(|name| name.as_deref())
+    }
 }
 
 /// The kind of thing attached to a VNic.
@@ -131,7 +164,8 @@ pub struct VNicStatus {
     /// Pending: no address yet. Bound: has an address and a logical port. Up: OVN has bound the port on a chassis.
     #[serde(default)]
     pub phase: Phase,
-    /// Ready: it holds an address, or the message says why not.
+    /// Ready: it holds an address, or the message says why not. Wired, where the attachment names a device: the device is on
+    /// the integration bridge of its chassis, or the message says which chassis looked and what is wrong.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
