@@ -36,3 +36,4 @@ mod scenario_matrix;
 mod scenario_multi_vpc;
 mod scene;
 mod sctp;
+mod thousand;

@@ -1,0 +1,136 @@
+//! A thousand Services over fifty Vpcs with equal ranges: all are programmed, and nothing is left of them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::asking::gateways;
+use crate::cluster::{apply, eventually, get, kubectl, nbctl};
+use crate::scene::Scene;
+
+const VPCS: usize = 50;
+
+/// Services of each Vpc: by turns a YusurService, and a Service with ten endpoints written by hand.
+const SERVICES: usize = 20;
+
+/// Of those, the ones with an EIP.
+const EIPS: usize = 2;
+
+/// How long until all are programmed, and until nothing is left. The API server's share is the larger one.
+const LONG: Duration = Duration::from_secs(300);
+
+/// Every row of the tables that ycloud writes, as text, sorted.
+fn rows() -> Vec<String> {
+    let tables = [
+        "Chassis_Template_Var",
+        "HA_Chassis_Group",
+        "Load_Balancer",
+        "Load_Balancer_Group",
+        "Logical_Router",
+        "Logical_Router_Policy",
+        "Logical_Router_Port",
+        "Logical_Router_Static_Route",
+        "Logical_Switch",
+        "Logical_Switch_Port",
+        "NAT",
+        "Port_Group",
+    ];
+    let mut rows = Vec::new();
+    for table in tables {
+        let listed = nbctl(&["--format=csv", "--no-headings", "list", table]);
+        rows.extend(listed.lines().map(|row| format!("{table} {row}")));
+    }
+    rows.sort();
+    rows
+}
+
+/// A YusurService of which nobody is a backend.
+fn yusur_service(scene: &Scene, name: &str, vpc: &str, outside: bool) -> Value {
+    let kind = if outside { "LoadBalancer" } else { "ClusterIP" };
+    json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "YusurService",
+        "metadata": {"name": name, "namespace": scene.name},
+        "spec": {"vpc": vpc, "type": kind, "ports": [{"port": 80}], "selector": {"app": "nobody"}},
+    })
+}
+
+/// A Service in a Vpc and its ten endpoints.
+fn service(scene: &Scene, name: &str, vpc: &str, outside: bool) -> [Value; 2] {
+    let annotations = json!({"iaas.yusur.io/vpc": vpc});
+    let mut spec = json!({"ports": [{"name": "web", "port": 80, "targetPort": 8080}]});
+    if outside {
+        spec["type"] = "LoadBalancer".into();
+        spec["loadBalancerClass"] = "iaas.yusur.io/eip".into();
+        spec["allocateLoadBalancerNodePorts"] = false.into();
+    }
+    let endpoint = |host: usize| json!({"addresses": [format!("10.0.1.{host}")], "conditions": {"ready": true}});
+    [
+        json!({
+            "apiVersion": "v1", "kind": "Service", "spec": spec,
+            "metadata": {"name": name, "namespace": scene.name, "annotations": annotations,
+                "labels": {"service.kubernetes.io/service-proxy-name": "ycloud"}},
+        }),
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": scene.name, "annotations": annotations,
+                "labels": {"kubernetes.io/service-name": name}},
+            "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}],
+            "endpoints": (10..20).map(endpoint).collect::<Vec<_>>(),
+        }),
+    ]
+}
+
+#[test]
+fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
+    gateways();
+    let before = rows();
+    let mut scene = Scene::new("thousand");
+    let mut objects = Vec::new();
+    for v in 0..VPCS {
+        let vpc = scene.vpc(&format!("v{v}"), &[(&format!("s{v}"), "10.0.1.0/24")]);
+        for i in 0..SERVICES {
+            let (name, outside) = (format!("svc-{v}-{i}"), i < EIPS);
+            match i % 2 {
+                0 => objects.push(yusur_service(&scene, &name, &vpc, outside)),
+                _ => objects.extend(service(&scene, &name, &vpc, outside)),
+            }
+        }
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    apply(&list.to_string()).must();
+
+    eventually("all Services are programmed", LONG, || {
+        let services = get(&["-n", &scene.name, "services"]);
+        let all = services["items"].as_array().cloned().unwrap_or_default();
+        let programmed =
+            |s: &&Value| s["metadata"]["annotations"]["iaas.yusur.io/programmed"].is_string();
+        let with_eip = |s: &&Value| s["status"]["loadBalancer"]["ingress"][0]["ip"].is_string();
+        let done = (
+            all.iter().filter(programmed).count(),
+            all.iter().filter(with_eip).count(),
+        );
+        match done == (VPCS * SERVICES, VPCS * EIPS) {
+            true => Ok(()),
+            false => Err(format!("{done:?} of {} are", all.len())),
+        }
+    });
+    let balancers = nbctl(&["--bare", "--columns=name", "list", "Load_Balancer"]);
+    let prefix = format!("{}/", scene.name);
+    let ours = balancers.lines().filter(|name| name.starts_with(&prefix));
+    assert_eq!(ours.count(), VPCS * SERVICES);
+
+    // In this order nothing waits for its users.
+    let namespace = scene.name.clone();
+    kubectl(&["delete", "namespace", &namespace, "--timeout=300s"]).must();
+    drop(scene);
+    eventually("the Northbound database is as it was", LONG, || {
+        let after = rows();
+        let more = after.iter().filter(|row| !before.contains(row));
+        let less = before.iter().filter(|row| !after.contains(row));
+        let differ: Vec<_> = more.chain(less).take(5).collect();
+        match differ.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{} rows, of which {differ:?}", after.len())),
+        }
+    });
+}
