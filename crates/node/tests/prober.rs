@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::pod::{Sandbox, at};
-use support::{NODE, Node, eventually, on_node, pod_ref, run};
+use support::{NODE, Node, eventually, on_node, run};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use ycloud_api::NetworkProbe;
 use ycloud_api::network_probe::{ProbeState, prober_port, source_mac};
-use ycloud_node::agent::add;
 use ycloud_node::agent::netlink::Netlink;
 use ycloud_node::agent::objects::Objects;
 use ycloud_node::agent::ovs::Ovs;
@@ -27,6 +26,9 @@ const SOON: Duration = Duration::from_secs(15);
 
 /// This node's addresses on the probe networks.
 const SOURCES: [&str; 2] = ["100.68.0.7", "fd00:100:64:44::7"];
+
+/// A machine's addresses, in whichever Vpc it is.
+const SELF: [&str; 2] = ["10.0.1.5", "fd00:1::5"];
 
 /// What an API server would do with NetworkProbes.
 #[derive(Clone)]
@@ -191,15 +193,39 @@ fn vpc(node: &Node, vpc: &str) {
     ovn.port(&prober_port(vpc, NODE), &probe, &mac, &SOURCES.join(" "));
 }
 
-/// A Pod of a Vpc, whose name is the Vpc's.
-async fn pod(node: &Node, vpc: &str, ips: &str) -> Sandbox {
-    let pod = Sandbox::new();
-    let name = pod_ref(&format!("{vpc}-{}", ips.len()));
-    node.vnic(&name, &format!("{vpc}-s"), vpc, ips);
-    add::add(&node.agent, &pod.id, &pod.path(), &name, &[])
-        .await
-        .unwrap();
-    pod
+/// A machine in a Vpc. An agent would not give two Pods of its node the same address.
+fn machine(node: &Node, vpc: &str) -> Sandbox {
+    let machine = Sandbox::new();
+    let (link, port) = (format!("vm-{vpc}"), format!("ns/{vpc}"));
+    let mac = "0a:00:0a:00:01:05";
+    let peer = ["type", "veth", "peer", "eth0", "address", mac, "netns"];
+    let add = ["link", "add", &link, "mtu", "1400"];
+    run("ip", &[&add[..], &peer, &[machine.name()]].concat());
+    run("ip", &["link", "set", &link, "up"]);
+    run("ethtool", &["-K", &link, "tx", "off"]);
+    let offload = [
+        "netns",
+        "exec",
+        machine.name(),
+        "ethtool",
+        "-K",
+        "eth0",
+        "tx",
+        "off",
+    ];
+    run("ip", &offload);
+    machine.ip(&["link", "set", "eth0", "mtu", "1400", "up"]);
+    for (own, length, router) in [(SELF[0], 24, "10.0.1.1"), (SELF[1], 64, "fd00:1::1")] {
+        let own = format!("{own}/{length}");
+        machine.ip(&["address", "add", &own, "dev", "eth0", "nodad"]);
+        machine.ip(&["route", "add", "default", "via", router, "dev", "eth0"]);
+    }
+    node.ovn
+        .port(&port, &format!("{vpc}-s"), mac, &SELF.join(" "));
+    let id = format!("external_ids:iface-id={port}");
+    let add = ["add-port", "br-int", &link, "--", "set", "interface", &link];
+    node.ovn.vsctl(&[&add[..], &[&id]].concat());
+    machine
 }
 
 /// Runs a program in the prober's network namespace: that of a device of this process' with such a name.
@@ -239,8 +265,8 @@ fn vpcs_with_equal_addresses_are_asked_at_once_and_get_no_answer_from_the_prober
         for name in ["vpc1", "vpc2"] {
             vpc(&node, name);
         }
-        let one = pod(&node, "vpc1", "10.0.1.5 fd00:1::5").await;
-        let two = pod(&node, "vpc2", "10.0.1.5 fd00:1::5").await;
+        let one = machine(&node, "vpc1");
+        let two = machine(&node, "vpc2");
         one.serve(80, "one").await;
         for name in ["vpc1", "vpc2"] {
             api.add(&format!("{name}-v4"), name, "10.0.1.5", json!({}));
@@ -287,8 +313,8 @@ fn vpcs_with_equal_addresses_are_asked_at_once_and_get_no_answer_from_the_prober
         for pod in [&one, &two] {
             for ip in SOURCES {
                 assert!(!pings(pod, ip), "{ip} answers");
-                let refused = pod.connect_from(&SELF[usize::from(ip.contains(':'))], &at(ip, 80));
-                let error = refused.await.unwrap_err();
+                let (source, target) = (SELF[usize::from(ip.contains(':'))], at(ip, 80));
+                let error = pod.connect_from(source, &target).await.unwrap_err();
                 assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{ip}: {error}");
             }
         }
@@ -309,9 +335,6 @@ fn vpcs_with_equal_addresses_are_asked_at_once_and_get_no_answer_from_the_prober
     });
 }
 
-/// The Pods' own addresses.
-const SELF: [&str; 2] = ["10.0.1.5", "fd00:1::5"];
-
 #[test]
 fn a_restart_changes_no_state_and_is_over_within_two_seconds() {
     on_node(|node| async move {
@@ -320,8 +343,8 @@ fn a_restart_changes_no_state_and_is_over_within_two_seconds() {
         for name in ["vpc1", "vpc2"] {
             vpc(&node, name);
         }
-        let one = pod(&node, "vpc1", "10.0.1.5 fd00:1::5").await;
-        let _two = pod(&node, "vpc2", "10.0.1.5 fd00:1::5").await;
+        let one = machine(&node, "vpc1");
+        let _two = machine(&node, "vpc2");
         one.serve(80, "one").await;
         for name in ["vpc1", "vpc2"] {
             api.add(&format!("{name}-v4"), name, "10.0.1.5", json!({}));
@@ -381,10 +404,7 @@ fn silence_is_unhealthy_while_the_router_answers_and_unknown_if_it_is_silent_too
         for name in ["vpc1", "vpc2"] {
             vpc(&node, name);
         }
-        let pods = [
-            pod(&node, "vpc1", "10.0.1.5").await,
-            pod(&node, "vpc2", "10.0.1.5").await,
-        ];
+        let pods = [machine(&node, "vpc1"), machine(&node, "vpc2")];
         for (name, pod) in ["vpc1", "vpc2"].into_iter().zip(&pods) {
             pod.serve(80, name).await;
             api.add(name, name, "10.0.1.5", json!({}));
