@@ -13,8 +13,11 @@ pub const MAX_WORDS: usize = 512;
 /// Most characters of what a target said that are repeated in words.
 const MAX_QUOTE: usize = 120;
 
-/// Errors that the kernel makes of ICMP errors, besides those with an `io::ErrorKind`. Source: Linux, `icmp_err_convert`.
-const FROM_AFAR: [Errno; 6] = [
+/// Errors that the kernel makes of ICMP errors, besides those with an `io::ErrorKind`. Source: Linux,
+/// `icmp_err_convert` and `icmpv6_err_convert`.
+const FROM_AFAR: [Errno; 7] = [
+    // "Administratively prohibited", of ICMPv6 alone: what a firewall says that rejects.
+    Errno::EACCES,
     Errno::EHOSTDOWN,
     Errno::EMSGSIZE,
     Errno::ENONET,
@@ -281,6 +284,7 @@ mod tests {
         assert_eq!(of(Errno::ENETUNREACH), Origin::Prober);
         assert_eq!(of(Errno::EHOSTUNREACH), Origin::Silence);
         assert_eq!(of(Errno::ENOPROTOOPT), Origin::Silence);
+        assert_eq!(of(Errno::EACCES), Origin::Silence);
         assert_eq!(of(Errno::ECONNREFUSED), Origin::Target);
         let garbled = io::Error::new(io::ErrorKind::InvalidData, "garbled");
         assert_eq!(Failure::io(Step::Answer, &garbled).origin(), Origin::Target);

@@ -1,6 +1,6 @@
 //! A probe, checked and ready to be asked, made from what a user wrote.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ycloud_api::NetworkProbeSpec;
@@ -13,7 +13,7 @@ use crate::kind::https::Trust;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     /// The target's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// How it is asked.
     pub check: Check,
     /// How often, and what counts.
@@ -78,7 +78,7 @@ impl Probe {
             Invalid::new(
                 "target.ip",
                 &target.ip,
-                "write an IPv4 address, for example 10.0.1.7",
+                "write an address, for example 10.0.1.7 or fd00:1::7",
             )
         })?;
         let port = number(target.port, "target.port")?;

@@ -1,10 +1,11 @@
 //! One round of a probe: one question, one deadline, one outcome.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
+use ycloud_api::address::Family;
 
 use crate::failure::{Failure, Step};
 use crate::probe::Probe;
@@ -16,7 +17,7 @@ pub type Outcome = Result<Duration, Failure>;
 /// What a kind of probe knows while it asks.
 #[derive(Debug)]
 pub struct Round<'a> {
-    address: Ipv4Addr,
+    address: IpAddr,
     sockets: &'a dyn Sockets,
     turn: u64,
     step: AtomicU8,
@@ -24,16 +25,23 @@ pub struct Round<'a> {
 
 impl Round<'_> {
     /// The target's address.
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// The round's socket. A round has one.
+    /// The target's address with a port. As text IPv6 is in brackets, as it is wherever a port follows (RFC 3986).
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// The round's socket, of the target's family. A round has one.
     ///
     /// # Errors
     /// [`Failure::Prober`].
     pub fn open(&self, shape: Shape) -> Result<Socket, Failure> {
-        let socket = self.sockets.open(shape, self.turn);
+        let socket = self
+            .sockets
+            .open(Family::of(self.address), shape, self.turn);
         socket.map_err(|error| Failure::prober("open a socket", &error))
     }
 

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
+use ycloud_api::address::Family;
 
 /// First and last source port. Linux' own default for ports that nobody asked for by number (ip_local_port_range).
 const PORTS: (u16, u16) = (32_768, 60_999);
@@ -32,18 +33,18 @@ pub enum Shape {
     Tcp,
     /// Datagrams.
     Udp,
-    /// Raw ICMP; needs `CAP_NET_RAW`.
+    /// Raw ICMP, or ICMPv6; needs `CAP_NET_RAW`.
     Icmp,
 }
 
 /// Makes the sockets of rounds. [`Way`] is the one for a device in a network namespace.
 pub trait Sockets: Send + Sync + std::fmt::Debug {
-    /// A socket of this shape: not blocking, not inherited by children, not connected; for TCP and UDP bound to the
+    /// A socket of this family and shape: not blocking, not inherited by children, not connected; for TCP and UDP bound to the
     /// source port of that turn (see [`source_port`]). It must not wait.
     ///
     /// # Errors
     /// Those of the kernel. They count as the prober's, never as the target's.
-    fn open(&self, shape: Shape, turn: u64) -> io::Result<Socket>;
+    fn open(&self, family: Family, shape: Shape, turn: u64) -> io::Result<Socket>;
 }
 
 /// The source port of a probe's `turn`: each turn the next one, round the whole range.
@@ -60,7 +61,8 @@ pub struct Way {
     netns: Option<Arc<OwnedFd>>,
     device: Option<String>,
     mark: Option<u32>,
-    source: Option<Ipv4Addr>,
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
 }
 
 impl Way {
@@ -71,6 +73,12 @@ impl Way {
     pub fn netns(mut self, path: &Path) -> io::Result<Self> {
         self.netns = Some(Arc::new(File::open(path)?.into()));
         Ok(self)
+    }
+
+    /// In this network namespace. Default: the caller's.
+    pub fn namespace(mut self, netns: Arc<OwnedFd>) -> Self {
+        self.netns = Some(netns);
+        self
     }
 
     /// By this device (`SO_BINDTODEVICE`), at most 15 characters. Default: by whichever the routes say.
@@ -85,19 +93,34 @@ impl Way {
         self
     }
 
-    /// From this address. Default: the one that the routes say.
-    pub fn source(mut self, address: Ipv4Addr) -> Self {
-        self.source = Some(address);
+    /// From this address, where the target is of its family. Default, for each family: the one that the routes say.
+    pub fn source(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.ipv4 = Some(address),
+            IpAddr::V6(address) => self.ipv6 = Some(address),
+        }
         self
     }
 
-    fn make(&self, shape: Shape) -> io::Result<Socket> {
+    /// The source address, or the one that stands for the kernel's choice.
+    fn from(&self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => self.ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            Family::Ipv6 => self.ipv6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
+        }
+    }
+
+    fn make(&self, family: Family, shape: Shape) -> io::Result<Socket> {
+        let (domain, echo) = match family {
+            Family::Ipv4 => (Domain::IPV4, Protocol::ICMPV4),
+            Family::Ipv6 => (Domain::IPV6, Protocol::ICMPV6),
+        };
         let (kind, protocol) = match shape {
             Shape::Tcp => (Type::STREAM, Protocol::TCP),
             Shape::Udp => (Type::DGRAM, Protocol::UDP),
-            Shape::Icmp => (Type::RAW, Protocol::ICMPV4),
+            Shape::Icmp => (Type::RAW, echo),
         };
-        let socket = Socket::new(Domain::IPV4, kind.nonblocking().cloexec(), Some(protocol))?;
+        let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
         if let Some(device) = &self.device {
             socket.bind_device(Some(device.as_bytes()))?;
         }
@@ -107,21 +130,24 @@ impl Way {
         if shape == Shape::Tcp {
             socket.set_linger(Some(Duration::ZERO))?;
             socket.set_tcp_nodelay(true)?;
-        } else {
-            // Errors that routers send become errors of the socket, rather than a silence until the deadline.
-            setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+            return Ok(socket);
+        }
+        // Errors that routers send become errors of the socket, rather than a silence until the deadline.
+        match family {
+            Family::Ipv4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+            Family::Ipv6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
         }
         Ok(socket)
     }
 
-    fn bind(&self, socket: &Socket, shape: Shape, turn: u64) -> io::Result<()> {
-        let source = self.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let bind = |port| socket.bind(&SocketAddrV4::new(source, port).into());
+    fn bind(&self, socket: &Socket, family: Family, shape: Shape, turn: u64) -> io::Result<()> {
+        let source = self.from(family);
+        let bind = |port| socket.bind(&SocketAddr::new(source, port).into());
         if shape == Shape::Icmp {
-            return if self.source.is_some() {
-                bind(0)
-            } else {
+            return if source.is_unspecified() {
                 Ok(())
+            } else {
+                bind(0)
             };
         }
         // The same port may serve rounds to other addresses at the same time; connect(2) sees to it that no two
@@ -139,10 +165,10 @@ impl Way {
 }
 
 impl Sockets for Way {
-    fn open(&self, shape: Shape, turn: u64) -> io::Result<Socket> {
+    fn open(&self, family: Family, shape: Shape, turn: u64) -> io::Result<Socket> {
         let open = || {
-            let socket = self.make(shape)?;
-            self.bind(&socket, shape, turn)?;
+            let socket = self.make(family, shape)?;
+            self.bind(&socket, family, shape, turn)?;
             Ok(socket)
         };
         match &self.netns {
@@ -183,11 +209,28 @@ mod tests {
         let way = Way::default();
         let port = |socket: &Socket| {
             let address = socket.local_addr().expect("an address");
-            address.as_socket().expect("IPv4").port()
+            address.as_socket().expect("IP").port()
         };
-        let one = way.open(Shape::Udp, 9_000).expect("a socket");
-        let two = way.open(Shape::Udp, 9_000).expect("a socket");
-        assert_ne!(port(&one), port(&two));
-        assert!(way.device("no-such-device").open(Shape::Tcp, 1).is_err());
+        for family in Family::ALL {
+            let open = || way.open(family, Shape::Udp, 9_000).expect("a socket");
+            let (one, two) = (open(), open());
+            assert_ne!(port(&one), port(&two), "{family}");
+        }
+        let way = way.device("no-such-device");
+        assert!(way.open(Family::Ipv4, Shape::Tcp, 1).is_err());
+    }
+
+    #[test]
+    fn each_family_has_its_own_source() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let way = Way::default().source(ip("127.0.0.7")).source(ip("::1"));
+        for (family, source) in [(Family::Ipv4, "127.0.0.7"), (Family::Ipv6, "::1")] {
+            for shape in [Shape::Tcp, Shape::Udp] {
+                let socket = way.open(family, shape, 77).expect("a socket");
+                let address = socket.local_addr().expect("an address");
+                let address = address.as_socket().expect("IP");
+                assert_eq!(address, SocketAddr::new(ip(source), source_port(77)));
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Connections whose answers cost a bounded number of bytes.
 
 use std::io;
-use std::net::SocketAddrV4;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,9 +18,8 @@ pub(crate) async fn connect(
     limit: usize,
 ) -> Result<Bounded<TcpStream>, Failure> {
     let socket = round.open(Shape::Tcp)?;
-    let address = SocketAddrV4::new(round.address(), port);
     let stream = TcpSocket::from_std_stream(socket.into())
-        .connect(address.into())
+        .connect(round.at(port))
         .await
         .map_err(|error| Failure::io(Step::Connect, &error))?;
     round.enter(Step::Answer);

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub affinity_applied: Gauge,
     /// 1 while an ADD could be served, else 0: what `/readyz` says.
     pub ready: Gauge,
+    /// Of the prober.
+    pub prober: super::prober::metrics::Metrics,
 }
 
 impl Metrics {
@@ -64,6 +66,7 @@ impl Metrics {
             affinity_flows: Gauge::default(),
             affinity_applied: Gauge::default(),
             ready: Gauge::default(),
+            prober: super::prober::metrics::Metrics::new(registry),
         };
         registry.register_with_unit(
             "ycloud_cni_request_duration",

@@ -8,6 +8,7 @@
 //!                                    ├──► node_interface  task: node0, its routes, masquerade
 //!   Services, EndpointSlices, Nodes ─┴──► services        task: node ports, external addresses, health checks
 //!   OVN Southbound ─────────────────────► affinity        task: OpenFlow flows that session affinity needs
+//!   NetworkProbes ◄─────────────────────► prober          task: devices inside Vpcs, rounds, statuses, the Lease
 //! ```
 //!
 //! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
@@ -34,6 +35,7 @@ pub mod objects;
 pub mod ovs;
 pub mod own_hosts;
 pub mod pod_links;
+pub mod prober;
 pub mod server;
 pub mod services;
 pub mod sysctl;
@@ -60,6 +62,7 @@ use node_interface::NodeInterface;
 use objects::Mirrors;
 use ovs::Ovs;
 use pod_links::PodLinks;
+use prober::Prober;
 use services::{Progress, Services, feed};
 use turns::Turns;
 
@@ -152,6 +155,8 @@ pub struct Agent {
     pub services: watch::Receiver<Progress>,
     /// How far the flows of session affinity are.
     pub affinity: watch::Receiver<affinity::Progress>,
+    /// What asks NetworkProbes.
+    pub prober: Prober,
 }
 
 impl Agent {
@@ -190,6 +195,7 @@ impl Agent {
         let affinity = *self.affinity.borrow();
         metrics.affinity_flows.set(count(affinity.flows));
         metrics.affinity_applied.set(affinity.applied.into());
+        metrics.prober.observe(&self.prober);
         metrics.ready.set(self.missing().is_empty().into());
     }
 }
@@ -234,6 +240,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         progress,
     };
     tokio::spawn(task.run());
+    let prober = prober::start(&client, &ovs, &netlink, &options.node, options.mtu);
     let agent = Arc::new(Agent {
         ovs: ovs.clone(),
         netlink: netlink.clone(),
@@ -246,6 +253,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         node_interface,
         services: progresses.clone(),
         affinity,
+        prober,
         options,
     });
     let options = &agent.options;

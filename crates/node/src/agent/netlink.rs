@@ -1,5 +1,6 @@
 //! The kernel's links, addresses, routes and neighbours, by rtnetlink(7). The one module that knows `rtnetlink`.
 
+pub mod probing;
 pub mod way_back;
 
 use std::collections::BTreeSet;

@@ -5,11 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 /// Why a network namespace cannot be used.
@@ -84,7 +84,41 @@ impl Netns {
         })
     }
 
-    /// The path that it was opened by.
+    /// Makes a namespace that has no name. It lives as long as a thread, a socket or an open file refers to it, and so at
+    /// most as long as this process: what is in it ends with it, however the process ends.
+    ///
+    /// # Errors
+    /// [`Error::Enter`]: the kernel refused, or no thread could be started.
+    pub fn unnamed() -> Result<Self, Error> {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            // The thread's own: it has left the process' namespace.
+            File::open("/proc/thread-self/ns/net")
+        };
+        let thread = std::thread::Builder::new().name("netns".into());
+        let made = thread.spawn(make).and_then(|thread| {
+            let panicked = |_| io::Error::other("the thread that makes it panicked");
+            thread.join().map_err(panicked)?
+        });
+        let file = made.map_err(|source| Error::Enter {
+            path: "of its own".into(),
+            source,
+        })?;
+        Ok(Self {
+            path: format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into(),
+            file: Arc::new(file),
+        })
+    }
+
+    /// A descriptor of its own of the same namespace.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+
+    /// The path that it was opened by, or by which others may open it.
     pub fn path(&self) -> &str {
         &self.path
     }

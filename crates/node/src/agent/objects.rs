@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use ycloud_api::{EipGateway, Subnet, VNic};
+use ycloud_api::{EipGateway, NetworkProbe, Subnet, VNic};
 
 use super::family::is_usable;
 
@@ -73,6 +73,13 @@ impl Mirrors {
             .map(|(name, _)| *name)
             .collect()
     }
+}
+
+/// The NetworkProbes that `node` asks.
+pub fn probes(client: &Client, node: &str) -> watch::Receiver<Objects<NetworkProbe>> {
+    let of_node = format!("status.prober={node}");
+    let config = watcher::Config::default().fields(&of_node);
+    mirror(Api::all(client.clone()), config)
 }
 
 fn mirror<K>(api: Api<K>, config: watcher::Config) -> watch::Receiver<Objects<K>>

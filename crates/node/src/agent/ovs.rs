@@ -4,6 +4,8 @@
 //! `iface-id` is ovn-controller's (ovn-controller(8), "Open vSwitch Database Configuration"): it binds the logical port of
 //! that name, and says so by `ovn-installed=true` once the port's flows are in the bridge.
 
+pub mod prober;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
@@ -511,19 +513,24 @@ fn insert(bridge: &Row, interface: Uuid, name: &str, columns: Columns) -> [Opera
     ]
 }
 
-/// `Port` and `Interface` are no root tables: taken from the bridge, they are gone.
 fn remove(view: &View, ports: &[Port]) -> Vec<Operation> {
+    let interfaces: Vec<Uuid> = ports.iter().map(|port| port.interface).collect();
+    remove_interfaces(view, &interfaces)
+}
+
+/// `Port` and `Interface` are no root tables: taken from the bridge, they are gone.
+fn remove_interfaces(view: &View, interfaces: &[Uuid]) -> Vec<Operation> {
     let rows = view.snapshot.table("Port");
     let holds = |row: &Row, interface: Uuid| {
         let interfaces = row.get("interfaces").and_then(|d| d.as_set());
         interfaces.is_some_and(|set| set.contains_uuid(interface))
     };
-    let of = |port: &Port| {
+    let of = |interface: &Uuid| {
         rows.iter()
-            .find(|row| holds(row, port.interface))
+            .find(|row| holds(row, *interface))
             .map(|r| r.uuid())
     };
-    let gone: Vec<Uuid> = ports.iter().filter_map(of).collect();
+    let gone: Vec<Uuid> = interfaces.iter().filter_map(of).collect();
     if gone.is_empty() {
         return Vec::new();
     }

@@ -38,7 +38,7 @@ use ycloud_node::agent::pod_links::PodLinks;
 use ycloud_node::agent::services::world::Change;
 use ycloud_node::agent::services::{Progress, Services};
 use ycloud_node::agent::turns::Turns;
-use ycloud_node::agent::{Agent, Options, nft};
+use ycloud_node::agent::{Agent, Options, nft, prober};
 use ycloud_node::protocol::PodRef;
 
 use ovn::Ovn;
@@ -138,6 +138,15 @@ impl Node {
             progress,
         };
         tokio::spawn(task.run());
+        let (_, probes) = mirror();
+        let prober = prober::start_with(prober::Parts {
+            ovs: ovs.clone(),
+            netlink: netlink.clone(),
+            node: NODE.into(),
+            mtu: 1400,
+            probes,
+            writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
+        });
         let mut registry = Registry::default();
         let agent = Agent {
             options: options(&folder),
@@ -157,6 +166,7 @@ impl Node {
             node_interface,
             services,
             affinity,
+            prober,
         };
         Self {
             ovn,
@@ -203,6 +213,7 @@ impl Node {
             name: Some(pod.name.clone()),
             uid: pod.uid.clone(),
             chassis: Some(NODE.into()),
+            device: None,
         };
         self.add_vnic(vnic);
     }
@@ -215,6 +226,7 @@ impl Node {
             name: Some(NODE.into()),
             uid: None,
             chassis: Some(NODE.into()),
+            device: None,
         };
         let mac = vnic.status.as_ref().unwrap().mac.clone().unwrap();
         self.ovn

@@ -54,7 +54,7 @@ impl Grpc {
             .handshake(stream)
             .await
             .map_err(|error| failure(&error))?;
-        let authority = format!("{}:{}", round.address(), self.port);
+        let authority = round.at(self.port).to_string();
         let mut exchange = pin!(self.exchange(client, &authority));
         // The connection must be driven for an answer to come.
         tokio::select! {

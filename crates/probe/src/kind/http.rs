@@ -124,7 +124,7 @@ impl Http {
             .header(CONNECTION, "close");
         let request = match &self.host {
             Some(host) => request.header(HOST, host),
-            None => request.header(HOST, format!("{}:{}", round.address(), self.port)),
+            None => request.header(HOST, round.at(self.port).to_string()),
         };
         request
             .body(String::new())

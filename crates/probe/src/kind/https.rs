@@ -2,7 +2,6 @@
 //! is seen at once.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -129,7 +128,7 @@ impl Https {
     pub(crate) async fn ask(&self, round: &Round<'_>) -> Result<(), Failure> {
         let stream = stream::connect(round, self.request.port, LIMIT).await?;
         round.enter(Step::Handshake);
-        let address = || ServerName::from(IpAddr::from(round.address()));
+        let address = || ServerName::from(round.address());
         let name = self.server_name.clone().unwrap_or_else(address);
         let connector = TlsConnector::from(self.config.clone());
         let stream = connector.connect(name, stream).await;

@@ -1,7 +1,5 @@
 //! UDP: one datagram, and the first answer decides. ICMP port unreachable is a failure at once, silence at the deadline.
 
-use std::net::SocketAddrV4;
-
 use tokio::net::UdpSocket;
 use ycloud_api::probe::UdpCheck;
 
@@ -35,8 +33,8 @@ impl Udp {
         let socket = round.open(Shape::Udp)?;
         round.enter(Step::Packet);
         // Connected: only the target's datagrams come in, and ICMP errors become the socket's.
-        let address = SocketAddrV4::new(round.address(), self.port);
-        socket.connect(&address.into()).map_err(error)?;
+        let address = round.at(self.port).into();
+        socket.connect(&address).map_err(error)?;
         let socket = UdpSocket::from_std(socket.into()).map_err(error)?;
         socket.send(&self.send).await.map_err(error)?;
         let mut answer = vec![0; ANSWER];

@@ -1,0 +1,125 @@
+//! The prober: asks the NetworkProbes of which ycloud-controller says that this node asks them.
+//!
+//! ```text
+//!   NetworkProbes with status.prober = this node
+//!        │                                                          ┌── Open vSwitch: an internal port a Vpc
+//!        ▼               Vpcs, sources                              ▼
+//!      task ────────────────────────────────► network ──► devices in a namespace of its own (space)
+//!        │  ▲                                                       ▲
+//!        │  └── reports ── ycloud_probe::Prober ── rounds ──────────┘
+//!        │                        ▲
+//!        │ targets ── set, remove ┘
+//!        ▼
+//!      records ──► write ──► NetworkProbe status          lease ──► Lease, while the task is able to ask
+//! ```
+//!
+//! A restart goes on from what the statuses say, so no state changes by it. The namespace ends with the process; the next
+//! one has its devices within a second.
+
+pub mod lease;
+pub mod metrics;
+pub mod network;
+pub mod records;
+pub mod space;
+mod targets;
+mod task;
+pub mod write;
+
+use kube::Client;
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::watch;
+use ycloud_api::NetworkProbe;
+use ycloud_probe::prober::Figures;
+use ycloud_probe::{Handle, Options};
+
+use crate::agent::netlink::Netlink;
+use crate::agent::objects::{self, Objects};
+use crate::agent::ovs::Ovs;
+use write::Writer;
+
+/// What the prober is made of.
+pub struct Parts {
+    /// Open vSwitch.
+    pub ovs: Ovs,
+    /// The network namespace in which ovs-vswitchd makes links; that of the thread that starts the prober.
+    pub netlink: Netlink,
+    /// The chassis whose prober this is.
+    pub node: String,
+    /// MTU of its devices, bytes.
+    pub mtu: u32,
+    /// The NetworkProbes that it asks.
+    pub probes: watch::Receiver<Objects<NetworkProbe>>,
+    /// Where their statuses go.
+    pub writer: Writer,
+}
+
+/// How far the prober's task is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether it can ask: it is connected to Open vSwitch, and its devices are as they shall be as far as they are there.
+    pub able: bool,
+    /// Devices by which it asks.
+    pub devices: usize,
+    /// Reports that are not in the API server yet.
+    pub waiting: usize,
+}
+
+/// A running prober, for metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Prober {
+    handle: Handle,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Prober {
+    /// What it has done.
+    pub fn figures(&self) -> Figures {
+        self.handle.figures()
+    }
+
+    /// How far its task is.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+}
+
+/// Starts the prober of the chassis `node`, with its Lease.
+pub fn start(client: &Client, ovs: &Ovs, netlink: &Netlink, node: &str, mtu: u32) -> Prober {
+    let prober = start_with(Parts {
+        ovs: ovs.clone(),
+        netlink: netlink.clone(),
+        node: node.to_owned(),
+        mtu,
+        probes: objects::probes(client, node),
+        writer: write::writer(client.clone()),
+    });
+    let (able, is_able) = watch::channel(false);
+    let mut progress = prober.progress.clone();
+    tokio::spawn(async move {
+        while progress.changed().await.is_ok() {
+            let now = progress.borrow().able;
+            able.send_if_modified(|able| std::mem::replace(able, now) != now);
+        }
+    });
+    tokio::spawn(lease::keep(client.clone(), node.to_owned(), is_able));
+    prober
+}
+
+/// Starts a prober of these parts, without a Lease.
+pub fn start_with(parts: Parts) -> Prober {
+    let (prober, handle, reports) = ycloud_probe::Prober::new(Options {
+        sockets: sockets(),
+        ..Options::default()
+    });
+    tokio::spawn(prober.run());
+    let (sender, progress) = watch::channel(Progress::default());
+    tokio::spawn(task::run(parts, handle.clone(), reports, sender));
+    Prober { handle, progress }
+}
+
+/// Half of the descriptors that this process may have, at most the default.
+fn sockets() -> usize {
+    let most = Options::default().sockets;
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft / 2).map_or(most, |half| half.clamp(64, most))
+}

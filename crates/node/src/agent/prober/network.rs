@@ -1,0 +1,253 @@
+//! The prober's devices: an internal port of Open vSwitch for each Vpc, in the prober's namespace.
+//!
+//! Names are this agent's own: what an earlier agent left, whose namespace is gone, is replaced in one transaction by a port
+//! of another name, and only that makes ovs-vswitchd make a new link. Level-triggered: each pass compares ports, links and
+//! what was set on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ycloud_api::network_probe::{
+    IPV6_PREFIX_LENGTH, PREFIX_LENGTH, gateway, prober_port, source_mac,
+};
+
+use super::space;
+use crate::agent::family::Family;
+use crate::agent::mac::{Mac, MacError};
+use crate::agent::netlink::{self, Link, Netlink};
+use crate::agent::netns::{self, Netns};
+use crate::agent::ovs::prober::{NewPort, ProberPort};
+use crate::agent::ovs::{self, Ovs, View};
+use crate::agent::{ethtool, sysctl};
+
+/// A pass failed; there will be another.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The namespace.
+    #[error(transparent)]
+    Space(#[from] space::Error),
+    /// It cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    /// The kernel.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// A switch.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+    /// Offloads.
+    #[error(transparent)]
+    Ethtool(#[from] ethtool::Error),
+    /// Open vSwitch.
+    #[error(transparent)]
+    Ovs(#[from] ovs::Error),
+    /// No descriptor is left.
+    #[error("failed to share the prober's network namespace")]
+    Descriptor(#[from] std::io::Error),
+    /// The MAC address that follows from a source address.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+}
+
+/// The addresses from which it asks inside a Vpc, at most one of a family.
+pub type Sources = BTreeMap<Family, IpAddr>;
+
+/// A device that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name in the prober's namespace.
+    pub name: String,
+    /// Its addresses.
+    pub sources: Sources,
+}
+
+/// The devices, and where they are.
+pub struct Network {
+    ovs: Ovs,
+    host: Netlink,
+    netns: Netns,
+    inside: Netlink,
+    node: String,
+    mtu: u32,
+    /// What the names of this agent's ports begin with.
+    prefix: String,
+    next: u32,
+    /// What was set on which link, and how the link was after that.
+    settled: BTreeMap<String, (Link, Sources)>,
+}
+
+impl Network {
+    /// Makes the namespace. `host` is the network in which ovs-vswitchd makes links.
+    ///
+    /// # Errors
+    /// See [`space::Error`].
+    pub async fn open(ovs: Ovs, host: Netlink, node: &str, mtu: u32) -> Result<Self, space::Error> {
+        let (netns, inside) = space::make().await?;
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let nonce: String = nonce.chars().take(6).collect();
+        Ok(Self {
+            ovs,
+            host,
+            netns,
+            inside,
+            node: node.to_owned(),
+            mtu,
+            prefix: format!("yp{nonce}"),
+            next: 1,
+            settled: BTreeMap::new(),
+        })
+    }
+
+    /// The namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Makes the next pass look at all that was set before.
+    pub fn refresh(&mut self) {
+        self.settled.clear();
+    }
+
+    /// One comparison with what is `wanted`, by Vpc. Returns the devices by which packets pass.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn pass(
+        &mut self,
+        wanted: &BTreeMap<String, Sources>,
+    ) -> Result<BTreeMap<String, Device>, Error> {
+        let view = self.ovs.view();
+        let kept = self.ports(&view, wanted).await?;
+        let names: BTreeSet<&str> = kept.values().map(|port| port.name.as_str()).collect();
+        self.settled.retain(|name, _| names.contains(name.as_str()));
+        let userspace = view.userspace().unwrap_or_default();
+        let links = self.links(&names).await?;
+        let mut devices = BTreeMap::new();
+        for (vpc, port) in &kept {
+            let (Some(link), Some(sources)) = (links.get(&port.name), wanted.get(vpc)) else {
+                continue;
+            };
+            self.settle(link, sources, userspace).await?;
+            if port.installed {
+                let device = Device {
+                    name: port.name.clone(),
+                    sources: sources.clone(),
+                };
+                devices.insert(vpc.clone(), device);
+            }
+        }
+        Ok(devices)
+    }
+
+    /// Makes the ports in the switch those that are wanted. Returns those of them that were there before, by Vpc.
+    async fn ports(
+        &mut self,
+        view: &View,
+        wanted: &BTreeMap<String, Sources>,
+    ) -> Result<BTreeMap<String, ProberPort>, Error> {
+        let (mut kept, mut gone) = (BTreeMap::new(), Vec::new());
+        for port in view.prober_ports() {
+            let own = port.name.starts_with(&self.prefix)
+                && port.logical_port == prober_port(&port.vpc, &self.node);
+            if own && wanted.contains_key(&port.vpc) && !kept.contains_key(&port.vpc) {
+                kept.insert(port.vpc.clone(), port);
+            } else {
+                gone.push(port);
+            }
+        }
+        let missing: Vec<&String> = wanted.keys().filter(|v| !kept.contains_key(*v)).collect();
+        let new: Vec<NewPort> = missing.into_iter().map(|vpc| self.named(vpc)).collect();
+        self.ovs.change_prober_ports(&gone, &new).await?;
+        Ok(kept)
+    }
+
+    fn named(&mut self, vpc: &str) -> NewPort {
+        let name = format!("{}{}", self.prefix, self.next);
+        // Seven digits leave it within the 15 characters of a link's name.
+        self.next = self.next % 9_999_999 + 1;
+        NewPort {
+            name,
+            vpc: vpc.to_owned(),
+            logical_port: prober_port(vpc, &self.node),
+        }
+    }
+
+    /// The links of these names in the namespace. One that ovs-vswitchd has just made is moved there; what is left there of
+    /// an earlier ovs-vswitchd gives way to it.
+    async fn links(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Link>, Error> {
+        let of_names = |link: &Link| names.contains(link.name.as_str());
+        let new: Vec<Link> = self.host.links().await?;
+        for link in new.iter().filter(|link| of_names(link)) {
+            self.inside.delete_link(&link.name).await?;
+            self.host.move_into(link, &self.netns).await?;
+        }
+        let there = self.inside.links().await?.into_iter().filter(of_names);
+        Ok(there.map(|link| (link.name.clone(), link)).collect())
+    }
+
+    async fn settle(
+        &mut self,
+        link: &Link,
+        sources: &Sources,
+        userspace: bool,
+    ) -> Result<(), Error> {
+        let now = (link.clone(), sources.clone());
+        if self.settled.get(&link.name) == Some(&now) {
+            return Ok(());
+        }
+        let Some(mac) = sources.values().next().copied().map(source_mac) else {
+            return Ok(());
+        };
+        let mac: Mac = mac.parse()?;
+        self.switches(&link.name, sources, userspace).await?;
+        if link.mac != mac {
+            self.inside.set_mac(link, mac).await?;
+        }
+        if link.mtu != self.mtu {
+            self.inside.set_mtu(link, self.mtu).await?;
+        }
+        let wanted: Vec<IpNet> = sources.values().filter_map(|ip| net(*ip)).collect();
+        let existing = self.inside.addresses(link).await?;
+        for other in existing.iter().filter(|a| !wanted.contains(a)) {
+            self.inside.delete_address(link, *other).await?;
+        }
+        for address in wanted.iter().filter(|a| !existing.contains(a)) {
+            self.inside.add_address(link, *address).await?;
+        }
+        if !link.up {
+            self.inside.without_ipv6_address(link).await?;
+            self.inside.set_up(link).await?;
+        }
+        for source in sources.values() {
+            self.inside.set_default_by(link, gateway(*source)).await?;
+        }
+        let after = self.inside.need_link(&link.name).await?;
+        self.settled.insert(link.name.clone(), (after, now.1));
+        Ok(())
+    }
+
+    async fn switches(&self, link: &str, sources: &Sources, userspace: bool) -> Result<(), Error> {
+        let (link, ipv6) = (link.to_owned(), sources.contains_key(&Family::Ipv6));
+        let set = move || {
+            if userspace {
+                ethtool::offload_off(&link)?;
+            }
+            if ipv6 {
+                for (switch, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+                    sysctl::set(&format!("ipv6/conf/{link}/{switch}"), value)?;
+                }
+            }
+            Ok(())
+        };
+        self.netns.run(set).await?
+    }
+}
+
+fn net(source: IpAddr) -> Option<IpNet> {
+    let length = match source {
+        IpAddr::V4(_) => PREFIX_LENGTH,
+        IpAddr::V6(_) => IPV6_PREFIX_LENGTH,
+    };
+    IpNet::new(source, length).ok()
+}

@@ -1,0 +1,234 @@
+//! Which NetworkProbes this node asks, and what its [`Prober`](ycloud_probe::Prober) is told of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use ycloud_api::NetworkProbe;
+use ycloud_api::network_probe::gateway;
+use ycloud_probe::kind::icmp::Icmp;
+use ycloud_probe::{Check, Handle, Probe, Role, Target, Timing, Trust, Way};
+
+use super::network::{Device, Sources};
+use super::records::{Key, Records};
+use super::space::MARK;
+use crate::agent::family::{Family, is_usable};
+use crate::agent::objects::Objects;
+
+/// How a Vpc's router is asked, as often as any target may be.
+const CONTROL: Timing = Timing {
+    period: Duration::from_secs(1),
+    timeout: Duration::from_secs(1),
+    successes: 1,
+    failures: 3,
+};
+
+/// A NetworkProbe that this node shall ask.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Its key as a target.
+    pub key: Key,
+    /// The object.
+    pub object: &'a NetworkProbe,
+    source: IpAddr,
+}
+
+impl<'a> Order<'a> {
+    /// The order in an object, if it is one for `node`.
+    fn of(object: &'a NetworkProbe, node: &str) -> Option<Self> {
+        let status = object.status.as_ref()?;
+        let source = status.source.as_ref()?.parse().ok()?;
+        let meta = &object.metadata;
+        let (namespace, name) = (meta.namespace.as_ref()?, meta.name.as_ref()?);
+        let key = format!("{namespace}/{name}/{}", meta.uid.as_ref()?);
+        (status.prober.as_deref() == Some(node)).then_some(Self {
+            key: key.into(),
+            object,
+            source,
+        })
+    }
+
+    fn vpc(&self) -> &'a str {
+        &self.object.spec.target.vpc
+    }
+}
+
+/// All orders for `node`.
+pub fn orders<'a>(objects: &'a Objects<NetworkProbe>, node: &str) -> Vec<Order<'a>> {
+    let objects = objects.by_key.values();
+    objects.filter_map(|o| Order::of(o, node)).collect()
+}
+
+/// The Vpcs in which there is something to ask, and from which addresses.
+pub fn networks(orders: &[Order<'_>]) -> BTreeMap<String, Sources> {
+    let mut networks: BTreeMap<String, Sources> = BTreeMap::new();
+    for order in orders.iter().filter(|order| is_usable(order.source)) {
+        let sources = networks.entry(order.vpc().to_owned()).or_default();
+        sources.insert(Family::of(order.source), order.source);
+    }
+    networks
+}
+
+/// What a target was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Made {
+    generation: i64,
+    /// Of the device that it is asked by.
+    device: String,
+    source: IpAddr,
+}
+
+/// The targets of a running prober.
+pub struct Targets {
+    handle: Handle,
+    netns: Arc<OwnedFd>,
+    trust: Trust,
+    made: BTreeMap<Key, Made>,
+    /// Those that cannot be asked: at which generation, and from where.
+    refused: BTreeMap<Key, (i64, IpAddr)>,
+    controls: BTreeMap<Key, Made>,
+}
+
+impl Targets {
+    /// None yet. `netns` is where their sockets are.
+    pub fn new(handle: Handle, netns: Arc<OwnedFd>) -> Self {
+        Self {
+            handle,
+            netns,
+            trust: Trust::default(),
+            made: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            controls: BTreeMap::new(),
+        }
+    }
+
+    /// Removes the targets of which there is no order any more.
+    pub fn retain(&mut self, orders: &[Order<'_>]) {
+        let keys: BTreeSet<&Key> = orders.iter().map(|order| &order.key).collect();
+        let gone = self.made.keys().filter(|key| !keys.contains(key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.made.remove(&key);
+            self.handle.remove(key);
+        }
+        self.refused.retain(|key, _| keys.contains(key));
+        let groups: BTreeSet<Key> = orders
+            .iter()
+            .map(|order| control_key(order.vpc(), Family::of(order.source)))
+            .collect();
+        let gone = self.controls.keys().filter(|key| !groups.contains(*key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.controls.remove(&key);
+            self.handle.remove(key);
+        }
+    }
+
+    /// Adds and changes targets, as far as there are devices for them.
+    pub fn set(
+        &mut self,
+        orders: &[Order<'_>],
+        devices: &BTreeMap<String, Device>,
+        records: &mut Records,
+    ) {
+        for order in orders {
+            let generation = order.object.metadata.generation.unwrap_or_default();
+            let question = (generation, order.source);
+            if self.refused.get(&order.key) == Some(&question) {
+                continue;
+            }
+            let device = devices.get(order.vpc());
+            let family = Family::of(order.source);
+            let source = device.and_then(|device| device.sources.get(&family));
+            let made = device.zip(source).map(|(device, source)| Made {
+                generation,
+                device: device.name.clone(),
+                source: *source,
+            });
+            let before = self.made.get(&order.key);
+            let same = before.is_some_and(|before| match &made {
+                Some(made) => before == made,
+                // Its device is away: that shows in its rounds.
+                None => before.generation == generation,
+            });
+            if same {
+                continue;
+            }
+            match (self.probe(order), made) {
+                (Ok(probe), Some(made)) => self.add(order, probe, made, records),
+                // It waits for its device.
+                (Ok(_), None) => {}
+                (Err(words), _) => {
+                    let now = (Instant::now(), Timestamp::now());
+                    records.refuse(&order.key, words, now.0, now.1);
+                    self.refused.insert(order.key.clone(), question);
+                    self.made.remove(&order.key);
+                    self.handle.remove(order.key.clone());
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self, order: &Order<'_>) -> Result<Probe, String> {
+        let probe = Probe::new(&order.object.spec, &mut self.trust);
+        let probe = probe.map_err(|invalid| invalid.to_string())?;
+        if !is_usable(probe.address) {
+            return Err("the prober's kernel has no IPv6".to_owned());
+        }
+        if Family::of(probe.address) != Family::of(order.source) {
+            let (source, ip) = (order.source, probe.address);
+            return Err(format!(
+                "status.source: {source}: not of the family of spec.target.ip {ip}"
+            ));
+        }
+        Ok(probe)
+    }
+
+    fn add(&mut self, order: &Order<'_>, probe: Probe, made: Made, records: &Records) {
+        let family = Family::of(made.source);
+        let group = group(order.vpc(), family);
+        let way = Way::default().namespace(self.netns.clone()).mark(MARK);
+        let sockets = Arc::new(way.device(&made.device).source(made.source));
+        let control = control_key(order.vpc(), family);
+        let of_control = Made {
+            generation: 0,
+            ..made.clone()
+        };
+        if self.controls.get(&control) != Some(&of_control) {
+            let target = Target {
+                probe: Probe {
+                    address: gateway(made.source),
+                    check: Check::Icmp(Icmp),
+                    timing: CONTROL,
+                },
+                group: group.clone(),
+                role: Role::Control,
+                sockets: sockets.clone(),
+                generation: 0,
+            };
+            self.handle.set(control.clone(), target, None);
+            self.controls.insert(control, of_control);
+        }
+        let target = Target {
+            probe,
+            group,
+            role: Role::Backend,
+            sockets,
+            generation: made.generation,
+        };
+        let known = records.known(&order.key);
+        self.handle.set(order.key.clone(), target, known);
+        self.made.insert(order.key.clone(), made);
+    }
+}
+
+/// What shares a way: the targets of a family in a Vpc. No Vpc's name has a slash.
+fn group(vpc: &str, family: Family) -> Arc<str> {
+    format!("{vpc}/{family}").into()
+}
+
+/// The key of a group's control: one part less than a target's.
+fn control_key(vpc: &str, family: Family) -> Key {
+    group(vpc, family)
+}

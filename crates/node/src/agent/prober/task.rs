@@ -1,0 +1,227 @@
+//! The task that holds the prober together; see the drawing in [`super`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use ycloud_probe::{Handle, Report};
+
+use super::network::{self, Network};
+use super::records::{Key, Records, Refusal};
+use super::targets::{Targets, networks, orders};
+use super::{Parts, Progress};
+use crate::agent::netlink::Events;
+
+/// How often all is looked at even if nothing changed.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// How often a lost connection to Open vSwitch is noticed, and a state that somebody else wrote.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Changes that come together are one pass.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// Writes to the API server at once.
+const WRITES: usize = 16;
+
+type Written = (Key, Result<String, Refusal>);
+
+struct Task {
+    parts: Parts,
+    network: Network,
+    targets: Targets,
+    records: Records,
+    writes: JoinSet<Written>,
+    progress: watch::Sender<Progress>,
+    /// Passes in a row that failed.
+    failures: u32,
+    /// Whether a write failed the last time: said once.
+    unwritten: bool,
+}
+
+/// Runs for ever.
+pub async fn run(
+    parts: Parts,
+    handle: Handle,
+    reports: mpsc::Receiver<Report>,
+    progress: watch::Sender<Progress>,
+) {
+    let mut wait = Duration::from_millis(500);
+    let (network, netns, events) = loop {
+        match open(&parts).await {
+            Ok(parts) => break parts,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "this node cannot ask NetworkProbes; trying again");
+            }
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(REFRESH);
+    };
+    tracing::info!(
+        netns = network.netns().path(),
+        "NetworkProbes are asked from a network namespace of their own"
+    );
+    let task = Task {
+        targets: Targets::new(handle, netns),
+        parts,
+        network,
+        records: Records::default(),
+        writes: JoinSet::new(),
+        progress,
+        failures: 0,
+        unwritten: false,
+    };
+    task.run(reports, events).await;
+}
+
+type Opened = (Network, Arc<std::os::fd::OwnedFd>, Events);
+
+async fn open(parts: &Parts) -> Result<Opened, network::Error> {
+    let (ovs, host) = (parts.ovs.clone(), parts.netlink.clone());
+    let events = Events::open()?;
+    let network = Network::open(ovs, host, &parts.node, parts.mtu).await?;
+    let netns = network.netns().descriptor()?;
+    Ok((network, Arc::new(netns), events))
+}
+
+impl Task {
+    async fn run(mut self, mut reports: mpsc::Receiver<Report>, mut events: Events) {
+        let mut changes = self.parts.ovs.subscribe();
+        let mut probes = self.parts.probes.clone();
+        let mut refresh = interval(REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due: Option<Instant> = None;
+        loop {
+            let mut at = None;
+            let write = self.records.next().filter(|_| self.writes.len() < WRITES);
+            tokio::select! {
+                _ = refresh.tick() => {
+                    self.network.refresh();
+                    at = Some(Instant::now());
+                }
+                _ = look.tick() => at = Some(Instant::now()),
+                _ = changes.next() => at = Some(Instant::now() + TOGETHER),
+                true = events.changed() => at = Some(Instant::now() + TOGETHER),
+                Ok(()) = probes.changed() => at = Some(Instant::now() + TOGETHER),
+                Some(report) = reports.recv() => self.records.report(&report, Instant::now()),
+                Some(written) = self.writes.join_next(), if !self.writes.is_empty() => {
+                    if let Ok((key, outcome)) = written {
+                        self.written(&key, outcome);
+                    }
+                }
+                () = until(write), if write.is_some() => {}
+                () = until(due), if due.is_some() => {
+                    due = None;
+                    at = self.pass().await;
+                }
+            }
+            due = due.into_iter().chain(at).min();
+            self.write();
+            self.tell();
+        }
+    }
+
+    /// One comparison of devices and targets with what they shall be. Returns when to try again, if it failed.
+    async fn pass(&mut self) -> Option<Instant> {
+        let probes = self.parts.probes.clone();
+        if !self.parts.ovs.is_connected() {
+            self.able(false, 0);
+            return None;
+        }
+        // The devices' names are copied out: a borrowed mirror would hold its watch up while packets are waited for.
+        let wanted = {
+            let objects = probes.borrow();
+            if !objects.synced {
+                return None;
+            }
+            let orders = orders(&objects, &self.parts.node);
+            self.targets.retain(&orders);
+            networks(&orders)
+        };
+        match self.network.pass(&wanted).await {
+            Ok(devices) => {
+                let objects = probes.borrow();
+                let orders = orders(&objects, &self.parts.node);
+                let now = Instant::now();
+                for order in &orders {
+                    self.records.observe(&order.key, order.object, now);
+                }
+                let keys: std::collections::BTreeSet<&Key> =
+                    orders.iter().map(|order| &order.key).collect();
+                self.records.retain(|key| keys.contains(key));
+                self.targets.set(&orders, &devices, &mut self.records);
+                self.failures = 0;
+                self.able(true, devices.len());
+                None
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "failed to set the prober's devices; trying again");
+                self.failures += 1;
+                if self.failures > 3 {
+                    self.able(false, 0);
+                }
+                let wait = Duration::from_millis(100) * 2_u32.pow(self.failures.min(6));
+                Some(Instant::now() + wait)
+            }
+        }
+    }
+
+    /// Starts what is due to be written.
+    fn write(&mut self) {
+        while self.writes.len() < WRITES {
+            let Some(write) = self.records.write(Instant::now(), Timestamp::now()) else {
+                return;
+            };
+            let writer = self.parts.writer.clone();
+            let key = write.key.clone();
+            self.writes.spawn(async move { (key, writer(write).await) });
+        }
+    }
+
+    fn written(&mut self, key: &Key, outcome: Result<String, Refusal>) {
+        match &outcome {
+            Err(Refusal::Failed(error)) if !self.unwritten => {
+                self.unwritten = true;
+                tracing::warn!(
+                    probe = &**key,
+                    error,
+                    "failed to write the status of a NetworkProbe; all that waits is tried again"
+                );
+            }
+            Ok(_) if self.unwritten => {
+                self.unwritten = false;
+                tracing::info!("statuses of NetworkProbes are written again");
+            }
+            _ => {}
+        }
+        self.records.written(key, outcome, Instant::now());
+    }
+
+    fn able(&self, able: bool, devices: usize) {
+        self.progress.send_if_modified(|progress| {
+            let changed = (progress.able, progress.devices) != (able, devices);
+            (progress.able, progress.devices) = (able, devices);
+            changed
+        });
+    }
+
+    fn tell(&self) {
+        let waiting = self.records.waiting() + self.writes.len();
+        self.progress
+            .send_if_modified(|p| std::mem::replace(&mut p.waiting, waiting) != waiting);
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
