@@ -86,6 +86,10 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
             }
             None => Ok(Vec::new()),
         },
+        Owner::NetworkProbe(key) => match snapshot.assignment(key) {
+            Some(Err(rejection)) => Err(rejection.clone()),
+            Some(Ok(_)) | None => Ok(Vec::new()),
+        },
     }
 }
 
@@ -121,7 +125,7 @@ pub fn hindrance(snapshot: &Snapshot, owner: &Owner) -> Option<Rejection> {
         Owner::Vpc(name) => validate::vpc::hindrance(snapshot, name),
         Owner::Service(key) => validate::service::hindrance(snapshot, key),
         Owner::Eip(key) => allocate_eip(snapshot, snapshot.eip(key)?).err(),
-        Owner::Subnet(_) | Owner::Node(_) | Owner::VNic(_) => None,
+        Owner::Subnet(_) | Owner::Node(_) | Owner::VNic(_) | Owner::NetworkProbe(_) => None,
     }
 }
 

@@ -5,6 +5,7 @@ pub mod eip;
 pub mod eip_gateway;
 pub(crate) mod link;
 pub mod node;
+pub(crate) mod probe_network;
 pub mod service;
 pub mod subnet;
 pub mod vnic;

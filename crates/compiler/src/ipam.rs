@@ -321,6 +321,7 @@ pub fn pod_vnic(snapshot: &Snapshot, pod: &PodFacts) -> Result<Option<VNic>, Rej
                 name: Some(pod.key.name.clone()),
                 uid: Some(pod.uid.clone()),
                 chassis: pod.node.clone(),
+                device: None,
             },
         },
         status: None,
@@ -328,14 +329,18 @@ pub fn pod_vnic(snapshot: &Snapshot, pod: &PodFacts) -> Result<Option<VNic>, Rej
     Ok(Some(vnic))
 }
 
-/// The VNic of a Node on the join switch; `None` if there is no such Node.
+/// The VNic on the join switch of a Node, or of a chassis that has no Node (a DPU, a bare-metal server's chassis): there
+/// it has no owner reference, and goes with the chassis. `None` if there is neither.
 pub fn node_vnic(snapshot: &Snapshot, node: &str) -> Option<VNic> {
-    let facts = snapshot.node(node)?;
+    let facts = snapshot.node(node);
+    if facts.is_none() && !snapshot.has_chassis(node) {
+        return None;
+    }
     Some(VNic {
         metadata: ObjectMeta {
             namespace: Some(key::SYSTEM_NAMESPACE.to_owned()),
             name: Some(node.to_owned()),
-            owner_references: Some(vec![reference("Node", node, &facts.uid)]),
+            owner_references: facts.map(|facts| vec![reference("Node", node, &facts.uid)]),
             ..ObjectMeta::default()
         },
         spec: VNicSpec {
@@ -348,6 +353,7 @@ pub fn node_vnic(snapshot: &Snapshot, node: &str) -> Option<VNic> {
                 name: Some(node.to_owned()),
                 uid: None,
                 chassis: Some(node.to_owned()),
+                device: None,
             },
         },
         status: None,
@@ -394,7 +400,7 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
                 .collect()
         }
         Owner::EipGateway(_) | Owner::Eip(_) => eip::users(snapshot, owner),
-        Owner::VNic(_) | Owner::Node(_) | Owner::Service(_) => Vec::new(),
+        Owner::VNic(_) | Owner::Node(_) | Owner::Service(_) | Owner::NetworkProbe(_) => Vec::new(),
     }
 }
 

@@ -3,16 +3,22 @@
 //! | range of 100.64.0.0/10 | |
 //! |---|---|
 //! | 100.64.0.0/16 | join switch, see [`Settings::join_cidr`] |
+//! | 100.68.0.0/16 | probe network of each Vpc: its router .0.1, probers with the lower 16 bits of their join address |
 //! | 100.69.0.0/24 | alias link of each Vpc: its router .1, alias router k .10 + k |
 //! | 100.72.0.0/13 | transit switch of each EipGateway; in the upper half the addresses behind which Vpcs' tenants appear |
 //! | 100.80.0.0/14 | switch between service gateway k of an EipGateway and the alias routers |
 //! | 100.96.0.0/11 | aliases: one of each backend of a Service over several Vpcs |
 //!
-//! Each EipGateway has switches of its own, and each Vpc an alias link of its own, so these may use the same ranges.
+//! The probe networks' IPv6 range is the /64 of the IPv6 system range whose fourth group is 44 (hexadecimal), see
+//! [`Settings::probe_ipv6_range`].
+//!
+//! Each EipGateway has switches of its own, and each Vpc an alias link and a probe network of its own, so these may use the same ranges.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
+use ycloud_api::address::Family;
+use ycloud_api::network_probe::{IPV6_PREFIX_LENGTH, PREFIX_LENGTH};
 
 use crate::snapshot::Settings;
 
@@ -20,6 +26,8 @@ use crate::snapshot::Settings;
 pub const VPCS: u32 = 1 << 17;
 /// Room for aliases: slots `0..ALIASES`.
 pub const ALIASES: u32 = (1 << 21) - 2;
+/// Fourth group of the probe networks' IPv6 range.
+const PROBE_GROUP: u128 = 0x44;
 
 /// The system range, large enough to be divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +41,32 @@ impl Settings {
         let base = self.system_cidr.network().to_bits();
         (self.system_cidr.prefix_len() <= 10).then_some(Layout { base })
     }
+
+    /// The range of the probe networks in IPv6; `None` if the IPv6 system range is smaller than a /57, which has no room
+    /// for it.
+    pub fn probe_ipv6_range(&self) -> Option<Ipv6Net> {
+        let system = self.system_ipv6_cidr;
+        let base = system.network().to_bits() | PROBE_GROUP << 64;
+        let range = Ipv6Net::new_assert(Ipv6Addr::from_bits(base), IPV6_PREFIX_LENGTH);
+        (system.prefix_len() <= 57).then_some(range)
+    }
+
+    /// The address of a family by which a chassis asks NetworkProbes, in every Vpc: `offset` is the lower 16 bits of its
+    /// IPv4 join address. `None`: the system range of that family is too small.
+    pub fn probe_source(&self, family: Family, offset: u16) -> Option<IpAddr> {
+        match family {
+            Family::Ipv4 => {
+                let range = self.layout()?.probe_range();
+                let bits = range.network().to_bits() | u32::from(offset);
+                Some(Ipv4Addr::from_bits(bits).into())
+            }
+            Family::Ipv6 => {
+                let range = self.probe_ipv6_range()?;
+                let bits = range.network().to_bits() | u128::from(offset);
+                Some(Ipv6Addr::from_bits(bits).into())
+            }
+        }
+    }
 }
 
 impl Layout {
@@ -42,6 +76,11 @@ impl Layout {
 
     fn range(self, second: u32, length: u8) -> Ipv4Net {
         Ipv4Net::new_assert(self.at(second, 0), length)
+    }
+
+    /// The range of the probe networks, the same in each Vpc.
+    pub fn probe_range(self) -> Ipv4Net {
+        self.range(68, PREFIX_LENGTH)
     }
 
     /// The Vpc's router on its alias link.
@@ -132,6 +171,28 @@ mod tests {
         assert_eq!(text(layout.force_snat(8)), "100.83.255.8");
         assert_eq!(text(layout.alias(0)), "100.96.0.1");
         assert_eq!(text(layout.alias(ALIASES - 1)), "100.127.255.254");
+    }
+
+    #[test]
+    fn a_prober_has_its_join_address_s_lower_bits() {
+        let settings = Settings::default();
+        let source = |settings: &Settings, family| {
+            let source = settings.probe_source(family, 0x0107);
+            source.map(|ip| ip.to_string())
+        };
+        assert_eq!(
+            source(&settings, Family::Ipv4).as_deref(),
+            Some("100.68.1.7")
+        );
+        assert_eq!(
+            source(&settings, Family::Ipv6).as_deref(),
+            Some("fd00:100:64:44::107")
+        );
+        let small = Settings {
+            system_ipv6_cidr: Ipv6Net::new_assert("fd00:100:64::".parse().unwrap(), 58),
+            ..settings
+        };
+        assert_eq!(source(&small, Family::Ipv6), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod layout;
 pub mod owner;
 pub mod ownerindex;
+pub mod prober;
 pub mod row;
 pub mod slot;
 pub mod snapshot;
@@ -33,7 +34,9 @@ pub use ipam::{
 };
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;
+pub use prober::Assignment;
 pub use row::{Parent, Row};
 pub use snapshot::{
-    Chassis, Claim, Event, NodeFacts, Object, ObjectRef, PodFacts, Settings, Snapshot,
+    Chassis, Claim, Event, Leaving, NodeFacts, Object, ObjectRef, PodFacts, Prober, Settings,
+    Snapshot,
 };

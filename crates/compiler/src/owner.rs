@@ -59,6 +59,8 @@ pub enum Owner {
     Eip(ObjectKey),
     /// A `Service`.
     Service(ObjectKey),
+    /// A `NetworkProbe`. It has no rows: what its prober needs are rows of its Vpc.
+    NetworkProbe(ObjectKey),
 }
 
 impl Owner {
@@ -72,6 +74,7 @@ impl Owner {
             Owner::VNic(_) => "VNic",
             Owner::Eip(_) => "Eip",
             Owner::Service(_) => "Service",
+            Owner::NetworkProbe(_) => "NetworkProbe",
         }
     }
 
@@ -90,7 +93,7 @@ impl fmt::Display for Owner {
             | Owner::Node(name) => {
                 write!(f, "{}//{name}", self.kind())
             }
-            Owner::VNic(key) | Owner::Eip(key) | Owner::Service(key) => {
+            Owner::VNic(key) | Owner::Eip(key) | Owner::Service(key) | Owner::NetworkProbe(key) => {
                 write!(f, "{}/{key}", self.kind())
             }
         }
@@ -128,6 +131,7 @@ impl FromStr for Owner {
             ("VNic", false) => Ok(Owner::VNic(ObjectKey::new(namespace, name))),
             ("Eip", false) => Ok(Owner::Eip(ObjectKey::new(namespace, name))),
             ("Service", false) => Ok(Owner::Service(ObjectKey::new(namespace, name))),
+            ("NetworkProbe", false) => Ok(Owner::NetworkProbe(ObjectKey::new(namespace, name))),
             _ => Err(error()),
         }
     }
@@ -151,6 +155,7 @@ mod tests {
             (name(), name()).prop_map(|(ns, n)| Owner::VNic(ObjectKey::new(ns, n))),
             (name(), name()).prop_map(|(ns, n)| Owner::Eip(ObjectKey::new(ns, n))),
             (name(), name()).prop_map(|(ns, n)| Owner::Service(ObjectKey::new(ns, n))),
+            (name(), name()).prop_map(|(ns, n)| Owner::NetworkProbe(ObjectKey::new(ns, n))),
         ]
     }
 

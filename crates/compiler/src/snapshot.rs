@@ -14,7 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::address::Family;
-use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc, key};
+use ycloud_api::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc, key};
 
 use crate::address;
 use crate::compile::Rejection;
@@ -28,6 +28,7 @@ mod eip_use;
 mod external;
 mod facts;
 mod pool;
+mod probe;
 mod slices;
 
 pub use eip::{Chassis, Claim};
@@ -37,6 +38,7 @@ pub(crate) use external::external_ips;
 pub(crate) use facts::{Endpoint, Slice};
 pub use facts::{NodeFacts, PodFacts};
 pub(crate) use pool::{Held, Pool};
+pub use probe::{Leaving, Prober};
 
 /// What a snapshot is told of the cluster besides its objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +124,11 @@ pub enum Object {
     ServiceCidr(Arc<ServiceCIDR>),
     EipGateway(Arc<EipGateway>),
     Eip(Arc<Eip>),
+    NetworkProbe(Arc<NetworkProbe>),
     Claim(Claim),
     Chassis(Chassis),
+    Prober(Prober),
+    Leaving(Leaving),
 }
 
 /// Which object is gone.
@@ -144,12 +149,17 @@ pub enum ObjectRef {
     /// By the name of the group.
     Claim(String),
     Chassis(String),
+    NetworkProbe(ObjectKey),
+    /// By the name of the chassis.
+    Prober(String),
+    Leaving(Leaving),
 }
 
 /// Why a VNic that nobody made by hand must exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     Pod(ObjectKey),
+    /// A Node, or a chassis without one.
     Node(String),
 }
 
@@ -200,6 +210,7 @@ pub struct Snapshot {
     /// Services by their `spec.externalIPs`.
     external: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     elastic: eip::Elastic,
+    probing: probe::Probing,
 }
 
 /// Order of objects: by creation time (whole seconds since 1970; 0 if unknown), then by name.
@@ -231,6 +242,7 @@ impl Snapshot {
     /// one has, is not taken: it is an echo from before an allocation.
     pub fn apply(&mut self, event: Event) -> BTreeSet<Owner> {
         let concern = self.concern(&event);
+        let before = self.before(&event);
         let mut owners = match event {
             Event::Apply(object) => self.apply_object(object),
             Event::Delete(object) => self.delete_object(object),
@@ -239,10 +251,11 @@ impl Snapshot {
         owners.extend(more);
         let more = self.keep_gateways(&owners);
         owners.extend(more);
+        owners.extend(self.follow_probes(before));
         owners
     }
 
-    /// The owners of all objects, of the VNics that Pods and Nodes must have, and of the Nodes whose chassis live.
+    /// The owners of all objects, of the VNics that Pods, Nodes and chassis must have, and of the Nodes whose chassis live.
     pub fn owners(&self) -> BTreeSet<Owner> {
         let mut owners: BTreeSet<Owner> = BTreeSet::new();
         owners.extend(self.gateway_owners());
@@ -254,6 +267,10 @@ impl Snapshot {
         owners.extend(self.wanted.keys().cloned().map(Owner::VNic));
         owners.extend(self.eips().map(|(key, _)| Owner::Eip(key.clone())));
         owners.extend(self.services.keys().cloned().map(Owner::Service));
+        owners.extend(
+            self.probes()
+                .map(|(key, _)| Owner::NetworkProbe(key.clone())),
+        );
         owners
     }
 
@@ -297,7 +314,7 @@ impl Snapshot {
                     }
                 }
             }
-            Owner::VNic(_) | Owner::Eip(_) | Owner::Service(_) => {}
+            Owner::VNic(_) | Owner::Eip(_) | Owner::Service(_) | Owner::NetworkProbe(_) => {}
         }
         owners
     }

@@ -4,6 +4,7 @@ pub mod eip;
 pub mod eip_gateway;
 pub(crate) mod external;
 pub mod network;
+pub mod network_probe;
 pub mod service;
 pub mod subnet;
 pub mod vnic;

@@ -50,6 +50,15 @@ fn rendered(snapshot: &Snapshot) -> String {
         .commit(&batch.into_operations())
         .expect("a transaction that commits");
     let mut text = render_rows(&database);
+    for (key, _) in snapshot.probes() {
+        if let Some(Ok(asked)) = snapshot.assignment(key) {
+            let _ = writeln!(
+                text,
+                "asked NetworkProbe {key}: by {} from {}",
+                asked.prober, asked.source
+            );
+        }
+    }
     for (owner, rejection) in refused {
         let keep = if rejection.keep {
             ", rows stay as they were"

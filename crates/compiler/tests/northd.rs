@@ -106,6 +106,9 @@ async fn northd_takes_every_case_and_a_packet_finds_its_backend() {
         if case.ends_with("scenario-4-eip-default-vpc") {
             a_service_gateway_and_the_default_vpc_find_each_other(&northd);
         }
+        if case.ends_with("probe-network") {
+            a_prober_is_answered_and_asked_nothing(&northd);
+        }
         settle(&client, &Snapshot::new(Settings::default()), &mut index).await;
     }
     northd.nbctl(&["--wait=sb", "sync"]);
@@ -179,6 +182,128 @@ fn trace(northd: &Northd, datapath: &str, options: &[&str], packet: &str) -> Str
         .args(["--summary"])
         .args(options)
         .args([datapath, packet]))
+}
+
+/// In both of two Vpcs that have one range, a prober's question reaches the address that is meant, and the answer the prober.
+/// What is no answer does not.
+fn a_prober_is_answered_and_asked_nothing(northd: &Northd) {
+    let of = |vpc, subnet, port, prober, chassis| Probed {
+        northd,
+        vpc,
+        subnet,
+        port,
+        prober,
+        chassis,
+    };
+    let both = [
+        of("vpc1", "red", "team-a/vm-7", 0x0002, "node-1"),
+        of("vpc2", "blue", "team-b/bm-1", 0x0107, "rack-7.dpu"),
+    ];
+    for probed in &both {
+        probed.check("ip4", "10.0.1.5", "100.68");
+    }
+    both[0].check("ip6", "fd00:1::5", "fd00:100:64:44");
+}
+
+/// An address that a prober asks.
+struct Probed<'a> {
+    northd: &'a Northd,
+    vpc: &'a str,
+    subnet: &'a str,
+    /// The port that has the address.
+    port: &'a str,
+    /// The lower bits of the prober's address.
+    prober: u16,
+    chassis: &'a str,
+}
+
+impl Probed<'_> {
+    fn check(&self, ip: &str, address: &str, network: &str) {
+        let [high, low] = self.prober.to_be_bytes();
+        let source = match ip {
+            "ip4" => format!("{network}.{high}.{low}"),
+            _ => format!("{network}::{:x}", self.prober),
+        };
+        let prober = format!("probe:{}/{}", self.vpc, self.chassis);
+        let to_target = format!("/* output to \"{}\"", self.port);
+        let to_prober = format!("/* output to \"{prober}\"");
+        let switch = format!("probe:{}", self.vpc);
+        let ask = |what: &str| {
+            let mac = format!("0e:00:00:00:{high:02x}:{low:02x}");
+            self.send(&switch, &prober, &mac, ip, &source, address, what)
+        };
+        let answer = |what: &str| {
+            let second = if self.vpc == "vpc1" { "11" } else { "22" };
+            let mac = format!("0a:{second}:0a:00:01:05");
+            self.send(self.subnet, self.port, &mac, ip, address, &source, what)
+        };
+        let icmp = ip.replace("ip", "icmp");
+        let (echo, reply) = if ip == "ip4" { (8, 0) } else { (128, 129) };
+        let syn = "tcp && tcp.src == 40000 && tcp.dst == 80 && tcp.flags == 2";
+        for question in [
+            syn.to_owned(),
+            "udp && udp.dst == 53".to_owned(),
+            format!("{icmp}.type == {echo}"),
+        ] {
+            let trace = ask(&question);
+            assert!(trace.contains(&to_target), "{question}: {trace}");
+        }
+        for passes in [
+            "tcp && tcp.src == 80 && tcp.dst == 40000 && tcp.flags == 0x12".to_owned(),
+            "tcp && tcp.src == 80 && tcp.dst == 40000 && tcp.flags == 0x10".to_owned(),
+            "tcp && tcp.src == 80 && tcp.dst == 40000 && tcp.flags == 0x14".to_owned(),
+            "udp && udp.src == 53".to_owned(),
+            format!("{icmp}.type == {reply}"),
+        ] {
+            let trace = answer(&passes);
+            assert!(trace.contains(&to_prober), "{passes}: {trace}");
+        }
+        for dropped in [
+            "tcp && tcp.dst == 80 && tcp.flags == 2".to_owned(),
+            format!("{icmp}.type == {echo}"),
+            "ip.proto == 132".to_owned(),
+        ] {
+            let trace = answer(&dropped);
+            assert!(!trace.contains(&to_prober), "{dropped}: {trace}");
+            assert!(trace.contains("drop;"), "{dropped}: {trace}");
+        }
+        // The router answers pings, and nobody takes another's address.
+        let other = source.replace(&format!("{low:x}"), "9");
+        let spoofed = self.send(
+            &switch,
+            &prober,
+            "0e:00:00:00:00:09",
+            ip,
+            &other,
+            address,
+            syn,
+        );
+        assert!(!spoofed.contains(&to_target), "{spoofed}");
+    }
+
+    /// A trace of a packet that a port sends by its router.
+    #[allow(clippy::too_many_arguments, reason = "the fields of a packet")]
+    fn send(
+        &self,
+        switch: &str,
+        port: &str,
+        mac: &str,
+        ip: &str,
+        source: &str,
+        destination: &str,
+        what: &str,
+    ) -> String {
+        let router = format!("lrp:{}/{switch}", self.vpc);
+        let router = self
+            .northd
+            .nbctl(&["get", "Logical_Router_Port", &router, "mac"]);
+        let packet = format!(
+            "inport == \"{port}\" && eth.src == {mac} && eth.dst == {} && {ip}.src == {source} && {ip}.dst == {destination} \
+             && ip.ttl == 64 && {what}",
+            router.trim().trim_matches('"')
+        );
+        trace(self.northd, switch, &[], &packet)
+    }
 }
 
 /// A client's packet comes by a service gateway to a Pod of the default Vpc, and to its node; and what they answer goes back to

@@ -18,7 +18,14 @@ type Verdicts = BTreeMap<Owner, Result<(Vec<Row>, Option<String>), (bool, String
 
 /// What every owner compiles to, and what hinders it.
 fn verdicts(snapshot: &Snapshot) -> Verdicts {
-    let hindered = |owner: &Owner| hindrance(snapshot, owner).map(|r| r.message);
+    let asked = |owner: &Owner| match owner {
+        Owner::NetworkProbe(key) => Some(format!("{:?}", snapshot.assignment(key)?)),
+        _ => None,
+    };
+    let hindered = |owner: &Owner| {
+        let hindered = hindrance(snapshot, owner).map(|r| r.message);
+        hindered.or_else(|| asked(owner))
+    };
     let compiled = |owner: &Owner| match compile(snapshot, owner) {
         Ok(rows) => Ok((rows, hindered(owner))),
         Err(rejection) => Err((rejection.keep, rejection.message)),

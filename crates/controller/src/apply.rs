@@ -106,6 +106,7 @@ impl State {
         if self.is_unconfirmed(owner) {
             return None;
         }
+        self.linger(owner);
         match compile(&self.snapshot, owner) {
             Ok(rows) => {
                 if let Some(RowState::Refused(_)) = self.states.get(owner) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -10,7 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc, key};
+use ycloud_api::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc, key};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
 
 use crate::watch::{Change, Closed, Key, watch};
@@ -20,12 +21,16 @@ use crate::watch::{Change, Closed, Key, watch};
 pub enum Input {
     /// An object changed.
     Event(Event),
+    /// The Lease of a prober changed.
+    Lease(Box<Lease>),
+    /// The Lease of this name is gone.
+    LeaseGone(String),
     /// One more kind was listed completely.
     Listed,
 }
 
 /// How many [`Input::Listed`] there will be.
-pub const KINDS: usize = 11;
+pub const KINDS: usize = 13;
 
 /// Changes that wait in the channel before the watches are held up.
 const CAPACITY: usize = 1024;
@@ -94,6 +99,13 @@ pub fn start(client: &Client, stop: &CancellationToken) -> mpsc::Receiver<Input>
         Object::ServiceCidr,
         |k| ObjectRef::ServiceCidr(k.name),
     );
+    start.watch::<NetworkProbe>(
+        all(),
+        |_| {},
+        Object::NetworkProbe,
+        |k| ObjectRef::NetworkProbe(namespaced(k)),
+    );
+    start.watch_leases();
     receiver
 }
 
@@ -115,13 +127,42 @@ impl Start<'_> {
         K::DynamicType: Default,
     {
         let api: Api<K> = Api::all(self.client.clone());
+        self.run(api, config, reduce, move |change| match change {
+            Change::Apply(k) => Input::Event(Event::Apply(object(Arc::new(k)))),
+            Change::Delete(key) => Input::Event(Event::Delete(reference(key))),
+            Change::Synced => Input::Listed,
+        });
+    }
+
+    /// The Leases by which chassis say that they ask NetworkProbes.
+    fn watch_leases(&self) {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), key::SYSTEM_NAMESPACE);
+        let config = Config::default().labels(key::PROBER);
+        self.run(
+            api,
+            config,
+            |_| {},
+            |change| match change {
+                Change::Apply(lease) => Input::Lease(Box::new(lease)),
+                Change::Delete(key) => Input::LeaseGone(key.name),
+                Change::Synced => Input::Listed,
+            },
+        );
+    }
+
+    fn run<K>(
+        &self,
+        api: Api<K>,
+        config: Config,
+        reduce: fn(&mut K),
+        input: impl Fn(Change<K>) -> Input + Send + Sync + 'static,
+    ) where
+        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K::DynamicType: Default,
+    {
         let (sender, stop) = (self.sender.clone(), self.stop.clone());
         let deliver = move |change: Change<K>| {
-            let input = match change {
-                Change::Apply(k) => Input::Event(Event::Apply(object(Arc::new(k)))),
-                Change::Delete(key) => Input::Event(Event::Delete(reference(key))),
-                Change::Synced => Input::Listed,
-            };
+            let input = input(change);
             let sender = sender.clone();
             async move { sender.send(input).await.map_err(|_| Closed) }
         };

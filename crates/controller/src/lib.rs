@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod objects;
 mod observe;
 pub mod ovn;
+pub mod prober;
+mod probing;
 pub mod programmed;
 pub mod queue;
 pub mod reconcile;

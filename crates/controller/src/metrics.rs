@@ -79,6 +79,8 @@ pub struct Metrics {
     pub reached: Gauge,
     /// Services whose rows wait for chassis.
     pub unprogrammed: Gauge,
+    /// Chassis that ask NetworkProbes.
+    pub probers: Gauge,
     /// Seconds from taking the lead to the first comparison of everything.
     pub first_pass: Gauge<f64, AtomicU64>,
 }
@@ -100,6 +102,7 @@ impl Metrics {
             nb_cfg: Gauge::default(),
             reached: Gauge::default(),
             unprogrammed: Gauge::default(),
+            probers: Gauge::default(),
             first_pass: Gauge::default(),
         };
         metrics.register(registry);
@@ -162,6 +165,11 @@ impl Metrics {
             "unprogrammed_services",
             "Services whose rows wait for chassis",
             self.unprogrammed.clone(),
+        );
+        registry.register(
+            "probers",
+            "Chassis that ask NetworkProbes",
+            self.probers.clone(),
         );
         registry.register(
             "first_pass_seconds",

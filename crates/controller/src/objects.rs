@@ -55,6 +55,7 @@ impl State {
             Owner::Service(key) => self.service_write(key, owner, now),
             Owner::EipGateway(name) => self.eip_gateway_write(name, owner, now),
             Owner::Eip(key) => self.eip_write(key, owner, now),
+            Owner::NetworkProbe(key) => self.probe_write(key, now),
             Owner::Node(_) => None,
         }
     }

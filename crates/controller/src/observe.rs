@@ -23,6 +23,10 @@ impl State {
             let up = &*change.table == nb::LogicalSwitchPort::TABLE;
             if up && let Some(owner) = self.index.owner_of(change.uuid) {
                 self.objects.push(owner.clone());
+                if let Owner::Vpc(_) = owner {
+                    // A prober may have let go of its port.
+                    self.rows.push(owner.clone());
+                }
             }
         }
         self.metrics.owned_rows.set(count(self.index.len()));

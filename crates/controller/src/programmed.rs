@@ -4,7 +4,8 @@
 //! translated the rows, and each `ovn-controller` writes it to its own `Chassis_Private:nb_cfg` once the flows are
 //! installed (ovn-sb(5)). A Service is programmed when every living chassis has reached the number that the Northbound
 //! database had when the Service's rows were seen to be as they should. Dead chassis are not waited for: a chassis
-//! lives while the Node of its name is Ready. While none lives, nothing becomes programmed.
+//! lives while the Node of its name is Ready or, where there is no such Node (a DPU, a bare-metal server's chassis), while
+//! its ycloud-cni's Lease holds, which nobody but that agent renews. While none lives, nothing becomes programmed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -64,9 +65,9 @@ impl<K: Ord + Clone + Hash> Tracker<K> {
         }
     }
 
-    /// Whether the Node `name` is Ready.
-    pub fn node(&mut self, name: &str, ready: bool) {
-        if ready {
+    /// Whether the chassis `name` lives; there need not be such a chassis.
+    pub fn lives(&mut self, name: &str, lives: bool) {
+        if lives {
             self.living.insert(name.to_owned());
         } else {
             self.living.remove(name);
@@ -140,7 +141,7 @@ mod tests {
     fn every_living_chassis_is_waited_for_and_no_dead_one() {
         let mut tracker = Tracker::default();
         for node in ["a", "b", "dead"] {
-            tracker.node(node, true);
+            tracker.lives(node, true);
             tracker.chassis(node, Some(4));
         }
         tracker.settle(&"s", "d1".into(), 5);
@@ -149,7 +150,7 @@ mod tests {
         assert!(done(&mut tracker).is_empty());
         tracker.chassis("b", Some(7));
         assert!(done(&mut tracker).is_empty());
-        tracker.node("dead", false);
+        tracker.lives("dead", false);
         assert_eq!(done(&mut tracker), ["s"]);
         assert_eq!(tracker.programmed(&"s"), Some("d1"));
         assert!(done(&mut tracker).is_empty());
@@ -160,12 +161,12 @@ mod tests {
         let mut tracker = Tracker::default();
         tracker.settle(&"s", "d".into(), 0);
         assert!(done(&mut tracker).is_empty());
-        tracker.node("a", true);
+        tracker.lives("a", true);
         assert!(done(&mut tracker).is_empty(), "a Node without a chassis");
-        tracker.node("a", false);
+        tracker.lives("a", false);
         tracker.chassis("a", Some(9));
         assert!(done(&mut tracker).is_empty(), "a chassis without a Node");
-        tracker.node("a", true);
+        tracker.lives("a", true);
         assert_eq!(done(&mut tracker), ["s"]);
         tracker.chassis("a", None);
         assert_eq!(tracker.reached(), None);
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn the_same_content_keeps_its_number_and_new_content_waits_again() {
         let mut tracker = Tracker::default();
-        tracker.node("a", true);
+        tracker.lives("a", true);
         tracker.chassis("a", Some(3));
         tracker.settle(&"s", "d1".into(), 3);
         assert_eq!(done(&mut tracker), ["s"]);
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn a_database_made_anew_counts_from_zero_again() {
         let mut tracker = Tracker::default();
-        tracker.node("a", true);
+        tracker.lives("a", true);
         tracker.chassis("a", Some(0));
         tracker.settle(&"s", "d".into(), 500);
         tracker.settle(&"s", "d".into(), 1);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              bounded channel                                at most one under way
-//!  11 watches ─────────────────┐                         ┌──► transaction ──► Northbound
+//!  13 watches ─────────────────┐                         ┌──► transaction ──► Northbound
 //!   Northbound replica ────────┤                         │        │ outcome
 //!   Southbound replica ────────┼──► turn: take all in, ──┤◄───────┘
 //!   leadership, timers, stop ──┘    plan, start writes   │   at most MAX_WRITES under way
@@ -143,6 +143,8 @@ impl Reconciler {
         let stop = self.runtime.stop.clone();
         while !stop.is_cancelled() {
             self.take_in_all()?;
+            // After what has come: a renewal that waited was in time.
+            self.state.pass(Instant::now());
             let more = self.turn();
             self.state.show_queues();
             if more {
@@ -186,6 +188,8 @@ impl Reconciler {
     fn take_in(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.state.take_in(event),
+            Input::Lease(lease) => self.state.take_lease(&lease, Instant::now()),
+            Input::LeaseGone(name) => self.state.forget_lease(&name),
             Input::Listed => {
                 self.listed += 1;
                 if self.listed == KINDS {
@@ -351,6 +355,7 @@ impl Reconciler {
         let dues = [
             self.state.rows.next_due(),
             self.state.objects.next_due(),
+            self.state.next_due(),
             transaction,
         ];
         match self.working {

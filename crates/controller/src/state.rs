@@ -10,18 +10,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::address::Family;
 use ycloud_api::vnic::AttachmentKind;
-use ycloud_api::{Eip, VNic};
+use ycloud_api::{Eip, VNic, key};
 use ycloud_compiler::{
-    Chassis, Claim, Event, Object, ObjectKey, ObjectRef, Owner, OwnerIndex, Settings, Snapshot,
-    hindrance,
+    Chassis, Claim, Event, Leaving, Object, ObjectKey, ObjectRef, Owner, OwnerIndex, Settings,
+    Snapshot, hindrance,
 };
 
 use crate::chores::Chores;
 use crate::metrics::Metrics;
+use crate::prober::Leases;
 use crate::programmed::Tracker;
 use crate::queue::Queue;
 use crate::status::RowState;
@@ -55,6 +57,11 @@ pub struct State {
     pub(crate) unconfirmed_eips: Unconfirmed<Eip>,
     /// UIDs of objects that ended while a write on an object of their name was under way.
     ended: HashMap<Owner, BTreeSet<Option<String>>>,
+    /// The Leases of probers.
+    pub(crate) leases: Leases,
+    /// Ports of probers that stay although nobody needs them, and until when; `None`: no longer, as soon as the database is
+    /// told. See `State::linger`.
+    pub(crate) leaving: BTreeMap<Leaving, Option<Instant>>,
     /// What was last reported of Pods that cannot have a VNic.
     pub(crate) reported: HashMap<ObjectKey, ycloud_compiler::Rejection>,
     /// Events to publish that belong to no write.
@@ -82,6 +89,8 @@ impl State {
             unconfirmed: Unconfirmed::default(),
             unconfirmed_eips: Unconfirmed::default(),
             ended: HashMap::new(),
+            leases: Leases::default(),
+            leaving: BTreeMap::new(),
             reported: HashMap::new(),
             notes: Vec::new(),
             observed: Arc::default(),
@@ -104,13 +113,13 @@ impl State {
         };
         let node = match &event {
             Event::Apply(Object::Node(node)) => node.metadata.name.clone(),
-            Event::Delete(ObjectRef::Node(name)) => Some(name.clone()),
+            Event::Apply(Object::Prober(prober)) => Some(prober.chassis.clone()),
+            Event::Delete(ObjectRef::Node(name) | ObjectRef::Prober(name)) => Some(name.clone()),
             _ => None,
         };
         let owners = self.snapshot.apply(event);
         if let Some(name) = node {
-            let ready = self.snapshot.node(&name).is_some_and(|node| node.ready);
-            self.tracker.node(&name, ready);
+            self.tracker.lives(&name, self.chassis_lives(&name));
             self.advance();
         }
         for owner in owners {
@@ -154,6 +163,7 @@ impl State {
             Owner::VNic(key) => ObjectRef::VNic(key),
             Owner::Eip(key) => ObjectRef::Eip(key),
             Owner::Service(key) => ObjectRef::Service(key),
+            Owner::NetworkProbe(key) => ObjectRef::NetworkProbe(key),
             Owner::Node(name) => ObjectRef::Node(name),
         };
         self.take_in(Event::Delete(reference));
@@ -208,6 +218,7 @@ impl State {
                 Owner::VNic(key)
             }
             ObjectRef::Service(key) => Owner::Service(key),
+            ObjectRef::NetworkProbe(key) => Owner::NetworkProbe(key),
             _ => return,
         };
         if self.objects.is_busy(&owner)
@@ -230,6 +241,7 @@ impl State {
             Owner::Subnet(name) => Some(&self.snapshot.subnet(name)?.metadata),
             Owner::VNic(key) => Some(&self.snapshot.vnic(key)?.metadata),
             Owner::Service(key) => Some(&self.snapshot.service(key)?.metadata),
+            Owner::NetworkProbe(key) => Some(&self.snapshot.probe(key)?.metadata),
             Owner::Node(_) => None,
         }
     }
@@ -302,6 +314,7 @@ impl State {
             Owner::Node(name) => self.snapshot.node(name).is_some(),
             Owner::VNic(key) => self.snapshot.vnic(key).is_some(),
             Owner::Service(key) => self.snapshot.service(key).is_some(),
+            Owner::NetworkProbe(key) => self.snapshot.probe(key).is_some(),
         }
     }
 
@@ -326,6 +339,7 @@ fn written(object: &Object) -> Option<(Owner, &ObjectMeta)> {
         Object::Subnet(subnet) => &subnet.metadata,
         Object::VNic(vnic) => &vnic.metadata,
         Object::Service(service) => &service.metadata,
+        Object::NetworkProbe(probe) => &probe.metadata,
         _ => return None,
     };
     let name = metadata.name.clone()?;
@@ -336,6 +350,7 @@ fn written(object: &Object) -> Option<(Owner, &ObjectMeta)> {
         Object::Vpc(_) => Owner::Vpc(name),
         Object::Subnet(_) => Owner::Subnet(name),
         Object::VNic(_) => Owner::VNic(key()),
+        Object::NetworkProbe(_) => Owner::NetworkProbe(key()),
         _ => Owner::Service(key()),
     };
     Some((owner, metadata))
@@ -347,7 +362,8 @@ fn version(metadata: &ObjectMeta) -> u64 {
     version.and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-/// Whether a VNic was made for a Pod or a Node by this controller, and not by somebody else.
+/// Whether a VNic was made for a Pod, a Node or a chassis by this controller, and not by somebody else. That of a chassis
+/// without a Node has no owner reference, but a place that is nobody else's.
 pub(crate) fn is_made_here(vnic: &VNic) -> bool {
     let kind = match vnic.spec.attachment.kind {
         AttachmentKind::Pod => "Pod",
@@ -355,6 +371,12 @@ pub(crate) fn is_made_here(vnic: &VNic) -> bool {
         AttachmentKind::VM | AttachmentKind::BM | AttachmentKind::None => return false,
     };
     let references = vnic.metadata.owner_references.iter().flatten();
+    let of_chassis = vnic.spec.attachment.kind == AttachmentKind::Node
+        && vnic.metadata.namespace.as_deref() == Some(key::SYSTEM_NAMESPACE)
+        && vnic.metadata.name == vnic.spec.attachment.chassis;
+    if of_chassis && references.clone().next().is_none() {
+        return true;
+    }
     references
         .into_iter()
         .any(|reference| reference.kind == kind && reference.api_version == "v1")

@@ -218,6 +218,10 @@ impl Writer {
                 let api = Api::namespaced(client, &key.namespace);
                 change(&api, &key.name, patch, subresource, Object::Service).await
             }
+            Owner::NetworkProbe(key) => {
+                let api = Api::namespaced(client, &key.namespace);
+                change(&api, &key.name, patch, subresource, Object::NetworkProbe).await
+            }
             Owner::Node(_) => Written::Gone,
         }
     }

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod backends;
+mod draining;
 mod eip;
 mod local;
 
@@ -20,6 +21,9 @@ use crate::snapshot::{Slice, Snapshot};
 use crate::validate::external;
 pub(crate) use affinity::{Affinity, DEFAULT_TIMEOUT};
 use backends::Backends;
+#[cfg(doc)]
+use draining::DRAINING;
+use draining::Draining;
 pub use eip::takes_eip;
 pub(crate) use eip::{asked_gateway, asks_for_eip, by_vpc, several, wish};
 use local::slices_of;
@@ -67,7 +71,13 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
             rows.extend(exposure.answers(&owner, &plain));
         }
     }
-    let mut plain = balancers(key, service, vpc, &Form::plain(service), plain);
+    let slices = slices_of(vpc, snapshot.slices(key));
+    let all: Vec<IpAddr> = addresses(service)
+        .chain(external_addresses(service))
+        .chain(exposure.iter().map(eip::Exposure::address))
+        .collect();
+    let draining = Draining::of(service, slices, &all, |_, ip| at(ip));
+    let mut plain = balancers(key, service, vpc, &Form::plain(service), &draining, plain);
     if exposure.is_some() {
         for row in &mut plain {
             row.parents.insert(eip::in_router_group(vpc));
@@ -80,7 +90,7 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
             ("refused", local::refusals(key, service, family)),
         ] {
             let form = Form::template(name, family);
-            rows.extend(balancers(key, service, vpc, &form, vips));
+            rows.extend(balancers(key, service, vpc, &form, &draining, vips));
         }
     }
     rows
@@ -123,14 +133,10 @@ fn suffix(family: Family) -> &'static str {
 }
 
 /// `Load_Balancer:options`. reject: a VIP without backends refuses instead of staying silent. neighbor_responder: nobody
-/// asks for the address of a VIP by ARP, the router is on the way. ct_flush: a client of a removed backend starts anew at
-/// once.
+/// asks for the address of a VIP by ARP, the router is on the way. Not `ct_flush`: the agents end the connections of removed
+/// backends themselves, and spare those of [`DRAINING`].
 fn options() -> BTreeMap<String, String> {
-    let options = [
-        ("reject", "true"),
-        ("neighbor_responder", "none"),
-        ("ct_flush", "true"),
-    ];
+    let options = [("reject", "true"), ("neighbor_responder", "none")];
     options
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
@@ -142,6 +148,7 @@ fn balancers(
     service: &Service,
     vpc: &str,
     form: &Form,
+    draining: &Draining,
     balancers: LoadBalancers,
 ) -> Vec<Row> {
     let owner = Owner::Service(key.clone());
@@ -164,11 +171,16 @@ fn balancers(
         .into_iter()
         .map(|(protocol, vips)| {
             let role = format!("{protocol}{}", form.suffix);
+            let mut options = options.clone();
+            options.extend(match form.template {
+                None => draining.option(protocol, &vips),
+                Some(_) => draining.of_all_nodes(protocol),
+            });
             let columns = Columns::new()
                 .with("name", format!("{key}:{role}"))
                 .with("protocol", protocol)
                 .with("vips", vips)
-                .with("options", options.clone())
+                .with("options", options)
                 .with("selection_fields", fields.clone());
             row(&owner, &role, "Load_Balancer", columns, [group])
         })

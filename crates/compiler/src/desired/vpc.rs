@@ -8,7 +8,7 @@ use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::attachment::{self, Attachment};
-use crate::desired::{DROP_PRIORITY, ip, none, of_family, policy, route, row};
+use crate::desired::{DROP_PRIORITY, ip, none, of_family, policy, probe_network, route, row};
 use crate::owner::Owner;
 use crate::ownerindex::{GROUP_PREFIX, ROUTER_GROUP_PREFIX};
 use crate::row::Row;
@@ -57,6 +57,7 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
     if let Some(attachment) = attachment {
         rows.extend(attachment::rows(snapshot, name, &attachment));
     }
+    rows.extend(probe_network::rows(snapshot, name));
     rows
 }
 

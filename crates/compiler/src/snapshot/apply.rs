@@ -72,6 +72,15 @@ impl Snapshot {
                 }
                 None => Owners::new(),
             },
+            Object::NetworkProbe(mut probe) => match key_of(&probe.metadata) {
+                Some(key) => {
+                    slim(&mut probe, |probe| &mut probe.metadata);
+                    self.set_probe(key, Some(probe))
+                }
+                None => Owners::new(),
+            },
+            Object::Prober(prober) => self.set_prober(prober.chassis, true),
+            Object::Leaving(leaving) => self.set_leaving(leaving, true),
             Object::Claim(claim) => self.set_claim(claim.group, Some(claim.chassis)),
             Object::Chassis(chassis) => {
                 self.set_chassis(chassis.name, Some(chassis.physical_networks))
@@ -94,6 +103,9 @@ impl Snapshot {
             ObjectRef::Eip(key) => self.set_eip(key, None),
             ObjectRef::Claim(group) => self.set_claim(group, None),
             ObjectRef::Chassis(name) => self.set_chassis(name, None),
+            ObjectRef::NetworkProbe(key) => self.set_probe(key, None),
+            ObjectRef::Prober(chassis) => self.set_prober(chassis, false),
+            ObjectRef::Leaving(leaving) => self.set_leaving(leaving, false),
         }
     }
 

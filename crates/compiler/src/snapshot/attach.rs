@@ -242,9 +242,9 @@ impl Snapshot {
         }
         let vnic = ObjectKey::new(key::SYSTEM_NAMESPACE, name.clone());
         let owner = Owner::Node(name.clone());
-        let mut owners = Owners::from([owner.clone(), Owner::VNic(vnic.clone())]);
+        let mut owners = Owners::from([owner.clone(), Owner::VNic(vnic)]);
         if old.is_some() != new.is_some() {
-            self.set_wanted(vnic, new.as_ref().map(|_| Source::Node(name.clone())));
+            self.want_join(&name);
             // Its Pods' ports are in its port group.
             owners.extend(self.dependents(&owner));
         }
@@ -318,6 +318,26 @@ impl Snapshot {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,
         }
+    }
+
+    /// Notes whether there must be a VNic on the join switch under this name: for a Node, or for a chassis without one, if
+    /// an object can have its name.
+    pub(super) fn want_join(&mut self, name: &str) {
+        let wanted = self.nodes.contains_key(name) || self.has_chassis(name);
+        let vnic = ObjectKey::new(key::SYSTEM_NAMESPACE, name);
+        self.set_wanted(vnic, wanted.then(|| Source::Node(name.to_owned())));
+    }
+
+    /// Whether OVN has a chassis whose name an object can have: lower-case letters, digits, dashes and dots, each part
+    /// beginning and ending with a letter or a digit, at most 253 characters (RFC 1123 subdomain).
+    pub fn has_chassis(&self, name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let part = |part: &str| {
+            part.starts_with(plain)
+                && part.ends_with(plain)
+                && part.chars().all(|c| plain(c) || c == '-')
+        };
+        name.len() <= 253 && name.split('.').all(part) && self.physical_networks(name).is_some()
     }
 
     fn set_wanted(&mut self, vnic: ObjectKey, source: Option<Source>) {

@@ -489,6 +489,9 @@ impl Snapshot {
             return Owners::new();
         }
         let mut owners = self.around_nodes();
+        self.want_join(&name);
+        let vnic = ObjectKey::new(ycloud_api::key::SYSTEM_NAMESPACE, name.clone());
+        owners.insert(Owner::VNic(vnic));
         // A chassis has a row even when its Node is gone.
         owners.insert(Owner::Node(name));
         owners

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use ycloud_compiler::{Event, Object, Settings, Snapshot};
+use ycloud_compiler::{Event, Object, Prober, Settings, Snapshot};
 
 use super::objects::from;
 
@@ -46,6 +46,15 @@ fn object(value: Value) -> Object {
         "EndpointSlice" => Object::EndpointSlice(from(value)),
         "EipGateway" => Object::EipGateway(from(value)),
         "Eip" => Object::Eip(from(value)),
+        "NetworkProbe" => Object::NetworkProbe(from(value)),
+        // Its name tells whose it is; one that is there holds.
+        "Lease" => {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            let chassis = name.strip_prefix("prober-").expect("a Lease of a prober");
+            Object::Prober(Prober {
+                chassis: chassis.to_owned(),
+            })
+        }
         "ServiceCIDR" => Object::ServiceCidr(from(value)),
         other => panic!("a case has no objects of kind {other:?}"),
     }

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::vnic::VNicIpv6;
-use ycloud_api::{Eip, EipGateway, Subnet, VNic, Vpc};
-use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
+use ycloud_api::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc};
+use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Prober};
 
 pub fn from<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(
@@ -313,6 +313,28 @@ pub fn slice_ipv6(slice: &EndpointSlice) -> Arc<EndpointSlice> {
     Arc::new(slice)
 }
 
+/// A NetworkProbe that asks this address.
+pub fn probe(namespace: &str, name: &str, vpc: &str, ip: &str) -> Arc<NetworkProbe> {
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "NetworkProbe", "metadata": {"namespace": namespace, "name": name},
+        "spec": {"target": {"vpc": vpc, "ip": ip, "port": 80}},
+    }))
+}
+
+/// A chassis asks NetworkProbes.
+pub fn prober(chassis: &str) -> Prober {
+    Prober {
+        chassis: chassis.to_owned(),
+    }
+}
+
+/// The same VNic, bound by a chassis.
+pub fn vnic_bound(vnic: &VNic, chassis: &str) -> Arc<VNic> {
+    let mut vnic = vnic.clone();
+    vnic.status.get_or_insert_default().chassis = Some(chassis.to_owned());
+    Arc::new(vnic)
+}
+
 /// The name by which an object is deleted.
 pub fn reference(object: &Object) -> ObjectRef {
     let cluster = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
@@ -337,6 +359,9 @@ pub fn reference(object: &Object) -> ObjectRef {
         Object::Eip(o) => ObjectRef::Eip(key(&o.metadata)),
         Object::Claim(o) => ObjectRef::Claim(o.group.clone()),
         Object::Chassis(o) => ObjectRef::Chassis(o.name.clone()),
+        Object::NetworkProbe(o) => ObjectRef::NetworkProbe(key(&o.metadata)),
+        Object::Prober(o) => ObjectRef::Prober(o.chassis.clone()),
+        Object::Leaving(o) => ObjectRef::Leaving(o.clone()),
         Object::ServiceCidr(o) => ObjectRef::ServiceCidr(cluster(&o.metadata)),
     }
 }

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use ycloud_compiler::{Chassis, Claim, Event, Object};
+use ycloud_compiler::{Chassis, Claim, Event, Leaving, Object};
 
 use super::objects::{self, reference};
 
@@ -44,6 +44,14 @@ const EIP_CIDRS: &[&str] = &[
     "172.31.0.0/24",
 ];
 const EIPS: &[&str] = &["198.51.100.9", "198.51.100.10", "203.0.113.9"];
+const PROBED: &[&str] = &[
+    "10.0.1.5",
+    "10.0.1.9",
+    "10.0.2.9",
+    "fd00:1::5",
+    "172.31.0.1",
+    "bad",
+];
 const PORTS: &[(&str, i32)] = &[("TCP", 80), ("TCP", 443), ("UDP", 80), ("SCTP", 9)];
 
 pub fn object() -> impl Strategy<Value = Object> {
@@ -134,6 +142,18 @@ pub fn object() -> impl Strategy<Value = Object> {
             name: name.to_owned(),
             physical_networks: networks.into_iter().map(str::to_owned).collect(),
         })),
+        4 => (select(NAMESPACES), select(&["p", "q", "r"][..]), select(VPCS), select(PROBED))
+            .prop_map(|(ns, name, vpc, ip)| Object::NetworkProbe(objects::probe(ns, name, vpc, ip))),
+        3 => select(NODES).prop_map(|chassis| Object::Prober(objects::prober(chassis))),
+        1 => (select(VPCS), select(NODES)).prop_map(|(vpc, chassis)| Object::Leaving(Leaving {
+            vpc: vpc.to_owned(),
+            chassis: chassis.to_owned(),
+        })),
+        1 => (select(NAMESPACES), select(&["x", "y"][..]), select(SUBNETS), select(NODES), select(NODES), select(&["10.0.1.5", "10.0.1.9"][..]))
+            .prop_map(|(ns, name, subnet, node, bound, ip)| {
+                let vnic = objects::vnic(ns, name, subnet, Some(node), Some(ip));
+                Object::VNic(objects::vnic_bound(&vnic, bound))
+            }),
         1 => (select(&["kubernetes", "more"][..]), select(&["10.96.0.0/16", "10.97.0.0/16", "fd00:10:96::/112"][..]))
             .prop_map(|(name, cidr)| Object::ServiceCidr(objects::service_cidr(name, cidr))),
     ]
@@ -218,6 +238,9 @@ pub fn line(event: &Event) -> String {
         Object::Eip(o) => serde_json::to_string(&**o),
         Object::Claim(o) => return format!("apply {o:?}"),
         Object::Chassis(o) => return format!("apply {o:?}"),
+        Object::Prober(o) => return format!("apply {o:?}"),
+        Object::Leaving(o) => return format!("apply {o:?}"),
+        Object::NetworkProbe(o) => serde_json::to_string(&**o),
         Object::ServiceCidr(o) => serde_json::to_string(&**o),
     };
     format!("apply {}", json.expect("objects are JSON"))

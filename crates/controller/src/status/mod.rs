@@ -5,6 +5,7 @@
 
 pub mod eip;
 pub mod eip_gateway;
+pub mod network_probe;
 pub mod service;
 pub mod subnet;
 pub mod vnic;

@@ -6,4 +6,5 @@ mod addresses;
 mod eip_edits;
 mod gateways;
 mod northbound;
+mod probing;
 mod support;

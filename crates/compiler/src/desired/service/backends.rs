@@ -61,6 +61,18 @@ impl<'a> Backends<'a> {
             false => ready,
         }
     }
+
+    /// Those of a port and a family that terminate and still serve, as `Load_Balancer:vips` has them.
+    pub(super) fn draining(&self, port: &ServicePort, family: Family) -> BTreeSet<String> {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let name = port.name.as_deref().unwrap_or_default();
+        let candidates = self.0.get(&(name, protocol)).into_iter();
+        let draining = candidates.flat_map(|candidates| &candidates.draining);
+        let draining = draining.filter(|(ip, _)| Family::of(*ip) == family);
+        draining
+            .map(|(ip, port)| SocketAddr::new(*ip, *port).to_string())
+            .collect()
+    }
 }
 
 /// Those of a family, as `Load_Balancer:vips` has them.

@@ -10,6 +10,7 @@ use ycloud_api::service::Scope;
 use ycloud_ovsdb::Columns;
 
 use super::backends::Backends;
+use super::draining::Draining;
 use super::{Affinity, LoadBalancers, add_vips, addresses, options, ports, served};
 use crate::desired::eip_gateway::{router, service_group};
 use crate::desired::{policy, row, vpc};
@@ -84,6 +85,11 @@ impl Exposure {
             gateway: snapshot.eip_gateway_of_eip(object)?.to_owned(),
             layout: snapshot.settings().layout()?,
         })
+    }
+
+    /// The EIP.
+    pub fn address(&self) -> IpAddr {
+        self.address.into()
     }
 
     /// Adds the EIP, with the backends of the cluster address.
@@ -225,6 +231,8 @@ pub(super) fn rows_over_several(
         let slot = snapshot.alias(&(vpc_of(slice).to_owned(), v4));
         slot.map_or(ip, |slot| exposure.layout.alias(slot).into())
     };
+    let vips = [exposure.address()];
+    let draining = Draining::of(service, snapshot.slices(key), &vips, alias);
     let backends = Backends::gather(snapshot.slices(key), None, alias);
     let fields: BTreeSet<&str> = match Affinity::of(service) {
         Affinity::None => ["ip_src", "ip_dst", "tp_src", "tp_dst"].into(),
@@ -237,18 +245,14 @@ pub(super) fn rows_over_several(
     };
     let mut rows = exposure.source_ranges(&owner, service);
     let mut balancers = LoadBalancers::new();
-    add_vips(
-        service,
-        &[exposure.address.into()],
-        &backends,
-        &mut balancers,
-    );
+    add_vips(service, &vips, &backends, &mut balancers);
     rows.extend(balancers.into_iter().map(|(protocol, vips)| {
         let mut options = options();
         if vips.values().all(String::is_empty) {
             // Otherwise the refusal would come from the service gateway's own address.
             options.insert("skip_snat".to_owned(), "true".to_owned());
         }
+        options.extend(draining.option(protocol, &vips));
         let columns = Columns::new()
             .with("name", format!("{key}:{protocol}"))
             .with("protocol", protocol)

@@ -1,0 +1,174 @@
+//! NetworkProbes: who asks, as it is written into their status, and what becomes of the ports of those who ask no more.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use ycloud_api::key::PROBER_LEASE_SECONDS;
+use ycloud_api::network_probe::prober_port;
+use ycloud_compiler::{Event, Leaving, Object, ObjectKey, ObjectRef, Owner, Prober};
+use ycloud_ovsdb::nb;
+
+use crate::metrics::count;
+use crate::objects::{Need, status_patch};
+use crate::prober::Change;
+use crate::state::State;
+use crate::status;
+
+/// How long a NetworkProbe rests after its status was written: that its agent reports at once is no reason to look twice.
+const PROBE_REST: Duration = Duration::from_millis(100);
+
+/// How long a prober's port stays that nobody needs, while its chassis has it bound.
+const PORT_WAIT: Duration = Duration::from_secs(30);
+
+impl State {
+    /// The Lease of a prober reads so at `now`.
+    pub fn take_lease(&mut self, lease: &Lease, now: Instant) {
+        let change = self.leases.see(lease, now);
+        self.probers_changed(change);
+    }
+
+    /// The Lease of this name is gone.
+    pub fn forget_lease(&mut self, name: &str) {
+        let change = self.leases.forget(name);
+        self.probers_changed(change);
+    }
+
+    /// It is `now`: Leases end, and ports that nobody needs.
+    pub fn pass(&mut self, now: Instant) {
+        let ended = self.leases.expire(now);
+        self.probers_changed(ended);
+        for (leaving, until) in &mut self.leaving {
+            if until.is_some_and(|until| until <= now) {
+                *until = None;
+                self.rows.push(Owner::Vpc(leaving.vpc.clone()));
+            }
+        }
+    }
+
+    /// When [`Self::pass`] has something to do.
+    pub fn next_due(&self) -> Option<Instant> {
+        let leaving = self.leaving.values().copied().flatten();
+        leaving.chain(self.leases.next_due()).min()
+    }
+
+    fn probers_changed(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            match change {
+                Change::Begun(chassis) => {
+                    tracing::info!(chassis, "asks NetworkProbes");
+                    self.take_in(Event::Apply(Object::Prober(Prober { chassis })));
+                }
+                Change::Ended(chassis) => {
+                    tracing::warn!(chassis, "does not ask NetworkProbes any more");
+                    self.take_in(Event::Delete(ObjectRef::Prober(chassis)));
+                }
+            }
+        }
+        self.metrics.probers.set(count(self.leases.living()));
+    }
+
+    /// Whether a chassis lives: its Node is Ready, or it has no Node and its agent's Lease holds.
+    pub(crate) fn chassis_lives(&self, name: &str) -> bool {
+        match self.snapshot.node(name) {
+            Some(node) => node.ready,
+            None => self.snapshot.is_prober(name),
+        }
+    }
+
+    /// The write that a NetworkProbe needs next.
+    pub(crate) fn probe_write(&mut self, key: &ObjectKey, now: &Time) -> Option<Need> {
+        let probe = self.snapshot.probe(key)?;
+        if probe.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let assignment = self.snapshot.assignment(key)?;
+        let former = probe.status.as_ref();
+        let prober = former.and_then(|status| status.prober.as_deref());
+        let lost = prober.filter(|prober| !self.snapshot.is_prober(prober));
+        let lost = lost.map(|prober| match self.leases.is_known(prober) {
+            true => {
+                format!("prober {prober} has not been heard of for {PROBER_LEASE_SECONDS} s")
+            }
+            false => format!("prober {prober} has ended: it has no Lease any more"),
+        });
+        let status = status::network_probe::status(probe, assignment, lost, now);
+        status_patch(&probe.metadata, former, &status, PROBE_REST, None)
+    }
+
+    /// Notes which ports of the probe network of a Vpc stay although nobody needs them: those that a chassis has bound
+    /// whose agent lives, until it lets go, for at most [`PORT_WAIT`]. An ovn-controller that sees interface and port end
+    /// together may end with a failed assertion, see `State::port_ends_in`.
+    pub(crate) fn linger(&mut self, owner: &Owner) {
+        let Owner::Vpc(vpc) = owner else {
+            return;
+        };
+        let (first, now) = (first_of(vpc), Instant::now());
+        let within = self.leaving.range(first..);
+        let within = within.take_while(|(leaving, _)| leaving.vpc == *vpc);
+        let known: Vec<(Leaving, Option<Instant>)> =
+            within.map(|(l, at)| (l.clone(), *at)).collect();
+        let bound = self.bound_ports(vpc);
+        let stays = |chassis: &str| {
+            self.snapshot.is_prober(chassis)
+                && !self.snapshot.is_prober_of(vpc, chassis)
+                && self.snapshot.vpc(vpc).is_some()
+                && bound.contains(&prober_port(vpc, chassis))
+        };
+        let (mut events, mut gone) = (Vec::new(), Vec::new());
+        for (leaving, until) in &known {
+            let stays = stays(&leaving.chassis);
+            if until.is_none() || !stays {
+                events.push(Event::Delete(ObjectRef::Leaving(leaving.clone())));
+            }
+            if !stays {
+                // Else it keeps its entry for as long as the port is bound, so that it does not stay a second time.
+                gone.push(leaving.clone());
+            }
+        }
+        let prefix = prober_port(vpc, "");
+        let chassis = bound.iter().filter_map(|port| port.strip_prefix(&prefix));
+        let new: Vec<Leaving> = chassis
+            .filter(|chassis| stays(chassis))
+            .map(|chassis| Leaving {
+                vpc: vpc.clone(),
+                chassis: chassis.to_owned(),
+            })
+            .filter(|leaving| known.iter().all(|(known, _)| known != leaving))
+            .collect();
+        for leaving in gone {
+            self.leaving.remove(&leaving);
+        }
+        for leaving in new {
+            self.leaving.insert(leaving.clone(), Some(now + PORT_WAIT));
+            events.push(Event::Apply(Object::Leaving(leaving)));
+        }
+        for event in events {
+            // It concerns the rows of this Vpc alone, which are compiled next.
+            self.snapshot.apply(event);
+        }
+    }
+
+    /// Names of the ports of probers in a Vpc that OVN has bound.
+    fn bound_ports(&self, vpc: &str) -> Vec<String> {
+        let prefix = prober_port(vpc, "");
+        let owner = Owner::Vpc(vpc.to_owned());
+        let rows = self.index.rows_of(&owner);
+        let ports = rows.filter(|(table, _)| *table == nb::LogicalSwitchPort::TABLE);
+        let ports = ports.filter_map(|(table, uuid)| {
+            let row = self.observed.row(table, uuid)?;
+            let port = nb::LogicalSwitchPort::of(row);
+            (port.up() == Some(true) && port.name().starts_with(&prefix))
+                .then(|| port.name().to_owned())
+        });
+        ports.collect()
+    }
+}
+
+/// Stands before all that leave a Vpc.
+fn first_of(vpc: &str) -> Leaving {
+    Leaving {
+        vpc: vpc.to_owned(),
+        chassis: String::new(),
+    }
+}
