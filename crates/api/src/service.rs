@@ -102,7 +102,11 @@ pub struct YusurServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub backends: Vec<Backend>,
-    /// How each backend is checked. Default: a TCP connect to the target port every 5 seconds.
+    /// How each backend is checked, from inside its Vpc, at its own target port of the first of `ports` that has the check's
+    /// protocol, unless the check names a port. Default: a TCP connect every 5 seconds; where no port is TCP, an ICMP echo.
+    /// A backend becomes an endpoint with its first success, stops being one when it fails, and stays what it was for up to
+    /// 5 minutes while nobody can tell. A Pod must be ready, too. Pods on their node's own network are not checked from
+    /// here: their readiness decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
     /// Seconds, 0 to 3600, for which connections of a backend that is taken away in order, and still answers, live on: a

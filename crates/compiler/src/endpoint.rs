@@ -1,35 +1,49 @@
 //! A YusurService and the backends that it selects → the Service, EndpointSlices, conditions and counts it must have.
 //!
 //! ```text
-//!   spec ── refusal ──► backend (Pods → endpoints, by ports) ──► slices (stable packing) ─┐
-//!                                                                service ─────────────────┴──► Translation
+//!   spec ── refusal ──► backend (Pods, VNics) ──► found ──► slices (stable packing) ─┐
+//!                                                 │ ▲       service ─────────────────┼──► Translation
+//!                             probe (who is asked)┘ └ health (ready, serving, gone) ─┘
 //! ```
 //!
 //! Pure, like everything in this crate. yusurservice-controller gathers the input and carries out what comes back.
 
 mod backend;
 mod family;
+mod found;
+mod health;
 mod permission;
+mod probe;
 mod refusal;
 mod scope;
 mod service;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::service::{BackendCounts, ExternalTrafficPolicy};
-use ycloud_api::{Eip, VNic, Vpc, YusurService};
+use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService};
 
-pub use backend::selects;
+pub use backend::pod::PodBackend;
+pub use backend::{selects, selects_vnic};
+pub use found::HealthChange;
+pub use health::UNKNOWN_LASTS;
 pub use scope::{namespaces, vpcs};
 pub use service::ANNOTATIONS;
 pub use slices::{MANAGED_BY, MAX_ENDPOINTS, SERVICE_NAME};
+
+use backend::Candidate;
+use found::Look;
+use health::{Former, Rules};
+use probe::{Check, Present};
 
 /// How many ports `status.ports` names before it counts the rest.
 const PORTS_SHOWN: usize = 8;
@@ -37,15 +51,6 @@ const PORTS_SHOWN: usize = 8;
 /// Added to a refusal of a spec whose Service exists.
 pub const STILL_SERVES: &str =
     "; until then the Service serves by the spec that was accepted before";
-
-/// A Pod that may be a backend.
-#[derive(Debug, Clone, Copy)]
-pub struct PodBackend<'a> {
-    /// The Pod.
-    pub pod: &'a Pod,
-    /// Its VNic; none before it has one, and for Pods on the node's own network.
-    pub vnic: Option<&'a VNic>,
-}
 
 /// What is known of the world around one YusurService.
 #[derive(Debug, Clone)]
@@ -58,6 +63,14 @@ pub struct TranslateInput<'a> {
     pub namespace_labels: &'a BTreeMap<String, String>,
     /// Pods of any namespace, in any order; at least those that it [`selects`] and those that are endpoints already.
     pub pods: &'a [PodBackend<'a>],
+    /// VNics of any namespace, in any order; at least those that it [`selects_vnic`] and those that are endpoints already.
+    pub vnics: &'a [&'a VNic],
+    /// The NetworkProbes of its namespace, by name.
+    pub probes: &'a BTreeMap<String, Arc<NetworkProbe>>,
+    /// Those of them that name it as an owner, in any order.
+    pub own_probes: &'a [&'a NetworkProbe],
+    /// The time.
+    pub now: &'a Time,
     /// The Service of its name, whosever it is.
     pub service: Option<&'a Service>,
     /// The EndpointSlices that name its Service, whosever they are, in any order.
@@ -77,6 +90,13 @@ pub struct Translation {
     pub counts: BackendCounts,
     /// `status.ports`.
     pub ports: String,
+    /// The NetworkProbes to be, sorted by name, each with its owner reference to the YusurService; others may have theirs
+    /// beside it.
+    pub probes: Vec<NetworkProbe>,
+    /// Backends whose health makes them stop or begin to take new connections.
+    pub changes: Vec<HealthChange>,
+    /// When time alone makes another translation; none: it does not.
+    pub due: Option<Time>,
 }
 
 /// The objects that a YusurService must have.
@@ -146,19 +166,45 @@ impl Objects {
 /// Works out what `ysvc` must have.
 ///
 /// # Guarantees
-/// * The same input gives the same output, whatever the order of Pods and slices.
-/// * An endpoint stays in the slice that it is in, so that one Pod's change rewrites one slice.
+/// * The same input gives the same output, whatever the order of Pods, VNics and slices.
+/// * An endpoint stays in the slice that it is in, so that one backend's change rewrites one slice.
 /// * A refusal names field, value and cure. What was made for an earlier, accepted spec goes on to serve: with the ports
-///   and Pods of that spec, of which those that go, become unready or are no longer permitted are taken out.
+///   and backends of that spec, of which those that go, become unready or are no longer permitted are taken out.
 pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
     let families = family::served(ysvc, input.service);
-    let found = backend::find(ysvc, input.pods, &families);
     let refusal = refusal::check(ysvc, input);
     let withholds = refusal.as_ref().is_some_and(|refusal| refusal.withholds);
     let foreign = input.service.is_some_and(|service| !belongs(service, ysvc));
+    let candidates = backend::candidates(input);
+    let former = Former::of(ysvc, input.slices);
+    let rules = Rules::of(ysvc, input.now);
+    let present = Present::of(input.own_probes);
+    let known = |wanted: &NetworkProbe| match withholds {
+        true => present.at(&wanted.spec.target.vpc, &wanted.spec.target.ip),
+        false => {
+            let name = wanted.metadata.name.as_ref()?;
+            Some(input.probes.get(name)?.as_ref()).filter(|known| known.spec == wanted.spec)
+        }
+    };
+    let look = Look {
+        ysvc,
+        primary: family::primary(ysvc, input.service),
+        families: &families,
+        former: &former,
+        rules,
+        check: Check::of(ysvc),
+        probe: &known,
+    };
+    let found = found::find(&look, &candidates);
     let owner = ysvc.metadata.uid.clone().unwrap_or_default();
     let permitted = |namespace: &str, vpc: &str| permission::permits(ysvc, input, namespace, vpc);
-    let refreshed = || slices::refresh(ysvc, input.pods, input.slices, permitted);
+    let refreshed = || {
+        let judged = |candidate: &Candidate, vpc: &str, address| {
+            let asked = present.asked(candidate, vpc, address);
+            health::judge(candidate, asked, former.at(candidate, address), rules).conditions
+        };
+        slices::refresh(ysvc, &candidates, input.slices, permitted, judged)
+    };
     let objects = if withholds {
         Objects {
             service: None,
@@ -185,12 +231,20 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
             accepted.message.push_str(STILL_SERVES);
         }
     }
+    let probes = match (foreign, withholds) {
+        (true, _) => Vec::new(),
+        (_, true) => present.serving(&objects.slices),
+        (_, false) => probe::sorted(&found.probes),
+    };
     Translation {
         accepted,
         resolved: found.verdict(ysvc),
         counts: found.counts(),
         ports: ports_text(ysvc),
         objects: Some(objects).filter(|_| !foreign),
+        probes,
+        changes: found.changes,
+        due: found.due,
     }
 }
 

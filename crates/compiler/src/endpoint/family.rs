@@ -63,6 +63,13 @@ pub fn served(ysvc: &YusurService, present: Option<&Service>) -> Vec<Family> {
     families
 }
 
+/// The family of the address that clients use first.
+pub fn primary(ysvc: &YusurService, present: Option<&Service>) -> Family {
+    let present = present.map(of_service).unwrap_or_default();
+    let first = present.first().or(named(ysvc).first()).copied();
+    first.unwrap_or(Family::Ipv4)
+}
+
 /// The families that the API server gave to a Service which may have both; none before it was asked.
 fn decided(service: &Service) -> Vec<Family> {
     let spec = service.spec.as_ref();

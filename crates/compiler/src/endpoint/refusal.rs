@@ -2,15 +2,17 @@
 
 use std::net::Ipv4Addr;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use ycloud_api::address::Family;
-use ycloud_api::backend::{Backend, BackendKind};
+use ycloud_api::backend::Backend;
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::service::{ExternalTrafficPolicy, IpFamilyPolicy, Scope, ServiceType};
 use ycloud_api::{YusurService, key};
 
 use crate::desired::service::DEFAULT_TIMEOUT;
 
-use super::{TranslateInput, belongs, family, permission, scope};
+use super::{TranslateInput, belongs, family, permission, probe, scope};
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,29 +47,12 @@ pub fn check(ysvc: &YusurService, input: &TranslateInput) -> Option<Refusal> {
 fn unsupported(ysvc: &YusurService) -> Option<Verdict> {
     let spec = &ysvc.spec;
     let mut all = Vec::new();
-    if spec.health_check.is_some() {
-        all.push(
-            "spec.healthCheck: remove it; a Pod's own readiness decides whether it is healthy"
-                .to_owned(),
-        );
-    }
     if let Some(seconds) = timeout(ysvc).filter(|_| spec.scope == Scope::MultiVpc) {
         all.push(format!(
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds {seconds} with scope multiVpc: remove it; a client stays with its backend, without a timeout, as long as the set of backends stays"
         ));
     }
     all.extend(other_families(ysvc));
-    for (index, backend) in spec.backends.iter().enumerate() {
-        let kind = match backend.kind {
-            BackendKind::Pod => continue,
-            BackendKind::VM => "VM",
-            BackendKind::BM => "BM",
-            BackendKind::VNicIP => "VNicIP",
-        };
-        all.push(format!(
-            "spec.backends[{index}].kind {kind}: only Pod; remove this backend"
-        ));
-    }
     (!all.is_empty()).then(|| {
         let text = format!("not supported by this release: {}", all.join("; "));
         Verdict::no(reason::NOT_SUPPORTED, text)
@@ -117,6 +102,7 @@ fn timeout(ysvc: &YusurService) -> Option<i32> {
 fn invalid(ysvc: &YusurService) -> Option<Verdict> {
     let text = invalid_scope(ysvc)
         .or_else(|| invalid_outside(ysvc))
+        .or_else(|| invalid_check(ysvc))
         .or_else(|| {
             let mut backends = ysvc.spec.backends.iter().enumerate();
             backends.find_map(|(index, backend)| invalid_backend(ysvc, index, backend))
@@ -169,6 +155,29 @@ fn invalid_outside(ysvc: &YusurService) -> Option<String> {
     Some(format!(
         "spec.loadBalancerSourceRanges[{other}] {}: EIPs are IPv4; remove it",
         ranges[other]
+    ))
+}
+
+/// A health check that nothing could be asked by.
+fn invalid_check(ysvc: &YusurService) -> Option<String> {
+    let check = ysvc.spec.health_check.as_ref()?;
+    if let Some((field, protocol, None)) = probe::way(check)
+        && !probe::has(ysvc, protocol)
+    {
+        let protocol = protocol.as_str();
+        return Some(format!(
+            "spec.healthCheck.{field}: no port of spec.ports is {protocol}; name the port in spec.healthCheck.{field}.port, or check by another protocol"
+        ));
+    }
+    let bundle = check.https.as_ref()?.ca_bundle.as_ref()?;
+    let mut certificates = CertificateDer::pem_slice_iter(bundle.as_bytes());
+    let why = match certificates.next() {
+        None => "there is no certificate in it".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(_)) => certificates.find_map(Result::err)?.to_string(),
+    };
+    Some(format!(
+        "spec.healthCheck.https.caBundle: not certificates in PEM: {why}; correct it, or remove it and set insecureSkipVerify"
     ))
 }
 

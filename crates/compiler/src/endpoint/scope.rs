@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Pod;
 use ycloud_api::backend::{Backend, BackendKind, BackendPort};
 use ycloud_api::service::Scope;
 use ycloud_api::{YusurService, key, selector};
 
-/// One of the sets of Pods that a spec selects: that of `spec.selector`, or one of `spec.backends`.
+use super::backend::{Candidate, vnic};
+
+/// One of the sets of backends that a spec selects: that of `spec.selector`, or one of `spec.backends`.
 #[derive(Debug, Clone, Copy)]
 pub struct Set<'a> {
-    /// Where its Pods must be; none if the spec does not say, and is refused for that.
+    /// Which of `spec.backends`; none: `spec.selector`.
+    pub index: Option<usize>,
+    /// The kind of its backends.
+    pub kind: BackendKind,
+    /// Where its backends must be; none if the spec does not say, and is refused for that.
     pub vpc: Option<&'a str>,
     /// Target ports that differ from those of `spec.ports`.
     pub ports: &'a [BackendPort],
@@ -46,7 +51,7 @@ pub fn vpcs(ysvc: &YusurService) -> BTreeSet<&str> {
     own_vpc(ysvc).into_iter().chain(theirs).collect()
 }
 
-/// The namespaces whose Pods may be backends, the own one among them.
+/// The namespaces whose Pods and VNics may be backends, the own one among them.
 pub fn namespaces(ysvc: &YusurService) -> BTreeSet<&str> {
     let backends = ysvc.spec.backends.iter();
     let others = backends.filter_map(|backend| backend.namespace.as_deref());
@@ -64,36 +69,46 @@ pub fn namespace_of<'a>(ysvc: &'a YusurService, backend: &'a Backend) -> &'a str
     other.unwrap_or_else(|| own_namespace(ysvc))
 }
 
-/// The sets that `pod` is in, by its namespace and its labels or name, `spec.selector` first. Its Vpc is not looked at.
-pub fn sets<'a>(ysvc: &'a YusurService, pod: &'a Pod) -> impl Iterator<Item = Set<'a>> {
-    let labels = pod.metadata.labels.as_ref();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+/// The sets that `candidate` is in, by its namespace and its labels, name or address, `spec.selector` first. Its Vpc is not
+/// looked at, unless a set names an address.
+pub fn sets<'a>(ysvc: &'a YusurService, candidate: Candidate<'a>) -> impl Iterator<Item = Set<'a>> {
     let spec = &ysvc.spec;
     let held = move |(key, value): (&String, &String)| {
-        labels.and_then(|labels| labels.get(key)) == Some(value)
+        candidate.labels().and_then(|labels| labels.get(key)) == Some(value)
     };
-    let by_selector = !spec.selector.is_empty()
-        && namespace == own_namespace(ysvc)
+    let by_selector = matches!(candidate, Candidate::Pod(_))
+        && !spec.selector.is_empty()
+        && candidate.namespace() == own_namespace(ysvc)
         && spec.selector.iter().all(held);
     let first = by_selector.then(|| Set {
+        index: None,
+        kind: BackendKind::Pod,
         vpc: own_vpc(ysvc),
         ports: &[],
     });
-    let backends = spec.backends.iter();
-    let rest = backends.filter(move |backend| meant(ysvc, backend, pod, namespace));
-    first.into_iter().chain(rest.map(|backend| Set {
+    let backends = spec.backends.iter().enumerate();
+    let rest = backends.filter(move |(_, backend)| meant(ysvc, backend, &candidate));
+    let rest = rest.map(|(index, backend)| Set {
+        index: Some(index),
+        kind: backend.kind,
         vpc: vpc_of(ysvc, backend),
         ports: &backend.ports,
-    }))
+    });
+    first.into_iter().chain(rest)
 }
 
-fn meant(ysvc: &YusurService, backend: &Backend, pod: &Pod, namespace: &str) -> bool {
-    if backend.kind != BackendKind::Pod || namespace_of(ysvc, backend) != namespace {
+fn meant(ysvc: &YusurService, backend: &Backend, candidate: &Candidate) -> bool {
+    if namespace_of(ysvc, backend) != candidate.namespace() {
         return false;
     }
+    let pod = match candidate {
+        Candidate::VNic(vnic) => return vnic::meant(backend, vnic, vpc_of(ysvc, backend)),
+        Candidate::Pod(pod) => pod.pod,
+    };
     let none = BTreeMap::new();
-    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+    let labels = candidate.labels().unwrap_or(&none);
     let by_label = |s| selector::matches(s, labels);
-    backend.selector.as_ref().is_some_and(by_label)
-        || (backend.name.is_some() && backend.name == pod.metadata.name)
+    backend.kind == BackendKind::Pod
+        && (backend.selector.as_ref().is_some_and(by_label)
+            || (backend.name.is_some() && backend.name == pod.metadata.name))
 }

@@ -1,17 +1,18 @@
 //! Endpoints → EndpointSlices, such that one endpoint's change rewrites one slice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use ycloud_api::YusurService;
 use ycloud_api::address::Family;
 use ycloud_api::key;
 
-use super::backend::{Groups, Shape, TargetPort, address, conditions, endpoint, finished};
-use super::{PodBackend, holds, owner_reference, owner_uid};
+use super::backend::Candidate;
+use super::found::{Groups, Shape, TargetPort};
+use super::{holds, owner_reference, owner_uid};
 
 /// How many endpoints a slice holds at most, as in Kubernetes' own slices.
 pub const MAX_ENDPOINTS: usize = 100;
@@ -80,27 +81,27 @@ pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> 
     drafts.into_iter().map(|draft| slice(ysvc, draft)).collect()
 }
 
-/// The present slices of `ysvc` with the present state of their Pods: Pods that are gone, ended or at another address are
-/// taken out, and so are those that `permitted` (namespace, Vpc) says no to. None is added, and ports stay.
-pub fn refresh(
+/// The present slices of `ysvc` with the present state of their backends, as `judge` (backend, Vpc, its address) says: those
+/// that are gone, ended or at another address are taken out, and so are those that `permitted` (namespace, Vpc) says no to.
+/// None is added, and ports stay.
+pub fn refresh<'a>(
     ysvc: &YusurService,
-    pods: &[PodBackend],
+    candidates: &[Candidate<'a>],
     present: &[&EndpointSlice],
     permitted: impl Fn(&str, &str) -> bool,
+    judge: impl Fn(&Candidate<'a>, &str, IpAddr) -> Option<EndpointConditions>,
 ) -> Vec<EndpointSlice> {
-    let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
-    let alive = pods.iter().filter(|candidate| !finished(candidate.pod));
-    let by_uid: BTreeMap<String, &PodBackend> = alive.map(|c| (uid(c.pod), c)).collect();
-    let publish = ysvc.spec.publish_not_ready_addresses;
+    let by_uid: BTreeMap<&str, &Candidate> = candidates.iter().map(|c| (c.uid(), c)).collect();
     let now = |former: &Endpoint, vpc: &str, family: Family| {
-        let candidate = by_uid.get(&identity(former))?;
-        let namespace = candidate.pod.metadata.namespace.as_deref();
-        if !permitted(namespace.unwrap_or_default(), vpc) {
+        let candidate = by_uid.get(identity(former).as_str())?;
+        if !permitted(candidate.namespace(), vpc) {
             return None;
         }
-        let state = conditions(candidate.pod, publish);
-        let new = endpoint(candidate.pod, address(candidate, family)?, state);
-        (new.addresses == former.addresses).then_some(new)
+        let address = candidate.address(family)?;
+        if former.addresses != [address.to_string()] {
+            return None;
+        }
+        Some(candidate.endpoint(address, judge(candidate, vpc, address)?))
     };
     let owner = ysvc.metadata.uid.as_deref().unwrap_or_default();
     own(present, owner)
@@ -191,8 +192,8 @@ fn keep(shape: &Shape, endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> K
     Kept { drafts, new }
 }
 
-/// What makes an endpoint the same one: its Pod.
-fn identity(endpoint: &Endpoint) -> String {
+/// What makes an endpoint the same one: its Pod or VNic.
+pub fn identity(endpoint: &Endpoint) -> String {
     let target = endpoint.target_ref.as_ref();
     target.and_then(|t| t.uid.clone()).unwrap_or_default()
 }

@@ -1,18 +1,23 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use ycloud_api::condition::{Verdict, reason};
-use ycloud_api::{Eip, VNic, Vpc, YusurService};
+use ycloud_api::network_probe::ProbeState;
+use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService};
 
 use super::*;
 
 mod families;
+mod health;
 mod outside;
+mod probes;
 mod refusals;
 mod scopes;
+mod vnics;
 
 fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -25,6 +30,12 @@ struct World {
     eip: Option<Eip>,
     namespace: BTreeMap<String, String>,
     pods: Vec<(Pod, Option<VNic>)>,
+    vnics: Vec<VNic>,
+    /// The NetworkProbes that exist. Those that a translation wants and are not here are there at once, and Healthy, unless
+    /// `made` is false.
+    probes: BTreeMap<String, Arc<NetworkProbe>>,
+    made: bool,
+    now: Time,
     service: Option<Service>,
     slices: Vec<EndpointSlice>,
 }
@@ -36,6 +47,10 @@ impl World {
             eip: None,
             namespace: BTreeMap::new(),
             pods: Vec::new(),
+            vnics: Vec::new(),
+            probes: BTreeMap::new(),
+            made: true,
+            now: time("2026-01-01T00:00:00Z"),
             service: None,
             slices: Vec::new(),
         }
@@ -54,6 +69,21 @@ impl World {
     }
 
     fn translate(&self, ysvc: &YusurService) -> Translation {
+        let mut probes = self.probes.clone();
+        let wanted = self.translate_with(ysvc, &probes).probes;
+        for mut probe in wanted.into_iter().filter(|_| self.made) {
+            probe.status = Some(yaml("{state: Healthy}"));
+            let name = probe.metadata.name.clone().unwrap_or_default();
+            probes.entry(name).or_insert(Arc::new(probe));
+        }
+        self.translate_with(ysvc, &probes)
+    }
+
+    fn translate_with(
+        &self,
+        ysvc: &YusurService,
+        probes: &BTreeMap<String, Arc<NetworkProbe>>,
+    ) -> Translation {
         let pods: Vec<PodBackend> = self
             .pods
             .iter()
@@ -69,10 +99,31 @@ impl World {
                 eip: self.eip.as_ref(),
                 namespace_labels: &self.namespace,
                 pods: &pods,
+                vnics: &self.vnics.iter().collect::<Vec<_>>(),
+                probes,
+                own_probes: &probes.values().map(Arc::as_ref).collect::<Vec<_>>(),
+                now: &self.now,
                 service: self.service.as_ref(),
                 slices: &self.slices.iter().collect::<Vec<_>>(),
             },
         )
+    }
+
+    /// Lets the probes that `ysvc` wants be in this state since then, with these words.
+    fn probed(&mut self, ysvc: &YusurService, state: ProbeState, since: &str, words: &str) {
+        for mut probe in self.translate(ysvc).probes {
+            probe.status = Some(yaml(&format!(
+                "{{state: {state:?}, since: {since}, lastError: '{words}'}}"
+            )));
+            let name = probe.metadata.name.clone().unwrap_or_default();
+            self.probes.insert(name, Arc::new(probe));
+        }
+    }
+
+    /// A VNic of vpc1, labelled app=web: "namespace/name kind machine address", with `-` for no address.
+    fn vnic(mut self, place: &str) -> Self {
+        self.vnics.push(vnic(place));
+        self
     }
 
     fn vpcs(&self) -> impl Iterator<Item = (&str, &Vpc)> {
@@ -85,7 +136,13 @@ impl World {
 
     /// Carries the translation out, as an API server would; how many slices were written or deleted.
     fn settle(&mut self, ysvc: &YusurService) -> usize {
-        let objects = self.translate(ysvc).objects.expect("accepted");
+        let translation = self.translate(ysvc);
+        for mut probe in translation.probes.into_iter().filter(|_| self.made) {
+            probe.status = Some(yaml("{state: Healthy}"));
+            let name = probe.metadata.name.clone().unwrap_or_default();
+            self.probes.entry(name).or_insert(Arc::new(probe));
+        }
+        let objects = translation.objects.expect("accepted");
         let before: Vec<&EndpointSlice> = self.slices.iter().collect();
         let writes = objects.writes(self.service.as_ref(), &before);
         let count = writes.slices.len() + writes.surplus.len();
@@ -121,6 +178,25 @@ fn pod(number: u16, ready: bool) -> (Pod, Option<VNic>) {
         "{{metadata: {{name: v}}, spec: {{subnet: s}}, status: {{ip: 10.0.{a}.{b}, vpc: vpc1}}}}"
     ));
     (pod, Some(vnic))
+}
+
+fn vnic(place: &str) -> VNic {
+    let words: Vec<&str> = place.split([' ', '/']).collect();
+    let [namespace, name, kind, machine, address] = words[..] else {
+        panic!("{place}")
+    };
+    let status = match address {
+        "-" => "{phase: Pending}".to_owned(),
+        ip => format!("{{ip: {ip}, vpc: vpc1, chassis: c1, phase: Bound}}"),
+    };
+    yaml(&format!(
+        "{{metadata: {{name: {name}, namespace: {namespace}, uid: uid-{name}, labels: {{app: web}}}},
+           spec: {{subnet: s, attachment: {{kind: {kind}, name: {machine}}}}}, status: {status}}}"
+    ))
+}
+
+fn time(text: &str) -> Time {
+    yaml(text)
 }
 
 fn vpc(name: &str, spec: &str) -> Vpc {
@@ -405,7 +481,7 @@ fn a_refused_edit_leaves_the_service_serving_without_pods_that_go() {
     let mut world = World::new().pod(1, true).pod(2, true).pod(3, true);
     world.settle(&web());
     let mut refused = web();
-    refused.spec.health_check = Some(yaml("{}"));
+    refused.spec.health_check = Some(yaml("{udp: {}}"));
     refused.spec.selector.clear();
     refused.spec.ports[0].port = 81;
     assert_eq!(world.settle(&refused), 0, "nothing changed but the spec");

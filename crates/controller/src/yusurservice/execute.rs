@@ -14,6 +14,7 @@ use serde_json::json;
 use ycloud_api::{YusurService, YusurServiceStatus};
 use ycloud_compiler::endpoint::STILL_SERVES;
 
+use super::ask;
 use super::plan::{Plan, Transition, transitions};
 
 /// Field manager of every write, and the controller's name in Events.
@@ -70,7 +71,8 @@ impl Error {
         matches!(status.code, 400 | 403 | 405 | 422).then_some(status.message.as_str())
     }
 
-    fn has_code(&self, code: u16) -> bool {
+    /// Whether the API server answered with this HTTP status.
+    pub(super) fn has_code(&self, code: u16) -> bool {
         self.status().is_some_and(|status| status.code == code)
     }
 }
@@ -91,6 +93,7 @@ pub struct Outcome {
 pub struct Executor {
     client: Client,
     recorder: Recorder,
+    reporter: Reporter,
 }
 
 impl Executor {
@@ -101,13 +104,15 @@ impl Executor {
             instance: Some(identity.to_owned()),
         };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder: Recorder::new(client.clone(), reporter.clone()),
+            reporter,
             client,
         }
     }
 
-    /// Writes what the plan says, then tells the status if it changed, and publishes Events on transitions. `base`: the
-    /// status as it was last told.
+    /// Writes what the plan says, then tells the status if it changed, and publishes Events on transitions, and those of
+    /// `health`. `base`: the status as it was last told. NetworkProbes are written beside all that: neither waits for the
+    /// other, and what cannot be asked does not keep endpoints from going.
     ///
     /// # Errors
     /// The first request that failed for another reason than a refusal of the Service; everything after it was left
@@ -116,6 +121,22 @@ impl Executor {
         &self,
         plan: &Plan,
         base: Option<&YusurServiceStatus>,
+        health: &[Transition],
+    ) -> Result<Outcome, Error> {
+        let (probes, outcome) = tokio::join!(
+            ask::write(&self.client, plan),
+            self.carry_out_service(plan, base, health)
+        );
+        let mut outcome = outcome?;
+        outcome.written += probes?;
+        Ok(outcome)
+    }
+
+    async fn carry_out_service(
+        &self,
+        plan: &Plan,
+        base: Option<&YusurServiceStatus>,
+        health: &[Transition],
     ) -> Result<Outcome, Error> {
         let mut written = 0;
         let refused = match self.write(plan, &mut written).await {
@@ -125,11 +146,16 @@ impl Executor {
                 None => return Err(error),
             },
         };
+        // The Recorder makes one Event of several, with the note of the first: these must not become one.
+        let fresh = || Recorder::new(self.client.clone(), self.reporter.clone());
+        for transition in health {
+            self.publish(plan, transition.clone(), &fresh()).await;
+        }
         let status = plan.status(refused.as_deref(), base, &Time(Timestamp::now()));
         if base != Some(&status) {
             self.tell(&plan.ysvc, &status).await?;
             for transition in transitions(base, &status) {
-                self.publish(plan, transition).await;
+                self.publish(plan, transition, &self.recorder).await;
             }
         }
         Ok(Outcome {
@@ -200,7 +226,7 @@ impl Executor {
         }
     }
 
-    async fn publish(&self, plan: &Plan, transition: Transition) {
+    async fn publish(&self, plan: &Plan, transition: Transition, recorder: &Recorder) {
         let kind = match transition.warning {
             true => EventType::Warning,
             false => EventType::Normal,
@@ -216,7 +242,7 @@ impl Executor {
         };
         let name = plan.ysvc.name_any();
         let reference = plan.reference();
-        let request = self.recorder.publish(&event, &reference);
+        let request = recorder.publish(&event, &reference);
         if let Err(error) = limited("publish", "Event", &name, request).await {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(error, "an Event is lost");
@@ -259,7 +285,8 @@ async fn apply(api: &Api<EndpointSlice>, slice: &EndpointSlice) -> Result<(), Er
     Ok(())
 }
 
-async fn limited<T>(
+/// The answer to one request, if it comes in time.
+pub(super) async fn limited<T>(
     verb: &'static str,
     kind: &'static str,
     name: &str,

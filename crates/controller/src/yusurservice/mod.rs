@@ -1,4 +1,4 @@
-//! yusurservice-controller: YusurServices → Services and EndpointSlices, and their status.
+//! yusurservice-controller: YusurServices → Services, EndpointSlices and NetworkProbes, and their status.
 //!
 //! ```text
 //!   watches ══ News ══► one task: World, then for each key that is due and not under way
@@ -10,14 +10,19 @@
 //! Level-triggered: a key says that something may have changed, the plan reads everything anew. While a key's job is
 //! under way, further news of it wait, so that two jobs never write one object at the same time.
 
+mod ask;
 pub mod execute;
+mod labelled;
 pub mod metrics;
+mod pace;
 pub mod plan;
 pub mod pods;
+pub mod probes;
 mod slices;
 mod store;
 #[cfg(test)]
 mod tests;
+mod vnics;
 pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +30,8 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -35,6 +42,7 @@ use ycloud_compiler::ObjectKey;
 
 use self::execute::{Error, Executor, Outcome};
 use self::metrics::Metrics;
+use self::pace::{Bucket, Teller};
 use self::world::{News, World};
 use crate::queue::Delays;
 use crate::runtime::Runtime;
@@ -54,6 +62,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// When the API server refused a Service: its reason may go away by itself, as when a taken address becomes free.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+/// How long after the time that changes something it is looked at.
+const EARLIEST: Duration = Duration::from_millis(10);
 
 /// What `/readyz` waits for.
 const LISTS: &str = "the first lists of all watched kinds";
@@ -136,6 +147,9 @@ struct Control {
     /// Failures in a row.
     failures: BTreeMap<ObjectKey, u32>,
     told: BTreeMap<ObjectKey, Told>,
+    /// How often probes may cause a plan.
+    paces: BTreeMap<ObjectKey, Bucket>,
+    tellers: BTreeMap<ObjectKey, Teller>,
     jobs: JoinSet<Finished>,
 }
 
@@ -150,6 +164,8 @@ impl Control {
             later: Delays::default(),
             failures: BTreeMap::new(),
             told: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            tellers: BTreeMap::new(),
             jobs: JoinSet::new(),
         }
     }
@@ -170,14 +186,33 @@ impl Control {
                 let namespace = kube::ResourceExt::namespace(ysvc).unwrap_or_default();
                 self.told.remove(&ObjectKey::new(namespace, key));
             }
+            let of_probe = matches!(change, News::NetworkProbe(_));
             let concerned = self.world.apply(change);
-            self.dirty.extend(concerned);
+            match of_probe {
+                true => concerned.into_iter().for_each(|key| self.probed(key)),
+                false => self.dirty.extend(concerned),
+            }
             next = news.try_recv().ok();
         }
         if self.world.synced() {
             runtime.readiness.reached(LISTS);
         }
         self.metrics.services.set(self.world.count() as i64);
+    }
+
+    /// A probe has news of `key`: it is planned for, but not too often.
+    fn probed(&mut self, key: ObjectKey) {
+        if self.dirty.contains(&key) {
+            return;
+        }
+        let pace = self.paces.entry(key.clone());
+        let pace = pace.or_insert_with(Bucket::of_plans);
+        match pace.take(Instant::now()) {
+            Ok(()) => {
+                self.dirty.insert(key);
+            }
+            Err(at) => self.later.push(key, at),
+        }
     }
 
     /// Starts jobs for the keys that wait, as many as may run.
@@ -195,10 +230,25 @@ impl Control {
     }
 
     fn start(&mut self, key: ObjectKey) {
-        let Some(plan) = plan::plan(&self.world, &key) else {
+        let (now, began) = (Time(Timestamp::now()), Instant::now());
+        let Some(plan) = plan::plan(&self.world, &key, &now) else {
             self.told.remove(&key);
             self.failures.remove(&key);
+            self.paces.remove(&key);
+            self.tellers.remove(&key);
             return;
+        };
+        if let Some(due) = plan.due() {
+            let wait = Duration::try_from(due.0.duration_since(now.0)).unwrap_or_default();
+            // Not a moment too early: timestamps are finer than what waits for them.
+            self.later.push(key.clone(), began + wait + EARLIEST);
+        }
+        let health = match plan.changes() {
+            [] => Vec::new(),
+            changes => {
+                let teller = self.tellers.entry(key.clone()).or_default();
+                teller.tell(changes, began)
+            }
         };
         let uid = plan.ysvc.metadata.uid.clone();
         let told = self.told.get(&key).filter(|told| told.uid == uid);
@@ -207,8 +257,7 @@ impl Control {
         let executor = self.executor.clone();
         self.busy.insert(key.clone());
         self.jobs.spawn(async move {
-            let began = Instant::now();
-            let result = executor.carry_out(&plan, base.as_ref()).await;
+            let result = executor.carry_out(&plan, base.as_ref(), &health).await;
             Finished {
                 key,
                 uid,
@@ -246,6 +295,9 @@ impl Control {
                 self.told.insert(key, Told { uid, status });
             }
             Err(error) => {
+                if let Some(teller) = self.tellers.get_mut(&key) {
+                    teller.take_back();
+                }
                 let failures = self.failures.entry(key.clone()).or_default();
                 let wait = FIRST_WAIT
                     .saturating_mul(1 << (*failures).min(10))
@@ -278,6 +330,13 @@ fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
     });
     spawn(&mut watches, client, sender, |_| {}, News::Service);
     spawn(&mut watches, client, sender, |_| {}, News::EndpointSlice);
+    spawn(
+        &mut watches,
+        client,
+        sender,
+        probes::reduce_probe,
+        |change| News::NetworkProbe(Box::new(change)),
+    );
     watches
 }
 

@@ -1,6 +1,6 @@
 //! What one YusurService needs now: writes, and the status to tell. Pure, no clock but the given one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
@@ -9,11 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use ycloud_api::condition::{self, Verdict, reason};
-use ycloud_api::{YusurService, YusurServiceStatus, key};
+use ycloud_api::{NetworkProbe, YusurService, YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
 use ycloud_compiler::desired::service::takes_eip;
-use ycloud_compiler::endpoint::{ANNOTATIONS, Translation, belongs, translate};
+use ycloud_compiler::endpoint::{ANNOTATIONS, HealthChange, Translation, belongs, translate};
 
+use super::probes::is_of;
 use super::world::World;
 use crate::status::service::ACCEPTED as SERVICE_ACCEPTED;
 
@@ -32,6 +33,10 @@ pub struct Plan {
     pub surplus: Vec<String>,
     /// EndpointSlices to apply instead of all that, if the API server refuses the Service.
     pub if_refused: Vec<EndpointSlice>,
+    /// NetworkProbes to make, or to become an owner of, at any time.
+    pub wanted_probes: Vec<NetworkProbe>,
+    /// Names of NetworkProbes to be no owner of any more.
+    pub surplus_probes: Vec<String>,
     /// UID of the Service that exists.
     uid: Option<String>,
     translation: Translation,
@@ -46,12 +51,12 @@ pub struct Plan {
 
 /// Plans for the YusurService `key`. None if it does not exist or is being deleted: what was made for it goes with it,
 /// by its owner references.
-pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
+pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
     let ysvc = world.ysvc(key)?;
     if ysvc.meta().deletion_timestamp.is_some() {
         return None;
     }
-    let translation = world.with_input(ysvc, |input| translate(ysvc, input));
+    let translation = world.with_input(ysvc, now, |input| translate(ysvc, input));
     let present = world.service(key);
     let slices = world.slices(key);
     let writes = translation.objects.as_ref();
@@ -67,8 +72,11 @@ pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
         Some(service) if writes.is_empty() => programmed(service, &slices),
         _ => pending,
     };
+    let (wanted_probes, surplus_probes) = probes(world, ysvc, &translation);
     Some(Plan {
         ysvc: Arc::clone(ysvc),
+        wanted_probes,
+        surplus_probes,
         slices: writes.slices.into_iter().cloned().collect(),
         service: writes.service.cloned(),
         creates: present.is_none(),
@@ -82,6 +90,30 @@ pub fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
         programmed,
         translation,
     })
+}
+
+/// The NetworkProbes to make or to join, and the names of those to leave.
+fn probes(
+    world: &World,
+    ysvc: &YusurService,
+    translation: &Translation,
+) -> (Vec<NetworkProbe>, Vec<String>) {
+    let uid = ysvc.metadata.uid.as_deref().unwrap_or_default();
+    let namespace = ysvc.metadata.namespace.as_deref().unwrap_or_default();
+    let wanted = &translation.probes;
+    let lacks = |probe: &&NetworkProbe| {
+        let present = world.probe(namespace, &probe.name_any());
+        !present.is_some_and(|present| is_of(present, uid) && present.spec == probe.spec)
+    };
+    let names: BTreeSet<String> = wanted.iter().map(ResourceExt::name_any).collect();
+    let own = world
+        .own_probes(ysvc)
+        .into_iter()
+        .map(ResourceExt::name_any);
+    (
+        wanted.iter().filter(lacks).cloned().collect(),
+        own.filter(|name| !names.contains(name)).collect(),
+    )
 }
 
 /// The reasons that ycloud-controller refuses Services for, besides [`reason::REFUSED`].
@@ -148,7 +180,18 @@ fn programmed(service: &Service, slices: &[&EndpointSlice]) -> Verdict {
 impl Plan {
     /// Whether anything is to be written beside the status.
     pub fn writes(&self) -> bool {
-        self.service.is_some() || !self.slices.is_empty() || !self.surplus.is_empty()
+        let objects = self.service.is_some() || !self.slices.is_empty() || !self.surplus.is_empty();
+        objects || !self.wanted_probes.is_empty() || !self.surplus_probes.is_empty()
+    }
+
+    /// Backends whose health makes them stop or begin to take new connections.
+    pub fn changes(&self) -> &[HealthChange] {
+        &self.translation.changes
+    }
+
+    /// When time alone makes another plan.
+    pub fn due(&self) -> Option<&Time> {
+        self.translation.due.as_ref()
     }
 
     /// What makes the Service that exists the one to be: a merge patch (RFC 7386), since an apply would leave what others

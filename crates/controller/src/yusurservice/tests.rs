@@ -9,7 +9,7 @@ use ycloud_api::vnic::pod_vnic_name;
 use ycloud_api::{YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
 
-use super::plan::{Plan, plan, transitions};
+use super::plan::{Plan, transitions};
 use super::pods::reduce_pod;
 use super::world::{News, World};
 use crate::watch::{Change, Key};
@@ -24,6 +24,21 @@ fn yaml<T: DeserializeOwned>(text: &str) -> T {
 
 fn now(second: u8) -> Time {
     yaml(&format!("2026-01-01T00:00:{second:02}Z"))
+}
+
+fn plan(world: &World, key: &ObjectKey) -> Option<Plan> {
+    super::plan::plan(world, key, &now(0))
+}
+
+/// Makes the probes that the plan wants, and lets them be in this state.
+fn probe(world: &mut World, plan: &Plan, state: &str) {
+    for wanted in &plan.wanted_probes {
+        let mut probe = wanted.clone();
+        probe.status = Some(yaml(&format!(
+            "{{state: {state}, since: 2026-01-01T00:00:00Z}}"
+        )));
+        world.apply(News::NetworkProbe(Box::new(Change::Apply(probe))));
+    }
 }
 
 fn svc() -> ObjectKey {
@@ -80,6 +95,7 @@ fn gone(namespace: &str, name: &str) -> Key {
 
 /// Takes what the plan writes into the world, as the watches would after an API server filled in an address.
 fn carry_out(world: &mut World, plan: &Plan) {
+    probe(world, plan, "Healthy");
     for slice in &plan.slices {
         world.apply(News::EndpointSlice(Change::Apply(slice.clone())));
     }
@@ -368,8 +384,8 @@ fn a_former_endpoint_of_a_refused_spec_still_counts() {
     let first = plan(&world, &svc()).unwrap();
     carry_out(&mut world, &first);
     let refused = "{metadata: {name: svc, namespace: ns, uid: uid-svc},
-        spec: {vpc: vpc1, healthCheck: {}, selector: {app: x}, ports: [{name: http, port: 80}]},
-        status: {conditions: [{type: Accepted, status: 'False', reason: NotSupported, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
+        spec: {vpc: vpc1, healthCheck: {udp: {}}, selector: {app: x}, ports: [{name: http, port: 80}]},
+        status: {conditions: [{type: Accepted, status: 'False', reason: Invalid, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
     world.apply(News::YusurService(Box::new(Change::Apply(yaml(refused)))));
     assert!(!plan(&world, &svc()).unwrap().writes());
     let gone = Key {

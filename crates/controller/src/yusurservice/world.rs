@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use ycloud_api::vnic::{AttachmentKind, pod_vnic_name};
-use ycloud_api::{Eip, VNic, Vpc, YusurService, condition, key};
+use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService, condition, key};
 use ycloud_compiler::ObjectKey;
-use ycloud_compiler::endpoint::{PodBackend, TranslateInput, namespaces, selects, vpcs};
+use ycloud_compiler::endpoint::{
+    PodBackend, TranslateInput, namespaces, selects, selects_vnic, vpcs,
+};
 
 use super::pods::Pods;
+use super::probes::Probes;
 use super::slices::{Slices, targets};
 use super::store::{ByNamespace, insert, remove, take};
+use super::vnics::VNics;
 use crate::watch::Change;
 
 /// A change of any kind that is watched.
@@ -35,24 +40,27 @@ pub enum News {
     Service(Change<Service>),
     /// An EndpointSlice.
     EndpointSlice(Change<EndpointSlice>),
+    /// A NetworkProbe, reduced by [`super::probes::reduce_probe`].
+    NetworkProbe(Box<Change<NetworkProbe>>),
 }
 
 /// How many kinds [`News`] has, each of which must have synced.
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 /// The objects. One task owns it.
 #[derive(Debug, Default)]
 pub struct World {
     ysvcs: ByNamespace<YusurService>,
-    /// Namespace of Pods → the YusurServices that may select some of them.
+    /// Namespace of Pods and VNics → the YusurServices that may select some of them.
     looking: BTreeMap<String, BTreeSet<ObjectKey>>,
     vpcs: BTreeMap<String, Arc<Vpc>>,
-    vnics: ByNamespace<VNic>,
+    vnics: VNics,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     eips: ByNamespace<Eip>,
     pods: Pods,
     services: ByNamespace<Service>,
     slices: Slices,
+    probes: Probes,
     synced: usize,
 }
 
@@ -73,6 +81,7 @@ impl World {
             News::Pod(change) => self.apply_pod(*change),
             News::Service(change) => self.apply_service(change),
             News::EndpointSlice(change) => self.apply_slice(change),
+            News::NetworkProbe(change) => self.apply_probe(*change),
             News::Vpc(Change::Synced) | News::Namespace(Change::Synced) => self.sync(),
         }
     }
@@ -112,21 +121,39 @@ impl World {
         self.slices.of(key)
     }
 
-    /// Calls `use_input` with all that the translation of `ysvc` depends on.
+    /// A NetworkProbe.
+    pub fn probe(&self, namespace: &str, name: &str) -> Option<&NetworkProbe> {
+        let probe = self.probes.of_namespace(namespace)?.get(name)?;
+        Some(probe.as_ref())
+    }
+
+    /// The NetworkProbes that `ysvc` has.
+    pub fn own_probes(&self, ysvc: &YusurService) -> Vec<&NetworkProbe> {
+        self.probes.owned(ysvc)
+    }
+
+    /// Calls `use_input` with all that the translation of `ysvc` at the time `now` depends on.
     pub fn with_input<T>(
         &self,
         ysvc: &YusurService,
+        now: &Time,
         use_input: impl FnOnce(&TranslateInput) -> T,
     ) -> T {
         let own = ObjectKey::new(ysvc.namespace().unwrap_or_default(), ysvc.name_any());
         let none = BTreeMap::new();
         let slices = self.slices(&own);
         let mut pods = self.pods.selected(ysvc);
+        let mut vnics = self.vnics.selected(ysvc);
         for (namespace, name) in slices.iter().flat_map(|slice| targets(slice)) {
             if let Some(pod) = self.pods.get(namespace, name) {
                 pods.insert((namespace, name), pod);
             }
+            if let Some(vnic) = self.vnics.get(namespace, name) {
+                vnics.insert((namespace, name), vnic);
+            }
         }
+        let no_probes = BTreeMap::new();
+        let probes = self.probes.of_namespace(&own.namespace);
         let pods: Vec<PodBackend> = pods
             .into_values()
             .map(|pod| PodBackend {
@@ -148,6 +175,10 @@ impl World {
             eip: eip().map(Arc::as_ref),
             namespace_labels: self.namespaces.get(&own.namespace).unwrap_or(&none),
             pods: &pods,
+            vnics: &vnics.into_values().collect::<Vec<_>>(),
+            probes: probes.unwrap_or(&no_probes),
+            own_probes: &self.own_probes(ysvc),
+            now,
             service: self.service(&own),
             slices: &slices,
         })
@@ -155,10 +186,7 @@ impl World {
 
     fn vnic_of(&self, pod: &Pod) -> Option<&VNic> {
         let name = pod_vnic_name(pod.metadata.name.as_ref()?, pod.metadata.uid.as_ref()?);
-        let vnic = self
-            .vnics
-            .get(pod.metadata.namespace.as_ref()?)?
-            .get(&name)?;
+        let vnic = self.vnics.get(pod.metadata.namespace.as_ref()?, &name)?;
         Some(vnic.as_ref())
     }
 
@@ -247,38 +275,41 @@ impl World {
     }
 
     fn apply_vnic(&mut self, change: Change<VNic>) -> BTreeSet<ObjectKey> {
-        let (key, former, new) = match change {
+        let (key, former) = match change {
             Change::Synced => return self.sync(),
-            Change::Apply(vnic) => {
-                let (key, former) = insert(&mut self.vnics, vnic);
-                let new = self.vnics.get(&key.namespace);
-                (key.clone(), former, new.and_then(|all| all.get(&key.name)))
-            }
-            Change::Delete(key) => {
-                let (key, former) = remove(&mut self.vnics, key);
-                (key, former, None)
-            }
+            Change::Apply(vnic) => self.vnics.insert(vnic),
+            Change::Delete(key) => self.vnics.remove(key),
         };
-        let address = |vnic: &Arc<VNic>| {
-            let status = vnic.status.as_ref();
-            status.map(|status| {
-                let ips = status.links().map(|link| link.ip.to_owned());
-                (ips.collect::<Vec<_>>(), status.vpc.clone())
-            })
-        };
-        if former.as_ref().and_then(address) == new.and_then(address) {
+        let new = self.vnics.get(&key.namespace, &key.name).cloned();
+        let before = former.as_deref().map(telling);
+        if before == new.as_deref().map(telling) {
             return BTreeSet::new();
         }
-        let pod = |vnic: &VNic| {
+        let either = || former.iter().chain(&new);
+        let pod = |vnic: &Arc<VNic>| {
             let attachment = &vnic.spec.attachment;
             let name = attachment.name.as_ref();
             name.filter(|_| attachment.kind == AttachmentKind::Pod)
                 .cloned()
         };
-        let names: BTreeSet<String> = former.iter().chain(new).filter_map(|v| pod(v)).collect();
+        let names: BTreeSet<String> = either().filter_map(pod).collect();
         let pod = |name: &String| self.pods.get(&key.namespace, name).cloned();
         let pods: Vec<Arc<Pod>> = names.iter().filter_map(pod).collect();
-        self.selecting(&pods)
+        let mut keys = self.selecting(&pods);
+        for vnic in either().filter(|vnic| vnic.spec.attachment.kind != AttachmentKind::Pod) {
+            keys.extend(self.meaning(&key, |ysvc| selects_vnic(ysvc, vnic)));
+        }
+        keys
+    }
+
+    fn apply_probe(&mut self, change: Change<NetworkProbe>) -> BTreeSet<ObjectKey> {
+        let concerned = match change {
+            Change::Synced => return self.sync(),
+            Change::Apply(probe) => self.probes.insert(probe),
+            Change::Delete(key) => self.probes.remove(key),
+        };
+        let concerned = concerned.into_iter();
+        concerned.flat_map(|key| self.known(key)).collect()
     }
 
     fn apply_pod(&mut self, change: Change<Pod>) -> BTreeSet<ObjectKey> {
@@ -330,14 +361,28 @@ impl World {
         let mut keys = BTreeSet::new();
         for pod in pods {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let looking = self.looking.get(namespace).into_iter().flatten();
-            let meant = |key: &&ObjectKey| self.ysvc(key).is_some_and(|ysvc| selects(ysvc, pod));
-            keys.extend(looking.filter(meant).cloned());
             let key = ObjectKey::new(namespace, pod.name_any());
-            let services = self.slices.serving(&key);
-            keys.extend(services.filter(|key| self.ysvc(key).is_some_and(|ysvc| refused(ysvc))));
+            keys.extend(self.meaning(&key, |ysvc| selects(ysvc, pod)));
         }
         keys
+    }
+
+    /// The YusurServices that mean the Pod or VNic `backend`; or, where a refused spec left former endpoints, have it as an
+    /// endpoint.
+    fn meaning(
+        &self,
+        backend: &ObjectKey,
+        means: impl Fn(&YusurService) -> bool,
+    ) -> BTreeSet<ObjectKey> {
+        let is = |key: &ObjectKey, holds: &dyn Fn(&YusurService) -> bool| {
+            self.ysvc(key).is_some_and(|ysvc| holds(ysvc))
+        };
+        let looking = self.looking.get(&backend.namespace).into_iter().flatten();
+        let meant = looking.filter(|key| is(key, &means)).cloned();
+        let services = self.slices.serving(backend);
+        meant
+            .chain(services.filter(|key| is(key, &refused)))
+            .collect()
     }
 
     fn ysvcs_where(
@@ -355,6 +400,28 @@ impl World {
         }
         keys
     }
+}
+
+/// What of a VNic decides whether it is a backend, and how.
+fn telling(vnic: &VNic) -> impl PartialEq {
+    let meta = &vnic.metadata;
+    let attachment = &vnic.spec.attachment;
+    let of_pod = attachment.kind == AttachmentKind::Pod;
+    let status = vnic.status.as_ref().map(|status| {
+        let ips = status.links().map(|link| link.ip.to_owned());
+        // A Pod's endpoint names its node.
+        let chassis = status.chassis.clone().filter(|_| !of_pod);
+        (ips.collect::<Vec<_>>(), status.vpc.clone(), chassis)
+    });
+    let own = (!of_pod).then(|| {
+        (
+            meta.uid.clone(),
+            meta.labels.clone(),
+            meta.deletion_timestamp.clone(),
+            attachment.clone(),
+        )
+    });
+    (status.filter(|(ips, ..)| !ips.is_empty()), own)
 }
 
 /// Whether the spec was not accepted when it was last looked at.

@@ -245,7 +245,7 @@ fn a_refused_edit_takes_gone_pods_out_of_both_families() {
     let both = with("ipFamilyPolicy: RequireDualStack");
     world.settle(&both);
     let mut refused = both.clone();
-    refused.spec.health_check = Some(yaml("{}"));
+    refused.spec.health_check = Some(yaml("{udp: {}}"));
     assert_eq!(world.settle(&refused), 0);
     world.pods.remove(0);
     assert_eq!(world.settle(&refused), 2);

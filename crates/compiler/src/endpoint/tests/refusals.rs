@@ -9,9 +9,19 @@ type Refused = (&'static str, &'static str, &'static str);
 
 const CASES: &[Refused] = &[
     (
-        "vpc: vpc1, healthCheck: {}",
-        reason::NOT_SUPPORTED,
-        "spec.healthCheck: remove it",
+        "vpc: vpc1, healthCheck: {udp: {}}",
+        reason::INVALID,
+        "spec.healthCheck.udp: no port of spec.ports is UDP",
+    ),
+    (
+        "vpc: vpc1, healthCheck: {https: {caBundle: nothing}}",
+        reason::INVALID,
+        "spec.healthCheck.https.caBundle: not certificates in PEM: there is no certificate in it",
+    ),
+    (
+        "vpc: vpc1, healthCheck: {https: {caBundle: '-----BEGIN CERTIFICATE-----'}}",
+        reason::INVALID,
+        "spec.healthCheck.https.caBundle: not certificates in PEM",
     ),
     (
         "scope: multiVpc, type: LoadBalancer, vpc: vpc1, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}",
@@ -19,9 +29,9 @@ const CASES: &[Refused] = &[
         "timeoutSeconds 60 with scope multiVpc: remove it",
     ),
     (
-        "vpc: vpc1, backends: [{kind: Pod, name: a}, {kind: BM, name: b}]",
-        reason::NOT_SUPPORTED,
-        "spec.backends[1].kind BM: only Pod",
+        "vpc: vpc1, backends: [{kind: VM, name: a, ports: [{name: x, targetPort: 1}]}]",
+        reason::INVALID,
+        "spec.backends[0].ports[0].name x",
     ),
     ("scope: vpc", reason::INVALID, "spec.vpc: required"),
     (

@@ -88,7 +88,7 @@ fn a_refused_edit_keeps_pods_on_the_nodes_network_as_endpoints() {
     world.vpcs = vec![vpc("ovn-cluster", "{}")];
     world.settle(&cluster());
     let mut refused = cluster();
-    refused.spec.health_check = Some(yaml("{}"));
+    refused.spec.health_check = Some(yaml("{udp: {}}"));
     assert_eq!(world.settle(&refused), 0);
     assert_eq!(slices(&world), ["ovn-cluster 8080 192.168.5.11"]);
 }

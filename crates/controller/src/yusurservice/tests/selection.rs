@@ -103,8 +103,8 @@ fn a_grant_taken_back_concerns_a_refused_spec_that_names_the_vpc_no_more() {
     let first = plan(&world, &svc()).unwrap();
     carry_out(&mut world, &first);
     let refused = "{metadata: {name: svc, namespace: ns, uid: uid-svc},
-        spec: {scope: multiVpc, type: LoadBalancer, healthCheck: {}, ports: [{name: http, port: 80}]},
-        status: {conditions: [{type: Accepted, status: 'False', reason: NotSupported, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
+        spec: {scope: multiVpc, type: LoadBalancer, healthCheck: {udp: {}}, ports: [{name: http, port: 80}]},
+        status: {conditions: [{type: Accepted, status: 'False', reason: Invalid, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}]}}";
     world.apply(News::YusurService(Box::new(Change::Apply(yaml(refused)))));
     assert!(!plan(&world, &svc()).unwrap().writes());
     assert_eq!(concerned(&mut world, vpc_with("vpc2", "{}")), ["ns/svc"]);

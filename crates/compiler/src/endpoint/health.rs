@@ -1,0 +1,236 @@
+//! Whether a backend is an endpoint, and in which state: what its probe found, what it says of itself, and how it was.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use ycloud_api::network_probe::{NetworkProbeStatus, ProbeState};
+use ycloud_api::service::BackendState;
+use ycloud_api::{NetworkProbe, YusurService};
+
+use super::backend::Candidate;
+use super::slices;
+
+/// For how long a backend that nobody can tell of stays the endpoint that it was.
+pub const UNKNOWN_LASTS: Duration = Duration::from_secs(300);
+
+/// Seconds for which connections of a backend that is taken away live on, if the spec does not say.
+const DRAIN_SECONDS: i32 = 30;
+
+/// How backends are in the slices that exist, by UID and address.
+#[derive(Debug, Default)]
+pub struct Former(BTreeMap<(String, String), EndpointConditions>);
+
+impl Former {
+    /// Reads the slices of `ysvc` among `present`.
+    pub fn of(ysvc: &YusurService, present: &[&EndpointSlice]) -> Self {
+        let uid = ysvc.metadata.uid.as_deref().unwrap_or_default();
+        let mut all = BTreeMap::new();
+        for endpoint in slices::own(present, uid).iter().flat_map(|s| &s.endpoints) {
+            let state = endpoint.conditions.clone().unwrap_or_default();
+            for address in &endpoint.addresses {
+                all.insert((slices::identity(endpoint), address.clone()), state.clone());
+            }
+        }
+        Self(all)
+    }
+
+    /// How the backend is at this address.
+    pub fn at(&self, candidate: &Candidate, address: IpAddr) -> Option<&EndpointConditions> {
+        let key = (candidate.uid().to_owned(), address.to_string());
+        self.0.get(&key)
+    }
+}
+
+/// What is the same for all backends of a YusurService.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Whether backends that are not ready count as endpoints.
+    publish: bool,
+    drain: Duration,
+    now: &'a Time,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules of `ysvc` at the time `now`.
+    pub fn of(ysvc: &YusurService, now: &'a Time) -> Self {
+        let seconds = ysvc.spec.drain_seconds.unwrap_or(DRAIN_SECONDS);
+        Self {
+            publish: ysvc.spec.publish_not_ready_addresses,
+            drain: Duration::from_secs(seconds.max(0).unsigned_abs().into()),
+            now,
+        }
+    }
+}
+
+/// What is known of one backend.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// It is not probed: what it says of itself counts.
+    Itself,
+    /// Its probe; none if there is none yet.
+    Probe(Option<&'a NetworkProbe>),
+}
+
+/// What becomes of a backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// Its state as an endpoint; none: it is none any more.
+    pub conditions: Option<EndpointConditions>,
+    /// For the status.
+    pub state: BackendState,
+    /// Since when, as its probe says.
+    pub since: Option<Time>,
+    /// What is wrong.
+    pub message: Option<String>,
+    /// When this may become another judgement without any news.
+    pub due: Option<Time>,
+}
+
+/// What the probe says, with what time makes of it.
+struct Finding<'a> {
+    state: ProbeState,
+    /// Whether new connections may go there, as far as the probe is concerned.
+    passes: bool,
+    status: Option<&'a NetworkProbeStatus>,
+    due: Option<Time>,
+}
+
+/// Judges `candidate`, which the present slices know as `former`.
+pub fn judge(
+    candidate: &Candidate,
+    asked: Asked,
+    former: Option<&EndpointConditions>,
+    rules: Rules,
+) -> Judgement {
+    let was = former.is_some_and(|former| former.serving == Some(true));
+    let finding = find(asked, was, rules.now);
+    let serving = candidate.ready() && finding.passes;
+    let since = finding.status.and_then(|status| status.since.clone());
+    if let Some(began) = candidate.deleted() {
+        return leaving(&began, serving, since, finding.due, rules);
+    }
+    let (state, message) = match finding.state {
+        ProbeState::Unhealthy => {
+            let text = finding.words().unwrap_or("its check fails".into());
+            (BackendState::Unhealthy, Some(text))
+        }
+        _ if !candidate.ready() => (BackendState::NotReady, Some("not ready".into())),
+        ProbeState::Healthy => (BackendState::Healthy, None),
+        ProbeState::Unknown => (BackendState::Unknown, Some(finding.unknown())),
+    };
+    Judgement {
+        conditions: Some(EndpointConditions {
+            ready: Some(rules.publish || serving),
+            serving: Some(serving),
+            terminating: Some(false),
+        }),
+        state,
+        since,
+        message,
+        due: finding.due,
+    }
+}
+
+/// A backend whose deletion began at `began`.
+fn leaving(
+    began: &Time,
+    serving: bool,
+    since: Option<Time>,
+    due: Option<Time>,
+    rules: Rules,
+) -> Judgement {
+    let end = later(began, rules.drain);
+    let over = rules.now.0 >= end.0 && !rules.publish;
+    let conditions = EndpointConditions {
+        ready: Some(rules.publish),
+        serving: Some(serving),
+        terminating: Some(true),
+    };
+    let (state, message) = match serving && !over {
+        true => {
+            let text = format!(
+                "is being deleted; its connections live on for {} s, until {}",
+                rules.drain.as_secs(),
+                end.0
+            );
+            (BackendState::Draining, text)
+        }
+        false => (BackendState::NotReady, "is being deleted".into()),
+    };
+    let pending = Some(end).filter(|_| !over && !rules.publish);
+    Judgement {
+        conditions: Some(conditions).filter(|_| !over),
+        state,
+        since,
+        message: Some(message),
+        due: earlier(due.filter(|_| !over), pending),
+    }
+}
+
+fn find<'a>(asked: Asked<'a>, was: bool, now: &Time) -> Finding<'a> {
+    let probe = match asked {
+        Asked::Itself => {
+            return Finding {
+                state: ProbeState::Healthy,
+                passes: true,
+                status: None,
+                due: None,
+            };
+        }
+        Asked::Probe(probe) => probe,
+    };
+    let status = probe.and_then(|probe| probe.status.as_ref());
+    let state = status.map(|status| status.state).unwrap_or_default();
+    let since = status.and_then(|status| status.since.as_ref());
+    let end = since.map(|since| later(since, UNKNOWN_LASTS));
+    let over = end.as_ref().is_some_and(|end| now.0 >= end.0);
+    let (passes, due) = match state {
+        ProbeState::Healthy => (true, None),
+        ProbeState::Unhealthy => (false, None),
+        ProbeState::Unknown if was && !over => (true, end),
+        ProbeState::Unknown => (false, None),
+    };
+    Finding {
+        state,
+        passes,
+        status,
+        due,
+    }
+}
+
+impl Finding<'_> {
+    /// The probe's own words: what was wrong, or why nobody asks.
+    fn words(&self) -> Option<String> {
+        let status = self.status?;
+        let refused = status.conditions.iter();
+        let mut refused = refused.filter(|c| c.type_ == "Accepted" && c.status == "False");
+        let error = status.last_error.clone().filter(|text| !text.is_empty());
+        error.or_else(|| refused.next().map(|c| c.message.clone()))
+    }
+
+    fn unknown(&self) -> String {
+        let minutes = UNKNOWN_LASTS.as_secs() / 60;
+        let why = self.words();
+        if self.passes {
+            let why = why.unwrap_or("waiting for the first result of its check".into());
+            return format!("{why}; it stays an endpoint for up to {minutes} minutes");
+        }
+        why.unwrap_or("waiting for its first check".into())
+    }
+}
+
+/// The time `span` after `time`.
+fn later(time: &Time, span: Duration) -> Time {
+    time.0.checked_add(span).map_or_else(|_| time.clone(), Time)
+}
+
+/// The earlier one of two times.
+pub fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
