@@ -80,7 +80,9 @@ impl Lab {
             "VM" => Kind::Vm,
             "BM" => Kind::Server,
             "None" => Kind::Address,
-            other => bail!("VNic {namespace}/{vnic} is of kind {other}: the lab makes VM, BM and None"),
+            other => {
+                bail!("VNic {namespace}/{vnic} is of kind {other}: the lab makes VM, BM and None")
+            }
         };
         let chassis = match attachment["chassis"].as_str() {
             Some(chassis) => chassis.parse()?,
@@ -125,7 +127,12 @@ impl Backend {
         self.plug()?;
         let (layout, programs) = self.lab.parts()?;
         let interface = self.interface()?;
-        let title = format!("{} behind VNic {}/{}", self.what(), self.namespace, self.vnic);
+        let title = format!(
+            "{} behind VNic {}/{}",
+            self.what(),
+            self.namespace,
+            self.vnic
+        );
         Progress::new().step(&title, |step| match self.kind {
             Kind::Vm => self.boot(&layout, &programs, &interface, step),
             Kind::Server | Kind::Address => self.serve(&layout, &programs, &interface, step),

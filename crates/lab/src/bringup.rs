@@ -9,7 +9,8 @@ use crate::layout::{Layout, Machine, OvnVersion};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
 use crate::{
-    agent, apt, certs, cleanup, ext, image, kubernetes, net, node, ovn, ovn_packages, state, toolchain,
+    agent, apt, certs, cleanup, ext, image, kubernetes, net, node, ovn, ovn_packages, state,
+    toolchain,
 };
 
 pub(crate) fn packages(progress: &Progress) -> Result<()> {

@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::bringup::{
-    cached, cached_images, images, load, network, packages, parts, programs, start_chassis, start_control,
-    start_machines, start_node,
+    cached, cached_images, images, load, network, packages, parts, programs, start_chassis,
+    start_control, start_machines, start_node,
 };
 use crate::command::command;
 use crate::layout::{self, Layout, Machine, OvnVersion};
@@ -136,7 +136,10 @@ impl Lab {
         packages(&progress)?;
         let programs = programs(version, &progress)?;
         images(&programs, &progress)?;
-        progress.step("a virtual machine: Debian's kernel, and a server", guest::ensure)?;
+        progress.step(
+            "a virtual machine: Debian's kernel, and a server",
+            guest::ensure,
+        )?;
         progress.step("ycloud's image", image::ycloud)?;
         progress.step(
             "Kubernetes' end-to-end tests, built from source (minutes, the first time)",

@@ -52,11 +52,7 @@ pub(crate) fn ensure(
 
 /// Makes the namespaces of a chassis that is no node, unless they are there. What a dead holder left must have been cleaned
 /// away.
-pub(crate) fn ensure_chassis(
-    layout: &Layout,
-    machine: Machine,
-    programs: &Programs,
-) -> Result<()> {
+pub(crate) fn ensure_chassis(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
     net::ensure_machine(layout, machine)?;
     folders(layout, machine, [])?;
     hold(layout, machine, &[], programs)
