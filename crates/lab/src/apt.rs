@@ -36,6 +36,7 @@ const PACKAGES: &[&str] = &[
     "nftables",
     "openssl",
     "procps",
+    "qemu-system-x86",
     "runc",
     "socat",
     "tcpdump",

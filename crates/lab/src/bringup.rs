@@ -9,7 +9,8 @@ use crate::layout::{Layout, Machine, OvnVersion};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
 use crate::{
-    apt, certs, cleanup, ext, image, kubernetes, net, node, ovn, ovn_packages, state, toolchain,
+    agent, apt, certs, cleanup, ext, image, kubernetes, net, node, ovn, ovn_packages, state,
+    toolchain,
 };
 
 pub(crate) fn packages(progress: &Progress) -> Result<()> {
@@ -85,7 +86,7 @@ pub(crate) fn network(layout: &Layout) -> Result<()> {
     net::ensure_root_link(layout)
 }
 
-/// The API server and all nodes, at the same time.
+/// The API server, all nodes and the DPU, at the same time.
 pub(crate) fn start_machines(
     layout: &Layout,
     programs: &Programs,
@@ -104,13 +105,17 @@ pub(crate) fn start_machines(
                 })
             })
             .collect();
+        let dpu = scope.spawn(|| {
+            let title = format!("{}: Open vSwitch, ovn-controller", Machine::Dpu);
+            progress.step(&title, |step| start_chassis(layout, programs, step))
+        });
         let mut result = progress.step("etcd and the API server", |_| {
             kubernetes::start_api(layout, programs)
         });
         for node in nodes {
             result = result.and(joined(node.join()));
         }
-        result
+        result.and(joined(dpu.join()))
     })
 }
 
@@ -134,6 +139,19 @@ pub(crate) fn start_node(
     node::start_containerd(layout, machine, programs)
 }
 
+/// The DPU: namespaces, Open vSwitch, ovn-controller, and ycloud's agent where it has been installed.
+pub(crate) fn start_chassis(layout: &Layout, programs: &Programs, step: &Step) -> Result<()> {
+    let machine = Machine::Dpu;
+    if cleanup::is_broken(layout, machine) {
+        step.note("taking away what is left of it");
+        cleanup::node(layout, machine)?;
+    }
+    node::ensure_chassis(layout, machine, programs)?;
+    ovn::start_switch(layout, machine, programs)?;
+    ovn::start_controller(layout, machine, programs)?;
+    agent::start(layout, machine, programs)
+}
+
 /// Every process that the lab shall have.
 pub(crate) fn parts(layout: &Layout) -> Vec<(Machine, &'static str)> {
     let control = [
@@ -154,7 +172,18 @@ pub(crate) fn parts(layout: &Layout) -> Vec<(Machine, &'static str)> {
         node::CONTAINERD,
         kubernetes::KUBELET,
     ];
+    let chassis = [
+        node::HOLDER,
+        ovn::OVSDB,
+        ovn::VSWITCHD,
+        ovn::ADDRESS,
+        ovn::CONTROLLER,
+    ];
     let mut parts: Vec<_> = control.map(|part| (Machine::Control, part)).into();
+    parts.extend(chassis.map(|part| (Machine::Dpu, part)));
+    if agent::installed(layout, Machine::Dpu) {
+        parts.push((Machine::Dpu, agent::AGENT));
+    }
     for machine in layout.node_machines() {
         parts.extend(node.map(|part| (machine, part)));
     }

@@ -12,6 +12,7 @@ use rcgen::{
 };
 use serde_json::json;
 
+use crate::agent;
 use crate::layout::{Layout, Machine};
 use crate::state::write_aside;
 
@@ -74,7 +75,7 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
     for machine in layout.node_machines() {
         node_files(layout, machine, &ca)?;
     }
-    Ok(())
+    chassis_files(layout, Machine::Dpu, &ca)
 }
 
 fn component<'a>(layout: &Layout, name: &'a str, common_name: &'a str, server: &str) -> Client<'a> {
@@ -112,6 +113,20 @@ fn node_files(layout: &Layout, machine: Machine, ca: &Issuer<'_, KeyPair>) -> Re
         names,
         ca,
     )
+}
+
+/// What ycloud's agent on a chassis without a kubelet is: the service account of those on nodes.
+fn chassis_files(layout: &Layout, machine: Machine, ca: &Issuer<'_, KeyPair>) -> Result<()> {
+    let name = format!("{machine}-agent");
+    let client = Client {
+        name: &name,
+        common_name: "system:serviceaccount:ycloud-system:ycloud-cni",
+        organization: Some("system:serviceaccounts"),
+        server: format!("https://{}:6443", layout.address(Machine::Control)),
+        kubeconfig: agent::kubeconfig(layout, machine),
+    };
+    fs::create_dir_all(layout.machine_dir(machine))?;
+    client_files(&layout.pki(), &client, ca)
 }
 
 fn dns(name: &str) -> Result<SanType> {

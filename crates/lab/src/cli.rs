@@ -5,7 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ycloud_lab::backend::Backend;
 use ycloud_lab::{
     BenchOptions, ConformanceOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions, ext,
 };
@@ -21,6 +22,7 @@ use ycloud_lab::{
   cargo lab kubectl get pods -A
   cargo lab exec node-1 -- ovs-vsctl show
   cargo lab logs kubelet --on node-2 -f
+  cargo lab backend start vm-1                   boots the virtual machine of VNic vm-1
   eval \"$(cargo lab env)\"                        kubectl and ovn-nbctl of the lab in this shell
   cargo lab down"
 )]
@@ -67,6 +69,17 @@ enum Action {
         /// The machine
         machine: Machine,
     },
+    /// What is behind a VNic of kind VM, BM or None: a virtual machine, a bare-metal server, a bare address
+    Backend {
+        /// What to do
+        #[arg(value_enum)]
+        what: What,
+        /// The VNic's name
+        vnic: String,
+        /// The VNic's namespace
+        #[arg(long, short, default_value = "default")]
+        namespace: String,
+    },
     /// Build ycloud and load its image into the nodes
     Load,
     /// Fill the cache without making a lab
@@ -90,7 +103,7 @@ enum Action {
     /// Run ovn-sbctl on the Southbound database
     #[command(disable_help_flag = true)]
     OvnSbctl(Words),
-    /// Run a command on a machine: control, external, upstream, node-1, node-2, …
+    /// Run a command on a machine: control, external, upstream, dpu-1, node-1, node-2, …
     Exec {
         /// The machine
         machine: Machine,
@@ -102,6 +115,23 @@ enum Action {
     Logs(Logs),
     /// Print what makes this shell use the lab: eval "$(cargo lab env)"
     Env,
+}
+
+/// What happens to what is behind a VNic.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// Make it and start it: HTTP on 8080 and UDP on 8081, which answer with the VNic's name
+    Start,
+    /// Make only the device that the VNic names
+    Plug,
+    /// Kill its server; a virtual machine loses its power
+    Stop,
+    /// Take its device down: packets are lost
+    Cut,
+    /// Take its device up again
+    Join,
+    /// Take it away
+    Remove,
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +254,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Action::Start { machine } => lab.start(machine)?,
         Action::Isolate { machine } => lab.isolate(machine)?,
         Action::Rejoin { machine } => lab.rejoin(machine)?,
+        Action::Backend {
+            what,
+            vnic,
+            namespace,
+        } => backend(&lab.backend(&namespace, &vnic)?, what)?,
         Action::Load => lab.load()?,
         Action::Build { ovn } => Lab::build(ovn)?,
         Action::Tools { ovn } => println!("{}", Lab::tools(ovn)?.display()),
@@ -239,6 +274,17 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn backend(backend: &Backend, what: What) -> Result<()> {
+    match what {
+        What::Start => backend.start(),
+        What::Plug => backend.plug(),
+        What::Stop => backend.stop(),
+        What::Cut => backend.set_cable(false),
+        What::Join => backend.set_cable(true),
+        What::Remove => backend.remove(),
+    }
 }
 
 /// Turns this process into the command, so that its streams, signals and exit code are the command's own.
@@ -259,6 +305,10 @@ fn status(lab: &Lab) -> Result<ExitCode> {
         "external   a machine outside the cluster: {} and {}",
         lab.address(Machine::External)?,
         ext::EXTERNAL
+    );
+    println!(
+        "dpu-1      the chassis of bare-metal servers: {}",
+        lab.address(Machine::Dpu)?
     );
     println!(
         "upstream   the router of the network {}: {}",

@@ -353,13 +353,13 @@ fn watch(
 fn end_after(limit: Duration, process: &Process<'_>) -> Sender<()> {
     let (ended, waiting) = std::sync::mpsc::channel();
     let layout = process.layout.clone();
-    let Process { machine, part, .. } = *process;
+    let (machine, part) = (process.machine, process.part.to_owned());
     std::thread::spawn(move || {
         if waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
             Process {
                 layout: &layout,
                 machine,
-                part,
+                part: &part,
             }
             .kill();
         }
@@ -371,14 +371,14 @@ fn end_after(limit: Duration, process: &Process<'_>) -> Sender<()> {
 /// interrupt from the keyboard reaches them by itself.
 fn pass_on(signals: SigSet, process: &Process<'_>) {
     let layout = process.layout.clone();
-    let Process { machine, part, .. } = *process;
+    let (machine, part) = (process.machine, process.part.to_owned());
     std::thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
             if signal != Signal::SIGINT {
                 Process {
                     layout: &layout,
                     machine,
-                    part,
+                    part: &part,
                 }
                 .signal(Signal::SIGTERM);
             }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::agent;
 use crate::bringup;
 use crate::command::run;
 use crate::lab::Lab;
-use crate::layout::POD_CIDR_V6;
+use crate::layout::{Machine, POD_CIDR_V6};
 use crate::progress::Progress;
 use crate::state;
 use crate::toolchain::crate_dir;
@@ -58,6 +59,11 @@ impl Lab {
                 })
             })?;
         }
+        progress.step(&format!("{} on {}", agent::AGENT, Machine::Dpu), |_| {
+            let _lock = state::lock_lab(self.name())?;
+            let (layout, programs) = self.parts()?;
+            agent::install(&layout, Machine::Dpu, &build, &programs)
+        })?;
         progress.step("nodes are Ready", |_| {
             run(&mut self.kubectl([
                 "wait",

@@ -7,15 +7,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::bringup::{
-    cached, cached_images, images, load, network, packages, parts, programs, start_control,
-    start_machines, start_node,
+    cached, cached_images, images, load, network, packages, parts, programs, start_chassis,
+    start_control, start_machines, start_node,
 };
 use crate::command::command;
 use crate::layout::{self, Layout, Machine, OvnVersion};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
-use crate::{cleanup, host, image, kubernetes, net, ovn, ovn_packages, state, toolchain};
+use crate::{cleanup, guest, host, image, kubernetes, net, ovn, ovn_packages, state, toolchain};
 
 /// What [`Lab::up`] shall make.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +136,10 @@ impl Lab {
         packages(&progress)?;
         let programs = programs(version, &progress)?;
         images(&programs, &progress)?;
+        progress.step(
+            "a virtual machine: Debian's kernel, and a server",
+            guest::ensure,
+        )?;
         progress.step("ycloud's image", image::ycloud)?;
         progress.step(
             "Kubernetes' end-to-end tests, built from source (minutes, the first time)",
@@ -211,6 +215,7 @@ impl Lab {
                     kubernetes::start_kubelet(&layout, machine, &programs)
                 }
                 Machine::Control => start_control(&layout, &programs),
+                Machine::Dpu => start_chassis(&layout, &programs, step),
                 Machine::External | Machine::Upstream => Ok(()),
             },
         )
@@ -427,14 +432,14 @@ impl Lab {
         Ok(())
     }
 
-    fn parts(&self) -> Result<(Layout, Programs)> {
+    pub(crate) fn parts(&self) -> Result<(Layout, Programs)> {
         let layout = self.layout()?;
         let programs = cached(layout.ovn, &Step::silent())?;
         Ok((layout, programs))
     }
 }
 
-fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the lab makes network namespaces and starts containers: run it as root");
     }

@@ -32,6 +32,8 @@ pub enum Machine {
     External,
     /// The router of the physical network that carries elastic addresses ([`crate::ext`]).
     Upstream,
+    /// A chassis of OVN that is no node: the DPU of bare-metal servers. Their links end here.
+    Dpu,
     /// A node of the cluster, counted from 1.
     Node(u8),
 }
@@ -42,6 +44,7 @@ impl fmt::Display for Machine {
             Self::Control => f.write_str("control"),
             Self::External => f.write_str("external"),
             Self::Upstream => f.write_str("upstream"),
+            Self::Dpu => f.write_str("dpu-1"),
             Self::Node(number) => write!(f, "node-{number}"),
         }
     }
@@ -55,10 +58,11 @@ impl FromStr for Machine {
             "control" => Ok(Self::Control),
             "external" => Ok(Self::External),
             "upstream" => Ok(Self::Upstream),
+            "dpu-1" => Ok(Self::Dpu),
             _ => match text.strip_prefix("node-").map(u8::from_str) {
                 Some(Ok(number)) if (1..=MAX_NODES).contains(&number) => Ok(Self::Node(number)),
                 _ => bail!(
-                    "no machine is called {text:?}; there are control, external, upstream, node-1, node-2, …"
+                    "no machine is called {text:?}; there are control, external, upstream, dpu-1, node-1, node-2, …"
                 ),
             },
         }
@@ -85,7 +89,7 @@ impl Network {
     /// The networks that the machine is on.
     pub fn of(machine: Machine) -> &'static [Self] {
         match machine {
-            Machine::Control | Machine::External => &[Self::Underlay],
+            Machine::Control | Machine::External | Machine::Dpu => &[Self::Underlay],
             Machine::Upstream => &[Self::Ext, Self::ExtVlan],
             Machine::Node(_) => &[Self::Underlay, Self::Ext, Self::ExtVlan],
         }
@@ -182,8 +186,13 @@ impl Layout {
     pub fn machines(&self) -> Vec<Machine> {
         [Machine::Control, Machine::External, Machine::Upstream]
             .into_iter()
-            .chain(self.node_machines())
+            .chain(self.chassis())
             .collect()
+    }
+
+    /// The machines that are chassis of OVN: the DPU, and the nodes.
+    pub fn chassis(&self) -> impl Iterator<Item = Machine> + use<> {
+        std::iter::once(Machine::Dpu).chain(self.node_machines())
     }
 
     pub fn node_machines(&self) -> impl Iterator<Item = Machine> + use<> {
@@ -199,6 +208,11 @@ impl Layout {
         format!("{}{machine}", Self::netns_prefix(&self.name))
     }
 
+    /// The namespace of a bare-metal server or a bare address, by its VNic. No machine's name has a dot.
+    pub fn backend_netns(&self, namespace: &str, vnic: &str) -> String {
+        format!("{}{namespace}.{vnic}", Self::netns_prefix(&self.name))
+    }
+
     /// The namespace of the bridges that join the machines.
     pub fn underlay_netns(&self) -> String {
         format!("{}underlay", Self::netns_prefix(&self.name))
@@ -209,6 +223,7 @@ impl Layout {
         let host = match machine {
             Machine::Control => 100,
             Machine::External => 200,
+            Machine::Dpu => 150,
             Machine::Node(number) => number,
             Machine::Upstream => return crate::ext::ROUTER,
         };
@@ -341,6 +356,7 @@ mod tests {
             Machine::Node(MAX_NODES),
             Machine::External,
             Machine::Upstream,
+            Machine::Dpu,
         ] {
             for network in Network::of(machine) {
                 assert!(network.port(machine).len() <= 15);

@@ -1,7 +1,8 @@
 //! Real etcd, Kubernetes, containerd and OVN/Open vSwitch on one machine: each node is a set of namespaces.
 //!
 //! A lab has a control machine (etcd, Kubernetes' control plane, OVN's databases and northd), nodes (kubelet,
-//! containerd, Open vSwitch, ovn-controller) and an external machine, joined by a bridge in a namespace of its own. A second
+//! containerd, Open vSwitch, ovn-controller), a DPU (Open vSwitch, ovn-controller) and an external machine, joined by a bridge in
+//! a namespace of its own. Virtual machines, bare-metal servers and bare addresses come and go with VNics ([`backend`]). A second
 //! network, `ext`, carries elastic addresses between the nodes and an upstream router ([`ext`]). The only link to the root
 //! namespace leads to the control machine, so that `kubectl` reaches the API server; nothing in a lab has a route beyond
 //! it.
@@ -17,8 +18,10 @@
 //! # }
 //! ```
 
+mod agent;
 mod apt;
 pub mod ask;
+pub mod backend;
 mod bench;
 mod bringup;
 mod cache;
@@ -30,6 +33,7 @@ mod conformance;
 mod demo;
 pub mod ext;
 pub mod failover;
+mod guest;
 mod host;
 pub mod icmp;
 mod image;

@@ -18,7 +18,7 @@ pub(crate) fn exists(netns: &str) -> bool {
 }
 
 /// Makes a namespace with its loopback up, unless it is there.
-fn ensure(netns: &str) -> Result<()> {
+pub(crate) fn ensure(netns: &str) -> Result<()> {
     if !exists(netns) {
         delete(netns)?;
         run_words(&["ip", "netns", "add", netns])?;
@@ -51,7 +51,7 @@ pub(crate) fn of_lab(name: &str) -> Vec<String> {
         .collect()
 }
 
-fn has_link(netns: &str, device: &str) -> bool {
+pub(crate) fn has_link(netns: &str, device: &str) -> bool {
     succeeds(&mut command("ip", ["-n", netns, "link", "show", device]))
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn sysctl(netns: &str, setting: &str) -> Result<()> {
 }
 
 /// Switches TX checksum offload off: a userspace datapath at the other end would pass the unfinished checksum on.
-fn no_tx_offload(netns: &str, device: &str) -> Result<()> {
+pub(crate) fn no_tx_offload(netns: &str, device: &str) -> Result<()> {
     run_words(&[
         "nsenter",
         &format!("--net={}", path(netns).display()),
@@ -80,6 +80,12 @@ fn no_tx_offload(netns: &str, device: &str) -> Result<()> {
         "off",
     ])?;
     Ok(())
+}
+
+/// Keeps the namespace's own stack from answering on a device that Open vSwitch has.
+pub(crate) fn no_stack(netns: &str, device: &str) -> Result<()> {
+    sysctl(netns, &format!("net.ipv4.conf.{device}.arp_ignore=8"))?;
+    sysctl(netns, &format!("net.ipv6.conf.{device}.disable_ipv6=1"))
 }
 
 /// The underlay: the bridges of all networks, in a namespace of its own.
@@ -147,15 +153,16 @@ pub(crate) fn ensure_machine(layout: &Layout, machine: Machine) -> Result<()> {
         run_words(&["ip", "-n", &netns, "link", "set", device, "up"])?;
     }
     match machine {
-        Machine::Node(_) => {
-            sysctl(&netns, "net.ipv4.ip_forward=1")?;
-            sysctl(&netns, "net.ipv6.conf.all.forwarding=1")?;
+        Machine::Node(_) | Machine::Dpu => {
+            if machine != Machine::Dpu {
+                sysctl(&netns, "net.ipv4.ip_forward=1")?;
+                sysctl(&netns, "net.ipv6.conf.all.forwarding=1")?;
+            }
             // Open vSwitch has these; the node's own stack, which sees a copy of all that arrives, must not answer there.
             // On eth0 it would give another MAC address than the bridge, which has the node's address: other nodes'
             // tunnels would end there, in vain.
-            for device in Network::all().map(Network::device) {
-                sysctl(&netns, &format!("net.ipv4.conf.{device}.arp_ignore=8"))?;
-                sysctl(&netns, &format!("net.ipv6.conf.{device}.disable_ipv6=1"))?;
+            for network in Network::of(machine) {
+                no_stack(&netns, network.device())?;
             }
         }
         Machine::Control | Machine::External => {
@@ -239,7 +246,7 @@ pub(crate) fn ensure_root_link(layout: &Layout) -> Result<()> {
 }
 
 /// Removes a link that may go by itself meanwhile, with its other end.
-fn delete_link(netns: &str, device: &str) -> Result<()> {
+pub(crate) fn delete_link(netns: &str, device: &str) -> Result<()> {
     match run_words(&["ip", "-n", netns, "link", "del", device]) {
         Err(error) if has_link(netns, device) => Err(error),
         _ => Ok(()),

@@ -1,4 +1,5 @@
-# Makes a node out of fresh network, mount and UTS namespaces, then holds them. Run by node.rs; all of $NODE_* is set there.
+# Makes a node, or another chassis, out of fresh network, mount and UTS namespaces, then holds them. Run by node.rs; all of
+# $NODE_* is set there.
 set -eu
 mount --make-rprivate /
 # A peer group of its own: Bidirectional mounts of Pods work within the node and never reach the machine.
@@ -14,13 +15,9 @@ rmdir "$keep"
 mount -t tmpfs -o mode=755 "run-$NODE_NAME" /run
 mkdir -p /run/netns /run/lock /run/containerd /run/openvswitch /run/ovn
 # So that every default path is the node's own.
-mount --bind "$NODE_DIR/kubelet" /var/lib/kubelet
-mount --bind "$NODE_DIR/containerd" /var/lib/containerd
-mount --bind "$NODE_DIR/cni" /var/lib/cni
-mount --bind "$NODE_DIR/log-pods" /var/log/pods
-mount --bind "$NODE_DIR/log-containers" /var/log/containers
-mount --bind "$NODE_DIR/cni-net.d" /etc/cni/net.d
-mount --bind "$NODE_DIR/cni-bin" /opt/cni/bin
+for folder in $NODE_MOUNTS; do
+    mount --bind "$NODE_DIR/${folder%%:*}" "${folder#*:}"
+done
 for file in resolv.conf hostname hosts; do
     # Where the machine's is a link, its target may lie in the /run that has just been covered.
     target=$(readlink -m "/etc/$file")
@@ -28,6 +25,6 @@ for file in resolv.conf hostname hosts; do
     mount --bind "$NODE_DIR/etc/$file" "$target"
 done
 hostname "$NODE_NAME"
-sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 : >"$NODE_DIR/ready"
 exec sleep infinity

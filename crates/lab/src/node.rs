@@ -1,4 +1,5 @@
-//! A node: network, mount and UTS namespaces held by one process, in which every default path is the node's own.
+//! A node: network, mount and UTS namespaces held by one process, in which every default path is the node's own. The DPU is
+//! made the same way, without what belongs to Kubernetes.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -12,6 +13,17 @@ use crate::layout::{Layout, MAX_NODES, Machine};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 use crate::{cgroup, image, net};
+
+/// Folders of a node, and where it has them instead of the machine's own.
+const MOUNTS: [(&str, &str); 7] = [
+    ("kubelet", "/var/lib/kubelet"),
+    ("containerd", "/var/lib/containerd"),
+    ("cni", "/var/lib/cni"),
+    ("log-pods", "/var/log/pods"),
+    ("log-containers", "/var/log/containers"),
+    ("cni-net.d", "/etc/cni/net.d"),
+    ("cni-bin", "/opt/cni/bin"),
+];
 
 /// The process that holds a node's namespaces.
 pub(crate) const HOLDER: &str = "node";
@@ -27,31 +39,34 @@ pub(crate) fn ensure(
     net::ensure_machine(layout, machine)?;
     cgroup::ensure(&layout.cgroup(machine))?;
     let folder = layout.machine_dir(machine);
-    for name in [
-        "kubelet",
-        "cni",
-        "log-pods",
-        "log-containers",
-        "cni-net.d",
-        "cni-bin",
-        "etc",
-        "ovs",
-    ] {
-        fs::create_dir_all(folder.join(name))
-            .with_context(|| format!("failed to make {name} of {machine}"))?;
-    }
+    // The image store is put there whole, or not at all.
+    let made = MOUNTS.map(|(name, _)| name);
+    let made = made.into_iter().filter(|name| *name != CONTAINERD);
+    folders(layout, machine, made)?;
     if !folder.join("containerd").exists() {
         image::place(images, &folder.join("containerd"))?;
     }
     plugins(&folder.join("cni-bin"))?;
-    files(layout, machine, &folder.join("etc"))?;
-    let holder = Process {
-        layout,
-        machine,
-        part: HOLDER,
-    };
-    if holder.pid().is_none() {
-        hold(layout, machine, &holder, programs)?;
+    hold(layout, machine, &MOUNTS, programs)
+}
+
+/// Makes the namespaces of a chassis that is no node, unless they are there. What a dead holder left must have been cleaned
+/// away.
+pub(crate) fn ensure_chassis(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
+    net::ensure_machine(layout, machine)?;
+    folders(layout, machine, [])?;
+    hold(layout, machine, &[], programs)
+}
+
+/// Makes the folders of a chassis: those that every one has, and `more`.
+fn folders(
+    layout: &Layout,
+    machine: Machine,
+    more: impl IntoIterator<Item = &'static str>,
+) -> Result<()> {
+    for name in ["etc", "ovs"].into_iter().chain(more) {
+        fs::create_dir_all(layout.machine_dir(machine).join(name))
+            .with_context(|| format!("failed to make {name} of {machine}"))?;
     }
     Ok(())
 }
@@ -59,10 +74,23 @@ pub(crate) fn ensure(
 fn hold(
     layout: &Layout,
     machine: Machine,
-    holder: &Process<'_>,
+    mounts: &[(&str, &str)],
     programs: &Programs,
 ) -> Result<()> {
     let folder = layout.machine_dir(machine);
+    files(layout, machine, &folder.join("etc"))?;
+    let holder = Process {
+        layout,
+        machine,
+        part: HOLDER,
+    };
+    if holder.pid().is_some() {
+        return Ok(());
+    }
+    let mounts: Vec<String> = mounts
+        .iter()
+        .map(|(name, to)| format!("{name}:{to}"))
+        .collect();
     let ready = folder.join("ready");
     let _ = fs::remove_file(&ready);
     let mut words: Vec<OsString> = vec![
@@ -75,6 +103,7 @@ fn hold(
     ];
     words.push(format!("NODE_NAME={machine}").into());
     words.push(format!("NODE_DIR={}", folder.display()).into());
+    words.push(format!("NODE_MOUNTS={}", mounts.join(" ")).into());
     words.extend([
         "sh".into(),
         "-c".into(),
@@ -116,7 +145,8 @@ fn hosts(layout: &Layout) -> String {
         layout.address(Machine::Control)
     );
     let _ = writeln!(text, "{} external", layout.address(Machine::External));
-    for machine in (1..=MAX_NODES).map(Machine::Node) {
+    let nodes = (1..=MAX_NODES).map(Machine::Node);
+    for machine in std::iter::once(Machine::Dpu).chain(nodes) {
         let _ = writeln!(text, "{} {machine}", layout.address(machine));
     }
     text

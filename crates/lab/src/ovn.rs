@@ -1,4 +1,4 @@
-//! OVN's databases and northd on the control machine; Open vSwitch and ovn-controller on each node.
+//! OVN's databases and northd on the control machine; Open vSwitch and ovn-controller on each chassis.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{command, run, succeeds};
 use crate::ext;
-use crate::layout::{Layout, Machine};
+use crate::layout::{Layout, Machine, Network};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 
@@ -230,35 +230,40 @@ pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Program
             &["ovs-appctl", "-t", "ovs-vswitchd", "version"],
         )?))
     })?;
-    let words = bridges(datapath, layout.address(machine));
+    let on_ext = Network::of(machine).contains(&Network::Ext);
+    let words = bridges(datapath, layout.address(machine), on_ext);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     run(&mut within(layout, machine, programs, &words)?)?;
     start_address(layout, machine, programs)
 }
 
-/// The `ovs-vsctl` that makes a node's bridges: `br-phy` with the underlay, `br-ext` with the physical network of elastic
-/// addresses (its VLAN 100 by a port of its own, so none of it may go by the other), and `br-int`.
+/// The `ovs-vsctl` that makes a chassis' bridges: `br-phy` with the underlay, `br-int`, and, where the physical network of elastic
+/// addresses is, `br-ext` with it (its VLAN 100 by a port of its own, so none of it may go by the other).
 ///
 /// The MAC of `br-phy` follows from the node's address. Otherwise Open vSwitch chooses one at random at each start where its
 /// datapath is in user space, and after a restart the others' ARP caches would send the node's packets to nobody.
-fn bridges(datapath: &str, address: Ipv4Addr) -> Vec<String> {
+fn bridges(datapath: &str, address: Ipv4Addr, on_ext: bool) -> Vec<String> {
     let [a, b, c, d] = address.octets();
-    let commands = [
+    let mut commands = vec![
         format!(
             "--may-exist add-br br-phy -- set bridge br-phy datapath_type={datapath} \
              other_config:hwaddr=06:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"
         ),
         "--may-exist add-port br-phy eth0".to_owned(),
-        format!("--may-exist add-br br-ext -- set bridge br-ext datapath_type={datapath}"),
-        "--may-exist add-port br-ext eth1 -- set port eth1 trunks=0".to_owned(),
-        format!(
-            "--may-exist add-port br-ext eth2 -- set port eth2 tag={}",
-            ext::VLAN
-        ),
         format!(
             "--may-exist add-br br-int -- set bridge br-int datapath_type={datapath} fail_mode=secure other_config:disable-in-band=true"
         ),
     ];
+    if on_ext {
+        commands.extend([
+            format!("--may-exist add-br br-ext -- set bridge br-ext datapath_type={datapath}"),
+            "--may-exist add-port br-ext eth1 -- set port eth1 trunks=0".to_owned(),
+            format!(
+                "--may-exist add-port br-ext eth2 -- set port eth2 tag={}",
+                ext::VLAN
+            ),
+        ]);
+    }
     format!("ovs-vsctl --timeout=60 -- {}", commands.join(" -- "))
         .split(' ')
         .map(str::to_owned)
@@ -293,7 +298,7 @@ fn start_ovsdb(layout: &Layout, machine: Machine, programs: &Programs) -> Result
 
 /// What ovn-controller reads from the node's database (ovn-controller(8)).
 fn configure(layout: &Layout, machine: Machine, datapath: &str, programs: &Programs) -> Result<()> {
-    let ids = [
+    let mut ids = vec![
         ("system-id", machine.to_string()),
         ("hostname", machine.to_string()),
         (
@@ -303,12 +308,14 @@ fn configure(layout: &Layout, machine: Machine, datapath: &str, programs: &Progr
         ("ovn-encap-type", "geneve".into()),
         ("ovn-encap-ip", layout.address(machine).to_string()),
         ("ovn-bridge", "br-int".into()),
-        ("ovn-bridge-mappings", format!("{}:br-ext", ext::NETWORK)),
         ("ovn-bridge-datapath-type", datapath.into()),
         ("ovn-monitor-all", "true".into()),
         ("ovn-openflow-probe-interval", "0".into()),
         ("ovn-remote-probe-interval", PROBE.to_string()),
     ];
+    if Network::of(machine).contains(&Network::Ext) {
+        ids.push(("ovn-bridge-mappings", format!("{}:br-ext", ext::NETWORK)));
+    }
     let ids: Vec<String> = ids
         .iter()
         // Quoted: the database's own syntax has colons.
@@ -402,9 +409,9 @@ pub(crate) fn start_controller(
     Ok(())
 }
 
-/// Waits until every node is a chassis.
+/// Waits until OVN knows every chassis.
 pub(crate) fn wait_chassis(layout: &Layout, programs: &Programs) -> Result<()> {
-    for machine in layout.node_machines() {
+    for machine in layout.chassis() {
         let name = machine.to_string();
         let mut find = command(
             programs.ovn.bin().join("ovn-sbctl"),

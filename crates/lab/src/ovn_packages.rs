@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -97,43 +98,67 @@ pub(crate) fn ensure(version: OvnVersion, step: &Step) -> Result<Ovn> {
     Ok(Ovn { root })
 }
 
-/// Fetches the packages with an apt that has its own state and no sources but this release's.
-fn download(pins: &Pins<'_>, state: &Path, version: OvnVersion, step: &Step) -> Result<()> {
+/// An apt that has its own state and no sources but one release's.
+pub(crate) struct PrivateApt {
+    config: PathBuf,
+    archives: PathBuf,
+    log: PathBuf,
+}
+
+/// Makes such an apt of the release `suite` in the folder `state`, with its lists fetched. What it downloads is in
+/// `state/archives`; what it prints goes to the cache's log `log`.
+pub(crate) fn private_apt(state: &Path, suite: &str, log: &str, step: &Step) -> Result<PrivateApt> {
     for folder in ["lists/partial", "cache", "archives/partial"] {
         fs::create_dir_all(state.join(folder))?;
     }
     fs::write(state.join("status"), "")?;
     let source = format!(
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {} main\n",
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {suite} main\n",
         apt::mirror()?,
-        pins.suite
     );
     fs::write(state.join("sources.list"), source)?;
-    let config = state.join("apt.conf");
-    fs::write(&config, configuration(state))?;
-    let apt = |program: &str, words: &[String]| {
-        let mut apt = command(program, words);
-        apt.env("APT_CONFIG", &config)
-            .current_dir(state.join("archives"));
-        apt
+    let apt = PrivateApt {
+        config: state.join("apt.conf"),
+        archives: state.join("archives"),
+        log: cache::log(log),
     };
-    let log = cache::log(&format!("ovn-{version}-apt"));
-    run_long(&mut apt("apt-get", &["update".into()]), &log, step)?;
-    let mut words = vec!["download".to_owned()];
+    fs::write(&apt.config, configuration(state))?;
+    apt.run("apt-get", &["update"], step)?;
+    Ok(apt)
+}
+
+impl PrivateApt {
+    /// `apt-get` or `apt-cache` of this apt.
+    pub fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut apt = command(program, words);
+        apt.env("APT_CONFIG", &self.config)
+            .current_dir(&self.archives);
+        apt
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, program: &str, words: &[&str], step: &Step) -> Result<()> {
+        run_long(&mut self.command(program, words), &self.log, step)
+    }
+}
+
+/// Fetches the packages.
+fn download(pins: &Pins<'_>, state: &Path, version: OvnVersion, step: &Step) -> Result<()> {
+    let apt = private_apt(state, pins.suite, &format!("ovn-{version}-apt"), step)?;
+    let mut wanted = Vec::new();
     for (package, pinned) in &pins.packages {
-        let offered = run(&mut apt(
-            "apt-cache",
-            &["madison".into(), (*package).into()],
-        ))?;
+        let offered = run(&mut apt.command("apt-cache", &["madison", package]))?;
         let chosen = choose(&offered, pinned)
             .with_context(|| format!("the mirror has no package {package} for {}", pins.suite))?;
         if chosen != *pinned {
             // A point release or security update replaced it; a mirror keeps no old versions.
             eprintln!("  note: {package} {pinned} is no longer on the mirror; taking {chosen}");
         }
-        words.push(format!("{package}={chosen}"));
+        wanted.push(format!("{package}={chosen}"));
     }
-    run_long(&mut apt("apt-get", &words), &log, step)
+    let mut words = vec!["download"];
+    words.extend(wanted.iter().map(String::as_str));
+    apt.run("apt-get", &words, step)
 }
 
 /// Out of what `apt-cache madison` lists: the pinned version, else the newest.

@@ -68,7 +68,7 @@ impl Lab {
 }
 
 impl Place {
-    fn open(name: String, netns: &Path) -> Result<Self> {
+    pub(crate) fn open(name: String, netns: &Path) -> Result<Self> {
         let file = File::open(netns).with_context(|| {
             format!("failed to open {}, the network of {name}", netns.display())
         })?;

@@ -26,7 +26,7 @@ const MARK: &str = "YCLOUD_LAB_PROCESS";
 pub(crate) struct Process<'a> {
     pub layout: &'a Layout,
     pub machine: Machine,
-    pub part: &'static str,
+    pub part: &'a str,
 }
 
 impl Process<'_> {
@@ -286,13 +286,13 @@ pub(crate) fn within(kind: &str, namespace: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// The words that run a command within the lab's machine: its network namespace, and a node's mounts and host name too.
+/// The words that run a command within the lab's machine: its network namespace, and a chassis' mounts and host name too.
 ///
 /// # Errors
-/// When the machine is a node that is not up.
+/// When the machine is a chassis that is not up.
 pub(crate) fn enter(layout: &Layout, machine: Machine) -> Result<Vec<OsString>> {
     Ok(match machine {
-        Machine::Node(_) => {
+        Machine::Node(_) | Machine::Dpu => {
             let holder = Process {
                 layout,
                 machine,

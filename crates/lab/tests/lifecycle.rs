@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ycloud_lab::{Lab, Machine, PartStatus, UpOptions};
+use ycloud_lab::ask::{Heard, Protocol, ask, knock};
+use ycloud_lab::{Lab, Machine, PartStatus, UpOptions, backend};
 
 /// Takes the lab away also when its test fails.
 struct Guard(Lab);
@@ -149,6 +150,8 @@ fn what_died_is_reported_and_repaired_and_down_leaves_nothing() {
         (node, "kubelet"),
         (node, "ovs-vswitchd"),
         (node, "node"),
+        (Machine::Dpu, "ovn-controller"),
+        (Machine::Dpu, "node"),
     ] {
         kill(&lab.0, machine, part);
         let found = dead(&lab.0);
@@ -162,10 +165,12 @@ fn what_died_is_reported_and_repaired_and_down_leaves_nothing() {
             .up(&options())
             .unwrap_or_else(|error| panic!("up after {part} died: {error:#}"));
         assert_eq!(dead(&lab.0), [], "after {part}");
-        assert!(
-            ping(node).success(),
-            "the node is cut off after {part} died"
-        );
+        for chassis in [node, Machine::Dpu] {
+            assert!(
+                ping(chassis).success(),
+                "{chassis} is cut off after {part} of {machine} died"
+            );
+        }
     }
     let nodes = lab
         .0
@@ -293,6 +298,111 @@ fn elastic_addresses_have_a_physical_network_and_a_node_can_be_cut_off() {
     assert_eq!(dead(&lab.0).len(), 1);
     lab.0.start(node).unwrap();
     assert_eq!(dead(&lab.0), []);
+    lab.0.down().unwrap();
+    assert_eq!(traces(name), Vec::<String>::new());
+}
+
+/// VNics as ycloud makes them: on node-1 a virtual machine and a bare address, on the DPU a bare-metal server.
+const VNICS: &str = "
+apiVersion: iaas.yusur.io/v1
+kind: VNic
+metadata: {name: vm-1}
+spec: {subnet: s, attachment: {kind: VM, name: vm-1, chassis: node-1, device: {tap: tap1}}}
+---
+apiVersion: iaas.yusur.io/v1
+kind: VNic
+metadata: {name: bm-1}
+spec: {subnet: s, attachment: {kind: BM, name: bm-1, chassis: dpu-1, device: {port: bm1}}}
+---
+apiVersion: iaas.yusur.io/v1
+kind: VNic
+metadata: {name: addr-1}
+spec: {subnet: s, attachment: {kind: None, chassis: node-1}}
+";
+
+#[test]
+fn what_is_behind_vnics_answers_and_goes_with_the_lab() {
+    let name = "life-vnics";
+    let lab = Guard::new(name);
+    lab.0.up(&options()).unwrap();
+    let must = |mut command: Command| {
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command:?}: {said}");
+    };
+    let kubectl = |words: &[&str]| must(lab.0.kubectl(words).unwrap());
+    let nbctl = |line: &str| must(lab.0.ovn_nbctl(line.split(' ')).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let vnics = folder.path().join("vnics.yaml");
+    fs::write(&vnics, VNICS).unwrap();
+    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
+    kubectl(&["apply", "--server-side", "-f", crds.to_str().unwrap()]);
+    let crd = "crd/vnics.iaas.yusur.io";
+    kubectl(&["wait", "--for=condition=Established", crd, "--timeout=30s"]);
+    kubectl(&["apply", "-f", vnics.to_str().unwrap()]);
+    // What ycloud would do: a network, ports, addresses, and the devices on br-int.
+    nbctl("ls-add s");
+    let names = ["vm-1", "bm-1", "addr-1"];
+    for (i, vnic) in names.iter().enumerate() {
+        let (ip, mac) = (format!("10.0.1.1{i}"), format!("0a:00:00:00:00:1{i}"));
+        nbctl(&format!("lsp-add s default/{vnic}"));
+        let port = format!("default/{vnic}");
+        let words = ["lsp-set-addresses", &port, &format!("{mac} {ip}")];
+        must(lab.0.ovn_nbctl(words).unwrap());
+        let status = format!(
+            r#"{{"status": {{"ip": "{ip}", "prefixLength": 24, "gateway": "10.0.1.1", "mac": "{mac}"}}}}"#
+        );
+        kubectl(&[
+            "patch",
+            "vnic",
+            vnic,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ]);
+    }
+    for (machine, device, vnic) in [
+        (Machine::Node(1), "tap1", "vm-1"),
+        (Machine::Dpu, "bm1", "bm-1"),
+    ] {
+        lab.0.backend("default", vnic).unwrap().plug().unwrap();
+        let line = format!(
+            "ovs-vsctl add-port br-int {device} -- set interface {device} external_ids:iface-id=default/{vnic}"
+        );
+        must(lab.0.exec(machine, line.split(' ')).unwrap());
+    }
+    let backends = names.map(|vnic| lab.0.backend("default", vnic).unwrap());
+    for backend in &backends {
+        backend.start().unwrap();
+    }
+    let client = backends[2].place().unwrap();
+    for (i, vnic) in names.iter().enumerate() {
+        let at = |port| format!("10.0.1.1{i}:{port}").parse().unwrap();
+        for (protocol, port) in [
+            (Protocol::Tcp, backend::HTTP),
+            (Protocol::Udp, backend::UDP),
+        ] {
+            let reply = ask(&client, protocol, at(port), Duration::from_secs(5));
+            let reply = reply.unwrap_or_else(|error| panic!("{vnic} by {protocol}: {error}"));
+            assert_eq!(reply.backend, *vnic);
+            assert_eq!(reply.client.ip().to_string(), "10.0.1.12");
+        }
+    }
+    // A server that ends leaves a kernel that refuses; a virtual machine leaves nobody.
+    let limit = Duration::from_secs(1);
+    for (i, heard) in [(0, Heard::Silence), (1, Heard::Refusal)] {
+        backends[i].stop().unwrap();
+        let at = format!("10.0.1.1{i}:{}", backend::HTTP).parse().unwrap();
+        assert_eq!(
+            knock(&client, Protocol::Tcp, at, limit),
+            heard,
+            "{}",
+            names[i]
+        );
+    }
+    backends[1].start().unwrap();
+    backends[1].remove().unwrap();
     lab.0.down().unwrap();
     assert_eq!(traces(name), Vec::<String>::new());
 }

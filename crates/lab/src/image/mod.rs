@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub(crate) use golden::{ensure as golden, place};
-pub(crate) use ycloud::{TAG as YCLOUD_TAG, ensure as ycloud};
+pub(crate) use ycloud::{AGENT, TAG as YCLOUD_TAG, ensure as ycloud};
 
 use self::archive::Config;
 use self::rootfs::Rootfs;

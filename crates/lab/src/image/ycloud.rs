@@ -15,18 +15,20 @@ use crate::toolchain::crate_dir;
 
 /// The image's name, as `deploy/` uses it.
 pub(crate) const TAG: &str = "ycloud.io/ycloud:v0.1.0";
+/// The program that the image's folder also has by itself, for a chassis without containers.
+pub(crate) const AGENT: &str = "ycloud-cni";
 const PACKAGES: &[&str] = &["ycloud-controller", "ycloud-node"];
 const PROGRAMS: &[&str] = &[
     "ycloud-controller",
     "yusurservice-controller",
-    "ycloud-cni",
+    AGENT,
     "ycloud",
 ];
 
 /// Builds ycloud with cargo and packs it. Returns the archive; its path changes if and only if the programs did.
 pub(crate) fn ensure(step: &Step) -> Result<PathBuf> {
     let programs = build(step)?;
-    let mut stamps = vec![TAG.to_owned()];
+    let mut stamps = vec![TAG.to_owned(), AGENT.to_owned()];
     for program in &programs {
         stamps.push(cache::stamp(program)?);
     }
@@ -55,7 +57,10 @@ pub(crate) fn ensure(step: &Step) -> Result<PathBuf> {
         };
         archive::write(&aside.join("ycloud.tar"), &rootfs, &config)?;
         for program in &programs {
-            std::fs::remove_file(aside.join(program.file_name().unwrap_or_default()))?;
+            let name = program.file_name().unwrap_or_default();
+            if name != AGENT {
+                std::fs::remove_file(aside.join(name))?;
+            }
         }
         Ok(())
     })?;
