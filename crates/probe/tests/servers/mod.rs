@@ -18,6 +18,9 @@ use ycloud_probe::probe::Invalid;
 use ycloud_probe::round::Outcome;
 use ycloud_probe::{Probe, Sockets, Trust, Way};
 
+/// Some port of every address, of both families.
+const ANY: &str = "[::]:0";
+
 /// A running server.
 pub struct Server {
     task: JoinHandle<()>,
@@ -57,7 +60,7 @@ pub async fn serve<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = TcpListener::bind(ANY).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let (asked, request) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
@@ -186,7 +189,7 @@ pub async fn grpc(message: &'static [u8], status: &'static str) -> (u16, Server)
 
 /// Answers each datagram with what `answer` makes of it.
 pub async fn udp(answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> (u16, Server) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let socket = UdpSocket::bind(ANY).await.expect("a port");
     let port = socket.local_addr().expect("an address").port();
     let task = tokio::spawn(async move {
         let mut datagram = vec![0; 65_536];
@@ -283,6 +286,10 @@ impl Netns {
                 "addr add 10.9.1.1/24 dev va",
                 "neigh add 10.9.1.2 lladdr 0a:00:00:00:00:02 dev va",
                 "route add unreachable 10.9.2.1/32",
+                "addr add fd00:9::1/128 dev lo nodad",
+                "addr add fd00:9:1::1/64 dev va nodad",
+                "neigh add fd00:9:1::2 lladdr 0a:00:00:00:00:02 dev va",
+                "route add prohibit fd00:9:2::1/128",
             ] {
                 let run = Command::new("ip").args(command.split(' ')).status();
                 assert!(run.expect("ip(8)").success(), "ip {command}");
