@@ -56,7 +56,7 @@ fn prober(snapshot: &Snapshot, key: &ObjectKey) -> Option<String> {
 }
 
 fn ports(snapshot: &Snapshot, vpc: &str) -> BTreeSet<String> {
-    let rows = compile(snapshot, &Owner::Vpc(vpc.to_owned())).unwrap();
+    let rows = compile(snapshot, &Owner::Vpc(vpc.to_owned())).expect("Vpcs are never refused");
     let name = |row: &Row| Some(row.columns.get("name")?.as_str()?.to_owned());
     let ports = rows.iter().filter(|row| row.table == "Logical_Switch_Port");
     let names = ports.filter_map(name);

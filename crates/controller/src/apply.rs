@@ -61,7 +61,9 @@ impl State {
         let observed = self.observed.clone();
         let nb_cfg = nb_cfg(&observed);
         self.metrics.nb_cfg.set(nb_cfg);
-        let mut taken = self.rows.take(MAX_OWNERS).into_iter();
+        let taken = self.rows.take(MAX_OWNERS);
+        taken.iter().for_each(|owner| self.linger(owner));
+        let mut taken = taken.into_iter();
         let mut owners = Vec::new();
         // The index is lent to the batch while the rest of the state changes.
         let index = std::mem::take(&mut self.index);
@@ -106,7 +108,6 @@ impl State {
         if self.is_unconfirmed(owner) {
             return None;
         }
-        self.linger(owner);
         match compile(&self.snapshot, owner) {
             Ok(rows) => {
                 if let Some(RowState::Refused(_)) = self.states.get(owner) {

@@ -150,7 +150,8 @@ mod tests {
         let renewed = lease("a", Some(10), Some(30));
         assert_eq!(leases.see(&renewed, start + 25 * SECOND), None);
         assert_eq!(leases.expire(start + 54 * SECOND), []);
-        assert_eq!(leases.expire(start + 55 * SECOND), [ended.clone()]);
+        let expired = leases.expire(start + 55 * SECOND);
+        assert_eq!(expired, std::slice::from_ref(&ended));
         assert_eq!(leases.expire(start + 56 * SECOND), []);
         assert_eq!(leases.next_due(), None);
         assert!(leases.is_known("a"));

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use ycloud_api::condition::{ACCEPTED, reason};
 use ycloud_api::key::PROBER_LEASE_SECONDS;
 use ycloud_api::network_probe::prober_port;
+use ycloud_api::{NetworkProbe, NetworkProbeStatus};
 use ycloud_compiler::{Event, Leaving, Object, ObjectKey, ObjectRef, Owner, Prober};
 use ycloud_ovsdb::nb;
 
@@ -14,6 +17,7 @@ use crate::objects::{Need, status_patch};
 use crate::prober::Change;
 use crate::state::State;
 use crate::status;
+use crate::write::Report;
 
 /// How long a NetworkProbe rests after its status was written: that its agent reports at once is no reason to look twice.
 const PROBE_REST: Duration = Duration::from_millis(100);
@@ -93,7 +97,8 @@ impl State {
             false => format!("prober {prober} has ended: it has no Lease any more"),
         });
         let status = status::network_probe::status(probe, assignment, lost, now);
-        status_patch(&probe.metadata, former, &status, PROBE_REST, None)
+        let report = refusal(probe, &status);
+        status_patch(&probe.metadata, former, &status, PROBE_REST, report)
     }
 
     /// Notes which ports of the probe network of a Vpc stay although nobody needs them: those that a chassis has bound
@@ -163,6 +168,28 @@ impl State {
         });
         ports.collect()
     }
+}
+
+/// A warning, if the spec of a probe is refused for another reason than its status says. That nobody can ask is no fault of
+/// the spec's, and concerns all probes at once.
+fn refusal(probe: &NetworkProbe, new: &NetworkProbeStatus) -> Option<Report> {
+    let verdict = |status: &NetworkProbeStatus| {
+        let mut all = status.conditions.iter();
+        let accepted = all.find(|c| c.type_ == ACCEPTED && c.status == "False")?;
+        Some((accepted.reason.clone(), accepted.message.clone()))
+    };
+    let (reason, message) = verdict(new)?;
+    let said = probe.status.as_ref().and_then(verdict);
+    if reason == reason::NO_PROBER || said == Some((reason.clone(), message.clone())) {
+        return None;
+    }
+    Some(Report {
+        regarding: probe.object_ref(&()),
+        warning: true,
+        reason,
+        action: "Assigning",
+        message,
+    })
 }
 
 /// Stands before all that leave a Vpc.

@@ -21,7 +21,7 @@ use crate::row::Row;
 use crate::snapshot::{Snapshot, recorded};
 
 /// Priority of the policies that let pass what [`SYSTEM_PRIORITY`] would drop.
-pub(crate) const PASS_PRIORITY: i64 = 1100;
+const PASS_PRIORITY: i64 = 1100;
 /// Priority of the policies that keep a Vpc's tenants off the system range.
 const SYSTEM_PRIORITY: i64 = 1000;
 /// Addresses that never leave a link, RFC 3927.

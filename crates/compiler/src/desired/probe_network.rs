@@ -11,7 +11,6 @@ use ycloud_api::address::Family;
 use ycloud_api::network_probe::{prober_port, source_mac};
 use ycloud_ovsdb::Columns;
 
-use crate::desired::attachment::PASS_PRIORITY;
 use crate::desired::link::{End, Link};
 use crate::desired::{ip, none, of_family, policy, row, vpc};
 use crate::ipam::{ROUTER_MAC, derived_mac};
@@ -19,8 +18,13 @@ use crate::owner::Owner;
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
 
-/// Priority of the policies that drop what of the tenants' packets to probers is no answer: above [`PASS_PRIORITY`].
-const QUESTIONS_PRIORITY: i64 = 1200;
+/// Priority of the policies that drop tenants' connections to probers.
+const CONNECTIONS_PRIORITY: i64 = 1200;
+/// Priority of the policies that let answers to probers pass: above those by which other rules keep tenants off the system
+/// range, and those that send Pods' packets out by their node.
+const ANSWERS_PRIORITY: i64 = 1150;
+/// Priority of the policies that drop what else goes to probers.
+const REST_PRIORITY: i64 = 1120;
 
 /// Begins the role of a prober's port; the name of its chassis follows.
 pub(crate) const PORT_ROLE: &str = "probe/port/";
@@ -108,28 +112,35 @@ fn port(owner: &Owner, vpc: &str, chassis: &str, switch: Uuid, sources: &[IpAddr
 
 /// Tenants reach of the probe network nothing but answers, as far as a packet by itself says what it is: no beginning of a
 /// connection, of ICMP only answers and errors, no other protocol. A datagram does not say; what no socket waits for the
-/// prober's network namespace drops. What is left takes the route it has: in the default Vpc not out by the node, and with
-/// an EipGateway past the rule that keeps tenants off the system range.
+/// prober's network namespace drops. Answers take the route they have: in the default Vpc not out by the node, and with an
+/// EipGateway past the rule that keeps tenants off the system range.
 fn rules(owner: &Owner, name: &str, range: IpNet) -> Vec<Row> {
     let family = Family::of(range.addr());
     let to = format!("{}.dst == {range}", ip(family));
-    // IANA, ICMP type numbers: echo reply, unreachable, time exceeded, parameter problem; of ICMPv6 packet too big and
-    // echo reply besides. Protocol numbers: ICMP, TCP, UDP.
-    let (icmp, protocols) = match family {
-        Family::Ipv4 => ("icmp4.type != {0, 3, 11, 12}", "ip.proto != {1, 6, 17}"),
-        Family::Ipv6 => ("icmp6.type != {1, 2, 3, 4, 129}", "ip.proto != {6, 17, 58}"),
+    // IANA, ICMP type numbers: echo reply, unreachable, time exceeded, parameter problem; of ICMPv6 packet too big besides.
+    let icmp = match family {
+        Family::Ipv4 => "icmp4.type == {0, 3, 11, 12}",
+        Family::Ipv6 => "icmp6.type == {1, 2, 3, 4, 129}",
     };
     let rule = |role: &str, priority, matches: String, action| {
         let role = of_family(role, family);
         let router = vpc::router(name);
         policy(owner, &role, router, priority, matches, action, None)
     };
-    let drop = |role, what| rule(role, QUESTIONS_PRIORITY, format!("{to} && {what}"), "drop");
     vec![
         // SYN without ACK.
-        drop("probe/connections", "tcp.flags == 0x2/0x12"),
-        drop("probe/icmp", icmp),
-        drop("probe/protocols", protocols),
-        rule("probe/answers", PASS_PRIORITY, to.clone(), "allow"),
+        rule(
+            "probe/connections",
+            CONNECTIONS_PRIORITY,
+            format!("{to} && tcp.flags == 0x2/0x12"),
+            "drop",
+        ),
+        rule(
+            "probe/answers",
+            ANSWERS_PRIORITY,
+            format!("{to} && (tcp || udp || {icmp})"),
+            "allow",
+        ),
+        rule("probe/rest", REST_PRIORITY, to, "drop"),
     ]
 }

@@ -99,7 +99,7 @@ async fn a_wrong_edit_does_not_cost_the_address() {
 fn catch_up(controller: &mut Controller) {
     let nb_cfg = controller.nb_cfg();
     for node in ["node-1", "node-2"] {
-        controller.state.tracker.node(node, true);
+        controller.state.tracker.lives(node, true);
         controller.state.tracker.chassis(node, Some(nb_cfg));
     }
     controller.state.tracker.advance();

@@ -212,7 +212,7 @@ async fn a_service_is_programmed_once_the_living_chassis_have_its_rows() {
         let mut controller = Controller::start(&server, &all).await;
         controller.settle().await;
         let nb_cfg = controller.nb_cfg();
-        controller.state.tracker.node("node-1", true);
+        controller.state.tracker.lives("node-1", true);
         controller.state.tracker.chassis("node-1", Some(nb_cfg - 1));
         controller.state.tracker.advance();
         assert_eq!(controller.state.next_write(&web(), &now()), None);
