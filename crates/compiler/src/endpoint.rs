@@ -44,6 +44,7 @@ use backend::Candidate;
 use found::Look;
 use health::{Former, Rules};
 use probe::{Check, Present};
+use refusal::Refusal;
 
 /// How many ports `status.ports` names before it counts the rest.
 const PORTS_SHOWN: usize = 8;
@@ -195,7 +196,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
         check: Check::of(ysvc),
         probe: &known,
     };
-    let found = found::find(&look, &candidates);
+    let mut found = found::find(&look, &candidates);
     let owner = ysvc.metadata.uid.clone().unwrap_or_default();
     let permitted = |namespace: &str, vpc: &str| permission::permits(ysvc, input, namespace, vpc);
     let refreshed = || {
@@ -224,17 +225,11 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
             owner,
         }
     };
-    let mut accepted = Verdict::yes(reason::ACCEPTED, accepted_text(ysvc));
-    if let Some(refusal) = refusal {
-        accepted = refusal.verdict;
-        if withholds && input.service.is_some() && !foreign && !refusal.cuts {
-            accepted.message.push_str(STILL_SERVES);
-        }
-    }
+    let accepted = accepted(ysvc, refusal, input.service.is_some() && !foreign);
     let probes = match (foreign, withholds) {
         (true, _) => Vec::new(),
         (_, true) => present.serving(&objects.slices),
-        (_, false) => probe::sorted(&found.probes),
+        (_, false) => probe::sorted(std::mem::take(&mut found.probes)),
     };
     Translation {
         accepted,
@@ -246,6 +241,18 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
         changes: found.changes,
         due: found.due,
     }
+}
+
+/// Condition `Accepted`. `serves`: its Service exists.
+fn accepted(ysvc: &YusurService, refusal: Option<Refusal>, serves: bool) -> Verdict {
+    let Some(refusal) = refusal else {
+        return Verdict::yes(reason::ACCEPTED, accepted_text(ysvc));
+    };
+    let mut accepted = refusal.verdict;
+    if refusal.withholds && serves && !refusal.cuts {
+        accepted.message.push_str(STILL_SERVES);
+    }
+    accepted
 }
 
 fn accepted_text(ysvc: &YusurService) -> &'static str {

@@ -92,9 +92,9 @@ impl Check {
 }
 
 /// These by name, each once.
-pub fn sorted(probes: &[NetworkProbe]) -> Vec<NetworkProbe> {
-    let name = |probe: &NetworkProbe| (probe.metadata.name.clone(), probe.clone());
-    let by_name: BTreeMap<_, _> = probes.iter().map(name).collect();
+pub fn sorted(probes: Vec<NetworkProbe>) -> Vec<NetworkProbe> {
+    let name = |probe: NetworkProbe| (probe.metadata.name.clone(), probe);
+    let by_name: BTreeMap<_, _> = probes.into_iter().map(name).collect();
     by_name.into_values().collect()
 }
 
@@ -148,7 +148,7 @@ impl<'a> Present<'a> {
             status: None,
             ..(*probe).clone()
         });
-        sorted(&wanted.collect::<Vec<_>>())
+        sorted(wanted.collect())
     }
 }
 

@@ -15,6 +15,7 @@ use super::world::{News, World};
 use crate::watch::{Change, Key};
 
 mod families;
+mod health;
 mod outside;
 mod selection;
 
@@ -93,8 +94,17 @@ fn gone(namespace: &str, name: &str) -> Key {
     }
 }
 
-/// Takes what the plan writes into the world, as the watches would after an API server filled in an address.
+/// Takes what the plan writes into the world, as the watches would after an API server filled in an address; and what the
+/// next one writes, once the probes said that their targets are healthy.
 fn carry_out(world: &mut World, plan: &Plan) {
+    take(world, plan);
+    let key = ObjectKey::new("ns", plan.ysvc.metadata.name.clone().unwrap());
+    if let Some(next) = self::plan(world, &key) {
+        take(world, &next);
+    }
+}
+
+fn take(world: &mut World, plan: &Plan) {
     probe(world, plan, "Healthy");
     for slice in &plan.slices {
         world.apply(News::EndpointSlice(Change::Apply(slice.clone())));
