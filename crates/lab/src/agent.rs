@@ -51,10 +51,8 @@ pub(crate) fn install(
         machine,
         part: AGENT,
     };
-    if !installed(layout, machine)
-        || fs::read_to_string(&marker).is_ok_and(|known| known != build)
-        || !marker.exists()
-    {
+    let known = fs::read_to_string(&marker).unwrap_or_default();
+    if !installed(layout, machine) || known != build {
         process.kill();
         let (from, to) = (archive.with_file_name(AGENT), program(layout, machine));
         let aside = to.with_extension("new");

@@ -199,14 +199,28 @@ impl Backend {
         Ok(())
     }
 
-    /// Takes the device down, or up again. While it is down all packets are lost, in both directions and without a word.
+    /// Cuts the cable, or joins it again. While it is cut, what is sent there is lost without a word. The device stays as it is,
+    /// as ycloud would take it up again: the far end drops what arrives; a virtual machine is suspended.
     ///
     /// # Errors
-    /// When there is no such device.
-    pub fn set_cable(&self, up: bool) -> Result<()> {
-        let chassis = self.lab.layout()?.netns(self.chassis);
-        let state = if up { "up" } else { "down" };
-        run_words(&["ip", "-n", &chassis, "link", "set", &self.device, state])?;
+    /// When it is not plugged.
+    pub fn set_cable(&self, joined: bool) -> Result<()> {
+        if self.kind == Kind::Vm {
+            return if joined {
+                self.resume()
+            } else {
+                self.suspend()
+            };
+        }
+        let netns = self.netns(&self.lab.layout()?);
+        let nft = ["ip", "netns", "exec", &netns, "nft"];
+        // Adding before deleting: so that there is one to delete.
+        let rules = if joined {
+            "add table netdev cut; delete table netdev cut"
+        } else {
+            "add table netdev cut; add chain netdev cut in { type filter hook ingress device eth0 priority 0; policy drop; }"
+        };
+        run_words(&[&nft[..], &[rules]].concat())?;
         Ok(())
     }
 

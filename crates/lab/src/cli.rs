@@ -126,9 +126,9 @@ enum What {
     Plug,
     /// Kill its server; a virtual machine loses its power
     Stop,
-    /// Take its device down: packets are lost
+    /// Cut its cable: packets are lost
     Cut,
-    /// Take its device up again
+    /// Join its cable again
     Join,
     /// Take it away
     Remove,

@@ -1,5 +1,6 @@
-//! `make demo`: the four scenarios on real parts, from YAML to packets, with what to try next.
+//! `make demo`: the four scenarios, and backends of every kind, on real parts, from YAML to packets, with what to try next.
 
+mod machines;
 mod scenarios;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ const CONNECTIONS: u32 = 12;
 
 impl Lab {
     /// Brings the lab up, installs ycloud, makes a VPC with backends and a client, applies the example YusurService,
-    /// lets the client reach it, and shows the other scenarios. Leaves everything up.
+    /// lets the client reach it, and shows the other scenarios and the other kinds of backends. Leaves everything up.
     ///
     /// # Errors
     /// Names the step that failed and what was last seen.
@@ -60,10 +61,12 @@ impl Lab {
             println!("  {count:>3} of {CONNECTIONS}  {backend}");
         }
         self.demo_scenarios(&progress)?;
+        self.demo_machines(&progress)?;
         println!(
             "\nThe lab is up. To go on:
   cargo lab kubectl exec client -- iperf -c {address} -p 5001 -t 2
   cargo lab kubectl describe ysvc ysvc4
+  cargo lab backend cut vm-1; cargo lab kubectl get ysvc ysvc5 -w
   cargo lab ovn-nbctl lb-list
 `make down` removes every trace."
         );

@@ -402,6 +402,11 @@ fn what_is_behind_vnics_answers_and_goes_with_the_lab() {
         );
     }
     backends[1].start().unwrap();
+    let at = format!("10.0.1.11:{}", backend::HTTP).parse().unwrap();
+    for (joined, heard) in [(false, Heard::Silence), (true, Heard::Answer)] {
+        backends[1].set_cable(joined).unwrap();
+        assert_eq!(knock(&client, Protocol::Tcp, at, limit), heard);
+    }
     backends[1].remove().unwrap();
     lab.0.down().unwrap();
     assert_eq!(traces(name), Vec::<String>::new());

@@ -108,8 +108,8 @@ impl Lab {
         ))
     }
 
-    /// Each Pod's Vpc and node, in words.
-    fn vpcs_of_pods(&self) -> Result<BTreeMap<String, String>> {
+    /// The Vpc and address of each Pod, and of each VNic that is no Pod's, in words.
+    pub(super) fn vpcs_of_pods(&self) -> Result<BTreeMap<String, String>> {
         let text = run(&mut self.kubectl(["get", "vnic", "-o", "json"])?)?;
         let vnics: Value = serde_json::from_str(&text).context("failed to read kubectl's JSON")?;
         let items = vnics["items"].as_array().into_iter().flatten();
@@ -120,13 +120,18 @@ impl Lab {
                 word(&vnic["status"]["vpc"]),
                 word(&vnic["status"]["ip"])
             );
-            (word(&vnic["spec"]["attachment"]["name"]), place)
+            let attached = &vnic["spec"]["attachment"]["name"];
+            let name = match attached.as_str() {
+                Some(name) => name.to_owned(),
+                None => word(&vnic["metadata"]["name"]),
+            };
+            (name, place)
         });
         Ok(described.collect())
     }
 }
 
-fn answers(client: &Place, to: SocketAddr) -> Result<Vec<Reply>> {
+pub(super) fn answers(client: &Place, to: SocketAddr) -> Result<Vec<Reply>> {
     let mut replies = Vec::new();
     for _ in 0..QUESTIONS {
         match ask(client, Protocol::Tcp, to, Duration::from_secs(5)) {
@@ -138,7 +143,7 @@ fn answers(client: &Place, to: SocketAddr) -> Result<Vec<Reply>> {
 }
 
 /// `web-a (vpc1, 10.0.1.4) 5, web-b (vpc2, 10.0.1.4) 7; they saw 203.0.113.10`
-fn summary(replies: &[Reply], pods: &BTreeMap<String, String>) -> String {
+pub(super) fn summary(replies: &[Reply], pods: &BTreeMap<String, String>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut clients = BTreeSet::new();
     for reply in replies {

@@ -169,8 +169,10 @@ struct Owned {
     ports: Vec<(String, Ipv4Addr)>,
     /// Behind which addresses others appear, and aliases of backends.
     translated: Vec<(String, Ipv4Addr)>,
-    /// Nodes on the join switch, and the address there that nobody has.
+    /// Chassis on the join switch, and the address there that nobody has.
     join: Vec<(String, Ipv4Addr)>,
+    /// What chassis probe from, inside each Vpc.
+    probers: Vec<(String, Ipv4Addr)>,
     /// Nodes' own addresses.
     nodes: Vec<(String, Ipv4Addr)>,
 }
@@ -202,6 +204,12 @@ impl Owned {
             translated.push((what, Ipv4Addr::new(100, 83, 255, k)));
         }
         let mut join = addresses(&["-n", "ycloud-system", "vnics"], "/status/ip");
+        // The probe network's addresses have the lower half of those.
+        let prober = |(name, ip): &(String, Ipv4Addr)| {
+            let [.., c, d] = ip.octets();
+            (format!("prober {name}"), Ipv4Addr::new(100, 68, c, d))
+        };
+        let probers = join.iter().map(prober).collect();
         join.push((
             "nobody on the join switch".into(),
             Ipv4Addr::new(100, 64, 255, 254),
@@ -211,6 +219,7 @@ impl Owned {
             ports,
             translated,
             join,
+            probers,
             nodes,
         }
     }
@@ -329,6 +338,7 @@ impl Matrix {
             foreign.extend(outside());
             foreign.extend(addresses(&["services"], "/spec/clusterIP"));
         }
+        foreign.extend(owned.probers.iter().cloned());
         if letter != 'p' {
             foreign.extend(self.cluster_ips.iter().cloned());
         }
@@ -353,6 +363,7 @@ impl Matrix {
         let mut foreign = [
             &owned.translated[..],
             &owned.ports,
+            &owned.probers,
             &self.pods,
             &self.cluster_ips,
         ]
@@ -370,6 +381,7 @@ impl Matrix {
             &owned.translated[..],
             &owned.ports,
             &owned.join,
+            &owned.probers,
             &self.pods,
             &self.cluster_ips,
         ]

@@ -5,6 +5,12 @@
 //! every OVN version that the lab knows.
 
 mod asking;
+mod backends;
+mod backends_draining;
+mod backends_of_every_kind;
+mod backends_probes;
+mod backends_unhealthy;
+mod backends_wiring;
 mod bad_input;
 mod change_of_shape;
 mod cluster;

@@ -33,7 +33,7 @@ fn row_versions() -> String {
 }
 
 /// Deletes the Pods of a component and waits until new ones are ready.
-fn restart_pods(app: &str) {
+pub fn restart_pods(app: &str) {
     let selector = format!("app.kubernetes.io/component={app}");
     kubectl(&[
         "-n",
