@@ -418,6 +418,7 @@ mod tests {
             name: Some(pod.into()),
             uid: Some(uid.into()),
             chassis: Some("node-1".into()),
+            device: None,
         };
         let spec = VNicSpec {
             subnet: "s1".into(),

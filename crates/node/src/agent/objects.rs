@@ -48,12 +48,11 @@ pub struct Mirrors {
 }
 
 impl Mirrors {
-    /// Starts the watches; they run as long as the runtime.
-    pub fn start(client: &Client, node: &str) -> Self {
-        let of_node = format!("spec.attachment.chassis={node}");
+    /// Starts the watches of all but the VNics, see [`vnics`]; they run as long as the runtime.
+    pub fn start(client: &Client, vnics: watch::Receiver<Objects<VNic>>) -> Self {
         let all = watcher::Config::default();
         Self {
-            vnics: mirror(Api::all(client.clone()), all.clone().fields(&of_node)),
+            vnics,
             subnets: mirror(Api::all(client.clone()), all.clone()),
             service_cidrs: mirror(Api::all(client.clone()), all.clone()),
             eip_gateways: mirror(Api::all(client.clone()), all),
@@ -73,6 +72,13 @@ impl Mirrors {
             .map(|(name, _)| *name)
             .collect()
     }
+}
+
+/// Starts the watch of the VNics attached on a chassis; it runs as long as the runtime.
+pub fn vnics(client: &Client, chassis: &str) -> watch::Receiver<Objects<VNic>> {
+    let attached = format!("spec.attachment.chassis={chassis}");
+    let config = watcher::Config::default().fields(&attached);
+    mirror(Api::all(client.clone()), config)
 }
 
 fn mirror<K>(api: Api<K>, config: watcher::Config) -> watch::Receiver<Objects<K>>
