@@ -208,10 +208,10 @@ async fn moves(node: &Node, net: &str, length: &str, vip: &str) {
     assert!(soon(|| ask(&udp_b) == Some(b'a')).await, "it is gone");
     assert!(soon(|| to_b.is_reset()).await, "it is gone");
 
-    // Nobody is left.
+    // Nobody is left. OVN then answers a connection's later packets with a reset that is out of the client's window.
     let mut last = Connection::open(&client, &vip).await;
     assert_eq!(last.ask().unwrap(), b'a');
     set(node, &vip, "", "");
-    assert!(soon(|| last.is_reset()).await, "nobody is left");
+    assert!(soon(|| last.ask().is_err()).await, "nobody is left");
     assert!(soon(|| ask(&udp_a).is_none()).await, "nobody is left");
 }

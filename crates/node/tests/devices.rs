@@ -112,7 +112,9 @@ fn a_tap_is_wired_when_it_comes_and_unwired_when_it_goes() {
 
         // What sweeps up after Pods leaves it alone.
         gc::sweep(&node.agent).await.unwrap();
-        gc::gc(&node.agent, &[asking.id.clone()]).await.unwrap();
+        gc::gc(&node.agent, std::slice::from_ref(&asking.id))
+            .await
+            .unwrap();
         assert!(echoes(&socket, "10.0.1.7:9"));
 
         drop(tap);

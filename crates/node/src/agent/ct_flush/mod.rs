@@ -15,6 +15,9 @@
 //! half a second or so. OVN's own `options:ct_flush` knows nothing of backends that drain.
 //!
 //! # Caveats
+//! The reset that OVN sends where nobody is left has the sequence number 0 (`pinctrl_handle_tcp_reset`), so a client that
+//! is connected already does not heed it: it waits, as it would have without. New connections are refused.
+//!
 //! What goes while the agent is away is not noticed. OVN 23.03 has no Southbound row for a load balancer that is on routers
 //! alone.
 
@@ -152,31 +155,31 @@ impl CtFlush {
 
     /// Flushes, and waits until that is done.
     async fn flush(&self, flushes: Vec<Flush>) -> Result<(), Error> {
-        let talk = async {
-            let socket = |source| Error::Socket {
-                path: self.openflow.clone(),
-                source,
-            };
-            let mut stream = UnixStream::connect(&self.openflow).await.map_err(socket)?;
-            let (mut bytes, mut unread, mut xid) = (openflow::hello(), Vec::new(), 1_u32);
-            for batch in flushes.chunks(BATCH) {
-                for flush in batch {
-                    bytes.extend(message::flush(xid, flush));
-                    xid = xid.wrapping_add(1);
-                }
-                bytes.extend(openflow::barrier(xid));
-                while !self.done(&mut stream, &mut bytes, &mut unread, xid).await? {}
+        let socket = |source| Error::Socket {
+            path: self.openflow.clone(),
+            source,
+        };
+        let mut stream = UnixStream::connect(&self.openflow).await.map_err(socket)?;
+        let (mut bytes, mut unread, mut xid) = (openflow::hello(), Vec::new(), 1_u32);
+        for batch in flushes.chunks(BATCH) {
+            for flush in batch {
+                bytes.extend(message::flush(xid, flush));
                 xid = xid.wrapping_add(1);
             }
-            tracing::info!(
-                flushed = flushes.len(),
-                "flushed connections of backends that are gone"
-            );
-            Ok(())
-        };
-        timeout(ANSWER_LIMIT, talk)
-            .await
-            .unwrap_or(Err(Error::Silent))
+            bytes.extend(openflow::barrier(xid));
+            let done = async {
+                while !self.done(&mut stream, &mut bytes, &mut unread, xid).await? {}
+                Ok(())
+            };
+            let done = timeout(ANSWER_LIMIT, done).await;
+            done.unwrap_or(Err(Error::Silent))?;
+            xid = xid.wrapping_add(1);
+        }
+        tracing::info!(
+            flushed = flushes.len(),
+            "flushed connections of backends that are gone"
+        );
+        Ok(())
     }
 
     /// Sends, and reads some of the answer; whether it said that all before the barrier is done.
