@@ -32,8 +32,8 @@ fn flows(node: &Node) -> BTreeSet<String> {
 /// Waits until each of these datapaths, and no other one, has its two flows.
 async fn settled(node: &Node, datapaths: usize) {
     let start = Instant::now();
-    while !node.agent.affinity.borrow().applied || flows(node).len() != 2 * datapaths {
-        let progress = *node.agent.affinity.borrow();
+    while !node.agent.chassis.affinity.borrow().applied || flows(node).len() != 2 * datapaths {
+        let progress = *node.agent.chassis.affinity.borrow();
         assert!(
             start.elapsed() < SOON,
             "{progress:?}, not {datapaths} datapaths"
@@ -45,7 +45,10 @@ async fn settled(node: &Node, datapaths: usize) {
 #[test]
 fn every_datapath_has_its_flows_whoever_takes_them_away() {
     on_node(|node| async move {
-        eventually("it is told", SOON, || node.agent.affinity.borrow().applied).await;
+        eventually("it is told", SOON, || {
+            node.agent.chassis.affinity.borrow().applied
+        })
+        .await;
         node.ovn.switch("r", "s1", "10.0.1.1/24");
         node.ovn.switch("r", "s2", "10.0.2.1/24");
         settled(&node, 3).await;
@@ -109,7 +112,10 @@ fn every_datapath_has_its_flows_whoever_takes_them_away() {
         assert!(took < Duration::from_millis(500), "{took:?}");
 
         node.ovn.kill("vswitchd");
-        eventually("it is told", SOON, || !node.agent.affinity.borrow().applied).await;
+        eventually("it is told", SOON, || {
+            !node.agent.chassis.affinity.borrow().applied
+        })
+        .await;
         node.ovn.start_vswitchd();
         settled(&node, 3).await;
         assert_eq!(flows(&node), all);

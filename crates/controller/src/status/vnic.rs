@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ycloud_api::address::Family;
-use ycloud_api::condition::{self, IN_USE, READY, Verdict, reason};
+use ycloud_api::condition::{self, IN_USE, READY, Verdict, WIRED, reason};
 use ycloud_api::vnic::{AttachmentKind, Phase, VNicIpv6};
 use ycloud_api::{VNic, VNicStatus};
 use ycloud_compiler::{Allocation, Rejection};
@@ -96,6 +96,10 @@ pub fn status(
         .unwrap_or(verdict);
     set_ready(vnic, &mut status, &verdict, now);
     set_in_use(vnic, &mut status, now);
+    if attachment.chassis.is_none() {
+        // The agents' word, who look at VNics of their own chassis only.
+        status.conditions.retain(|c| c.type_ != WIRED);
+    }
     status
 }
 
@@ -158,6 +162,19 @@ mod tests {
         assert!(condition::is_true(&up.conditions, READY));
         vnic.status = Some(up.clone());
         assert_eq!(status(&vnic, &RowState::Pending, false, None, &now()), up);
+    }
+
+    #[test]
+    fn what_an_agent_says_of_a_device_stays_while_there_is_a_chassis() {
+        let wired = Verdict::yes(reason::WIRED, "device tap7 is on br-int of chassis node-2");
+        for (chassis, stays) in [(Some("node-2"), true), (None, false)] {
+            let mut vnic = vnic(AttachmentKind::VM, chassis);
+            let conditions = &mut vnic.status.get_or_insert_default().conditions;
+            condition::set(conditions, WIRED, &wired, Some(1), &now());
+            let status = status(&vnic, &RowState::Settled, true, None, &now());
+            assert_eq!(condition::is_true(&status.conditions, WIRED), stays);
+            assert!(condition::is_true(&status.conditions, READY));
+        }
     }
 
     #[test]

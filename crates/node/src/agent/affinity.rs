@@ -27,7 +27,6 @@
 
 pub mod flow;
 pub mod openflow;
-pub mod southbound;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -12,27 +12,34 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Agent;
+/// Whose health is told.
+pub trait Observed: Send + Sync + 'static {
+    /// What is not ready, in words; empty once all is.
+    fn not_ready(&self) -> Vec<&'static str>;
+
+    /// Sets the gauges to what is now.
+    fn observe(&self);
+}
 
 /// Serves until `stop`.
 ///
 /// * `/healthz`: 200 as long as the process runs its tasks.
-/// * `/readyz`: 200 once an ADD can be served and the flows of session affinity are there, else 503 with what is missing. A
-///   node without those flows keeps its network, so CNI's STATUS does not count them; a roll-out stops.
+/// * `/readyz`: 200 once nothing is missing, the flows of session affinity included, else 503 with what is missing. A node
+///   without those flows keeps its network, so CNI's STATUS does not count them; a roll-out stops.
 /// * `/metrics`: OpenMetrics text.
 ///
 /// # Errors
 /// `listen` cannot be bound, or the listener fails.
 pub async fn serve(
     listen: SocketAddr,
-    agent: Arc<Agent>,
+    agent: Arc<impl Observed>,
     registry: Arc<Registry>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let observed = agent.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { ready(&agent) }))
+        .route("/readyz", get(move || async move { ready(&*agent) }))
         .route(
             "/metrics",
             get(move || async move {
@@ -46,11 +53,8 @@ pub async fn serve(
         .await
 }
 
-fn ready(agent: &Agent) -> Response {
-    let mut missing = agent.missing();
-    if !agent.affinity.borrow().applied {
-        missing.push("the flows of session affinity");
-    }
+fn ready(agent: &impl Observed) -> Response {
+    let missing = agent.not_ready();
     if missing.is_empty() {
         return "ok\n".into_response();
     }

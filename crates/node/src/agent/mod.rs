@@ -7,9 +7,14 @@
 //!                                    ├──► pod_links       task: rules and routes of the host's ends, host ports
 //!                                    ├──► node_interface  task: node0, its routes, masquerade
 //!   Services, EndpointSlices, Nodes ─┴──► services        task: node ports, external addresses, health checks
-//!   OVN Southbound ─────────────────────► affinity        task: OpenFlow flows that session affinity needs
-//!   NetworkProbes ◄─────────────────────► prober          task: devices inside Vpcs, rounds, statuses, the Lease
+//!
+//!   VNics, links ───────────────────────► devices         task: ports of the devices that VNics name       ┐
+//!   OVN Southbound ──┬──────────────────► affinity        task: OpenFlow flows that session affinity needs │
+//!                    └──────────────────► ct_flush        task: connections to backends that are gone      ├ chassis
+//!   NetworkProbes ◄─────────────────────► prober          task: devices in Vpcs, rounds, statuses, Lease   ┘
 //! ```
+//!
+//! The last four are what every chassis has, and all that one without a kubelet has ([`Role`]).
 //!
 //! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
 //! running Pod. The tasks are level-triggered: they compare and set what differs.
@@ -17,9 +22,12 @@
 pub mod add;
 pub mod address;
 pub mod affinity;
+pub mod chassis;
 pub mod check;
 pub mod conntrack;
+pub mod ct_flush;
 pub mod del;
+pub mod devices;
 pub mod ethtool;
 pub mod family;
 pub mod gc;
@@ -38,6 +46,7 @@ pub mod pod_links;
 pub mod prober;
 pub mod server;
 pub mod services;
+pub mod southbound;
 pub mod sysctl;
 pub mod turns;
 
@@ -54,24 +63,37 @@ use tokio_util::sync::CancellationToken;
 use ycloud_ovsdb::Remote;
 
 use crate::protocol::Failure;
-use affinity::Affinity;
-use affinity::southbound::Southbound;
+use chassis::Chassis;
+use health::Observed;
 use metrics::Metrics;
 use netlink::Netlink;
 use node_interface::NodeInterface;
 use objects::Mirrors;
 use ovs::Ovs;
 use pod_links::PodLinks;
-use prober::Prober;
 use services::{Progress, Services, feed};
+use southbound::Southbound;
 use turns::Turns;
+
+/// What a machine is to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// A node: Pods run here, and it uses Services itself.
+    Node,
+    /// A chassis without a kubelet, a DPU or a bare-metal server: devices of VNics, and what OVN's load balancers need.
+    Chassis,
+}
 
 /// Arguments of `ycloud-cni`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Name of this node: its Node object, and the `chassis` of its VNics.
+    /// Name of this machine: its Node object, if it has one, and the `chassis` of its VNics.
     #[arg(long, env = "NODE_NAME")]
     pub node: String,
+
+    /// What this machine is to the cluster.
+    #[arg(long, env = "ROLE", value_enum, default_value_t = Role::Node)]
+    pub role: Role,
 
     /// Open vSwitch's database.
     #[arg(long, env = "OVS_DB", default_value = "unix:/run/openvswitch/db.sock")]
@@ -133,9 +155,11 @@ impl Options {
 pub struct Agent {
     /// The arguments.
     pub options: Options,
-    /// The switch.
+    /// What every chassis has.
+    pub chassis: Chassis,
+    /// The switch: the chassis'.
     pub ovs: Ovs,
-    /// The node's own network namespace.
+    /// The node's own network namespace: the chassis'.
     pub netlink: Netlink,
     /// What the API server says.
     pub mirrors: Mirrors,
@@ -145,18 +169,12 @@ pub struct Agent {
     pub turns: Turns,
     /// How long an ADD waits.
     pub limits: add::Limits,
-    /// Counters.
-    pub metrics: Metrics,
     /// Whether the kernel has nft_socket, see [`nft::has_socket`].
     pub nft_socket: bool,
     /// Whether the node interface is as it shall be.
     pub node_interface: watch::Receiver<bool>,
     /// How far the node's side of Services is.
     pub services: watch::Receiver<Progress>,
-    /// How far the flows of session affinity are.
-    pub affinity: watch::Receiver<affinity::Progress>,
-    /// What asks NetworkProbes.
-    pub prober: Prober,
 }
 
 impl Agent {
@@ -171,20 +189,27 @@ impl Agent {
         }
         missing
     }
+}
 
-    /// Sets the gauges to what is now.
-    pub fn observe(&self) {
-        let (metrics, ports) = (&self.metrics, self.ovs.view().ports());
+impl Observed for Agent {
+    fn not_ready(&self) -> Vec<&'static str> {
+        let mut missing = self.missing();
+        let chassis = self.chassis.not_ready().into_iter();
+        missing.extend(chassis);
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    fn observe(&self) {
+        self.chassis.observe();
+        let (metrics, ports) = (&self.chassis.metrics, self.ovs.view().ports());
         let installed = ports.iter().filter(|port| port.installed).count();
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.ports.set(count(ports.len()));
         metrics.ports_installed.set(count(installed));
         metrics
             .ports_not_probed
             .set(count(self.pod_links.not_probed()));
-        let vnics = self.mirrors.vnics.borrow().by_key.len();
-        metrics.vnics.set(count(vnics));
-        metrics.ovs_connected.set(self.ovs.is_connected().into());
         metrics
             .node_interface_ready
             .set((*self.node_interface.borrow()).into());
@@ -192,12 +217,13 @@ impl Agent {
         let services = self.services.borrow();
         metrics.frontends.set(count(services.frontends));
         metrics.services_applied.set(services.applied.into());
-        let affinity = *self.affinity.borrow();
-        metrics.affinity_flows.set(count(affinity.flows));
-        metrics.affinity_applied.set(affinity.applied.into());
-        metrics.prober.observe(&self.prober);
         metrics.ready.set(self.missing().is_empty().into());
     }
+}
+
+/// A number as gauges have it.
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -207,8 +233,6 @@ impl Agent {
 /// be installed.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
-    let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
     let config = kube::Config::infer().await;
     let config = config
         .context("failed to find the API server: neither a service account nor a kubeconfig")?;
@@ -218,9 +242,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .map(|host| format!("{host}:{}", url.port_u16().unwrap_or(443)));
     let client =
         kube::Client::try_from(config).context("failed to make the API server's client")?;
-    let mirrors = Mirrors::start(&client, &options.node);
-    let ovs = Ovs::start(options.ovs.clone());
-    let netlink = Netlink::open()?;
+    match options.role {
+        Role::Node => run_node(options, client, api_server, stop).await,
+        Role::Chassis => chassis::run(options, client, stop).await,
+    }
+}
+
+async fn run_node(
+    options: Options,
+    client: kube::Client,
+    api_server: Option<String>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut registry = Registry::default();
+    let chassis = Chassis::start(&options, &client, Metrics::new(&mut registry))?;
+    let (ovs, netlink) = (chassis.ovs.clone(), chassis.netlink.clone());
+    let mirrors = Mirrors::start(&client, chassis.vnics.clone());
     let pod_links = PodLinks::start(ovs.clone(), netlink.clone(), own_hosts::follow(api_server))?;
     let (ready, node_interface) = watch::channel(false);
     let (progress, progresses) = watch::channel(Progress::default());
@@ -233,27 +270,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         progress,
     };
     tokio::spawn(services.run());
-    let (progress, affinity) = watch::channel(affinity::Progress::default());
-    let task = Affinity {
-        southbound: options.southbound.connect()?,
-        openflow: options.openflow.clone(),
-        progress,
-    };
-    tokio::spawn(task.run());
-    let prober = prober::start(&client, &ovs, &netlink, &options.node, options.mtu);
     let agent = Arc::new(Agent {
+        chassis,
         ovs: ovs.clone(),
         netlink: netlink.clone(),
         mirrors: mirrors.clone(),
         pod_links,
         turns: Turns::default(),
         limits: add::Limits::default(),
-        metrics,
         nft_socket: nft::has_socket().await,
         node_interface,
         services: progresses.clone(),
-        affinity,
-        prober,
         options,
     });
     let options = &agent.options;
@@ -267,6 +294,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         services: progresses,
         ready,
     };
+    serve(agent.clone(), interface, registry, stop).await
+}
+
+/// Serves requests once the plugin is there to send them, until `stop`.
+async fn serve(
+    agent: Arc<Agent>,
+    interface: NodeInterface,
+    registry: Registry,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let options = &agent.options;
     let health = health::serve(
         options.listen,
         agent.clone(),

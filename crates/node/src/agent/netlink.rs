@@ -116,6 +116,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// Index of the bridge, bond or datapath that it is a port of.
+    pub master: Option<u32>,
 }
 
 impl Link {
@@ -126,11 +128,13 @@ impl Link {
             mac: Mac::default(),
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            master: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Address(bytes) => link.mac = Mac::of(&bytes).unwrap_or_default(),
                 _ => {}
             }

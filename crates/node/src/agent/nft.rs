@@ -286,6 +286,19 @@ pub fn pod_tables(rules: &PodRules<'_>) -> String {
             .concat()
 }
 
+/// Rules of devices that VNics name, by name and index: in user-space forwarding nothing of what they bring in reaches the
+/// machine's own stack, which gets the originals of what Open vSwitch reads copies of.
+pub fn device_table<'a>(devices: impl Iterator<Item = (&'a str, u32)>, userspace: bool) -> String {
+    let mut chains = String::new();
+    for (name, index) in devices.filter(|_| userspace) {
+        let _ = writeln!(
+            chains,
+            "  chain device{index} {{\n    type filter hook ingress device \"{name}\" priority -500; policy accept;\n    drop\n  }}"
+        );
+    }
+    replace("netdev", "ycloud-devices", &chains)
+}
+
 /// Host ports, asked before node ports. A port without address is one of every address that the node has.
 fn host_port_table(family: Family, host_ports: &BTreeMap<Frontend, SocketAddr>) -> String {
     let (mut ports, mut addresses) = (Vec::new(), Vec::new());

@@ -48,12 +48,11 @@ pub struct Mirrors {
 }
 
 impl Mirrors {
-    /// Starts the watches; they run as long as the runtime.
-    pub fn start(client: &Client, node: &str) -> Self {
-        let of_node = format!("spec.attachment.chassis={node}");
+    /// Starts the watches of all but the VNics, see [`vnics`]; they run as long as the runtime.
+    pub fn start(client: &Client, vnics: watch::Receiver<Objects<VNic>>) -> Self {
         let all = watcher::Config::default();
         Self {
-            vnics: mirror(Api::all(client.clone()), all.clone().fields(&of_node)),
+            vnics,
             subnets: mirror(Api::all(client.clone()), all.clone()),
             service_cidrs: mirror(Api::all(client.clone()), all.clone()),
             eip_gateways: mirror(Api::all(client.clone()), all),
@@ -79,6 +78,13 @@ impl Mirrors {
 pub fn probes(client: &Client, node: &str) -> watch::Receiver<Objects<NetworkProbe>> {
     let of_node = format!("status.prober={node}");
     let config = watcher::Config::default().fields(&of_node);
+    mirror(Api::all(client.clone()), config)
+}
+
+/// Starts the watch of the VNics attached on a chassis; it runs as long as the runtime.
+pub fn vnics(client: &Client, chassis: &str) -> watch::Receiver<Objects<VNic>> {
+    let attached = format!("spec.attachment.chassis={chassis}");
+    let config = watcher::Config::default().fields(&attached);
     mirror(Api::all(client.clone()), config)
 }
 

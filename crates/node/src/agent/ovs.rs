@@ -4,6 +4,7 @@
 //! `iface-id` is ovn-controller's (ovn-controller(8), "Open vSwitch Database Configuration"): it binds the logical port of
 //! that name, and says so by `ovn-installed=true` once the port's flows are in the bridge.
 
+pub mod device_port;
 pub mod prober;
 
 use std::collections::{BTreeMap, BTreeSet};

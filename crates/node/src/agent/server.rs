@@ -109,6 +109,7 @@ async fn respond(agent: &Agent, request: &Request) -> Response {
         Err(_) => "failure",
     };
     agent
+        .chassis
         .metrics
         .requests
         .get_or_create(&Labels { command, outcome })

@@ -9,6 +9,7 @@
 
 pub mod ovn;
 pub mod pod;
+pub mod tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -19,16 +20,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use nix::sched::{CloneFlags, unshare};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
+use ycloud_api::condition::WIRED;
 use ycloud_api::subnet::SubnetIpv6;
-use ycloud_api::vnic::{Attachment, AttachmentKind, VNicIpv6, pod_vnic_name};
+use ycloud_api::vnic::{Attachment, AttachmentKind, Device, VNicIpv6, pod_vnic_name};
 use ycloud_api::{EipGateway, Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
 use ycloud_node::agent::add::Limits;
-use ycloud_node::agent::affinity::southbound::Southbound;
 use ycloud_node::agent::affinity::{self, Affinity};
+use ycloud_node::agent::chassis::Chassis;
+use ycloud_node::agent::ct_flush::CtFlush;
+use ycloud_node::agent::devices::Devices;
+use ycloud_node::agent::devices::status::Report;
 use ycloud_node::agent::metrics::Metrics;
 use ycloud_node::agent::netlink::Netlink;
 use ycloud_node::agent::node_interface::NodeInterface;
@@ -37,8 +44,9 @@ use ycloud_node::agent::ovs::Ovs;
 use ycloud_node::agent::pod_links::PodLinks;
 use ycloud_node::agent::services::world::Change;
 use ycloud_node::agent::services::{Progress, Services};
+use ycloud_node::agent::southbound::Southbound;
 use ycloud_node::agent::turns::Turns;
-use ycloud_node::agent::{Agent, Options, nft, prober};
+use ycloud_node::agent::{Agent, Options, Role, nft, prober};
 use ycloud_node::protocol::PodRef;
 
 use ovn::Ovn;
@@ -131,24 +139,11 @@ impl Node {
         };
         tokio::spawn(task.run());
         let folder = ovn.folder().to_owned();
-        let (progress, affinity) = watch::channel(affinity::Progress::default());
-        let task = Affinity {
-            southbound: options(&folder).southbound.connect().unwrap(),
-            openflow: options(&folder).openflow,
-            progress,
-        };
-        tokio::spawn(task.run());
-        let (_, probes) = mirror();
-        let prober = prober::start_with(prober::Parts {
-            ovs: ovs.clone(),
-            netlink: netlink.clone(),
-            node: NODE.into(),
-            mtu: 1400,
-            probes,
-            writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
-        });
         let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let parts = (ovs.clone(), netlink.clone(), mirrors.vnics.clone(), metrics);
         let agent = Agent {
+            chassis: chassis(&options(&folder), parts, vnics.clone()),
             options: options(&folder),
             pod_links: PodLinks::start(ovs.clone(), Netlink::open().unwrap(), hosts_mirror)
                 .unwrap(),
@@ -161,12 +156,9 @@ impl Node {
                 refused: Duration::from_millis(200),
                 install: Duration::from_secs(10),
             },
-            metrics: Metrics::new(&mut registry),
             nft_socket: nft::has_socket().await,
             node_interface,
             services,
-            affinity,
-            prober,
         };
         Self {
             ovn,
@@ -287,6 +279,37 @@ impl Node {
         vnic
     }
 
+    /// Gives a virtual machine a VNic whose device is a tap, and OVN its logical port. `created`: seconds.
+    pub fn vm(&self, name: &str, tap: &str, switch: &str, ip: &str, created: i64) {
+        let mut vnic = self.bound(name, "team-a", switch, "v", ip, 24);
+        vnic.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
+        let mac = vnic.status.as_ref().unwrap().mac.clone().unwrap();
+        self.ovn.port(&format!("team-a/{name}"), switch, &mac, ip);
+        vnic.spec.attachment = Attachment {
+            kind: AttachmentKind::VM,
+            name: Some(name.into()),
+            uid: None,
+            chassis: Some(NODE.into()),
+            device: Some(Device {
+                tap: Some(tap.into()),
+                ..Default::default()
+            }),
+        };
+        self.add_vnic(vnic);
+    }
+
+    /// The condition Wired of a VNic of `team-a`: status, reason and message.
+    pub fn wired(&self, name: &str) -> (String, String, String) {
+        let objects = self.objects.vnics.borrow();
+        let vnic = objects.by_key.get(&("team-a".into(), name.into()));
+        let status = vnic.and_then(|vnic| vnic.status.as_ref());
+        let conditions = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
+        let wired = conditions.iter().find(|c| c.type_ == WIRED);
+        wired
+            .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+            .unwrap_or_default()
+    }
+
     pub fn add_vnic(&self, vnic: VNic) {
         let key = (vnic.namespace().unwrap_or_default(), vnic.name_any());
         self.objects.vnics.send_modify(|objects| {
@@ -328,6 +351,66 @@ impl Node {
     }
 }
 
+/// The chassis' tasks. What they report is written into the mirror, as an API server would tell of it.
+fn chassis(
+    options: &Options,
+    (ovs, netlink, vnics, metrics): (Ovs, Netlink, watch::Receiver<Objects<VNic>>, Metrics),
+    mirror: watch::Sender<Objects<VNic>>,
+) -> Chassis {
+    let southbound = options.southbound.connect().unwrap();
+    let (progress, affinity) = watch::channel(affinity::Progress::default());
+    let task = Affinity {
+        southbound: southbound.clone(),
+        openflow: options.openflow.clone(),
+        progress,
+    };
+    tokio::spawn(task.run());
+    let task = CtFlush {
+        southbound,
+        ovs: options.ovs.clone(),
+        openflow: options.openflow.clone(),
+    };
+    tokio::spawn(task.run());
+    let (reports, mut reported) = mpsc::unbounded_channel::<Report>();
+    let task = Devices {
+        chassis: NODE.into(),
+        vnics: vnics.clone(),
+        ovs: ovs.clone(),
+        netlink: netlink.clone(),
+        reports,
+    };
+    tokio::spawn(task.run());
+    tokio::spawn(async move {
+        while let Some(report) = reported.recv().await {
+            mirror.send_modify(|objects| {
+                let key = (report.namespace, report.name);
+                if let Some(vnic) = objects.by_key.get_mut(&key) {
+                    let conditions = &mut vnic.status.get_or_insert_default().conditions;
+                    conditions.retain(|condition| condition.type_ != WIRED);
+                    conditions.extend(report.conditions);
+                }
+            });
+        }
+    });
+    let (_, probes) = self::mirror();
+    let prober = prober::start_with(prober::Parts {
+        ovs: ovs.clone(),
+        netlink: netlink.clone(),
+        node: NODE.into(),
+        mtu: 1400,
+        probes,
+        writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
+    });
+    Chassis {
+        prober,
+        ovs,
+        netlink,
+        vnics,
+        affinity,
+        metrics,
+    }
+}
+
 /// The first address of its network: of prefix length `len`, or 64 with IPv6.
 fn gateway(ip: IpAddr, len: i32) -> IpAddr {
     match ip {
@@ -336,7 +419,8 @@ fn gateway(ip: IpAddr, len: i32) -> IpAddr {
     }
 }
 
-fn mac(ip: IpAddr) -> String {
+/// The MAC address that a VNic with this address has.
+pub fn mac(ip: IpAddr) -> String {
     let (first, [.., a, b, c, d]) = match ip {
         IpAddr::V4(ip) => ("0a", ip.to_ipv6_mapped().octets()),
         IpAddr::V6(ip) => ("0e", ip.octets()),
@@ -347,6 +431,7 @@ fn mac(ip: IpAddr) -> String {
 fn options(folder: &Path) -> Options {
     Options {
         node: NODE.into(),
+        role: Role::Node,
         ovs: format!("unix:{}", folder.join("db.sock").display())
             .parse()
             .unwrap(),

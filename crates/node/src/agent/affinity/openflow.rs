@@ -106,7 +106,8 @@ pub enum Message {
     Other,
 }
 
-fn message(kind: u8, xid: u32, body: &[u8]) -> Vec<u8> {
+/// A message of this type and number.
+pub(in crate::agent) fn message(kind: u8, xid: u32, body: &[u8]) -> Vec<u8> {
     let mut message = vec![VERSION, kind];
     // All that are sent are short.
     let length = u16::try_from(HEADER + body.len()).unwrap_or(u16::MAX);
@@ -219,7 +220,7 @@ fn matching(fields: &[Field]) -> Vec<u8> {
 }
 
 /// Type, length and body, filled up to a multiple of eight bytes, which the length counts or does not.
-fn padded(kind: u16, body: &[u8], counted: bool) -> Vec<u8> {
+pub(in crate::agent) fn padded(kind: u16, body: &[u8], counted: bool) -> Vec<u8> {
     let length = 4 + body.len();
     let whole = length.next_multiple_of(8);
     let told = u16::try_from(if counted { whole } else { length }).unwrap_or(u16::MAX);

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use ycloud_ovsdb::{Client, Config, Remote, RemoteError, Tls};
 
-use super::flow;
+use super::affinity::flow;
+use super::ct_flush::pairs;
 
 /// Where the database is: the same arguments as ycloud-controller's.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,7 +50,7 @@ pub enum Error {
 }
 
 impl Southbound {
-    /// Starts a client that follows what the task reads.
+    /// Starts a client that follows what the agent's tasks read.
     ///
     /// # Errors
     /// See [`Error`].
@@ -57,7 +58,8 @@ impl Southbound {
         let servers = Remote::parse_list(&self.remotes)?;
         let by_tls = |server: &Remote| matches!(server, Remote::Ssl { .. });
         let needs_files = servers.iter().any(by_tls);
-        let config = flow::monitored(Config::new(servers, "OVN_Southbound"));
+        let config = Config::new(servers, "OVN_Southbound");
+        let config = pairs::monitored(flow::monitored(config));
         match (&self.ca, &self.certificate, &self.key) {
             (Some(ca), Some(certificate), Some(key)) => Ok(Client::spawn(config.tls(Tls {
                 ca: ca.clone(),

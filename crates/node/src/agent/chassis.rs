@@ -1,0 +1,121 @@
+//! What the agent does on every machine with Open vSwitch, and all that it does on one without a kubelet: a DPU, a
+//! bare-metal server that is its own chassis.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use ycloud_api::VNic;
+
+use super::affinity::{self, Affinity};
+use super::ct_flush::CtFlush;
+use super::devices::{self, Devices};
+use super::health::{self, Observed};
+use super::metrics::Metrics;
+use super::netlink::Netlink;
+use super::objects::{self, Objects};
+use super::ovs::Ovs;
+use super::prober::{self, Prober};
+use super::{Options, count};
+
+/// A chassis, with its tasks.
+pub struct Chassis {
+    /// The switch.
+    pub ovs: Ovs,
+    /// The machine's own network namespace.
+    pub netlink: Netlink,
+    /// VNics attached here.
+    pub vnics: watch::Receiver<Objects<VNic>>,
+    /// How far the flows of session affinity are.
+    pub affinity: watch::Receiver<affinity::Progress>,
+    /// What asks NetworkProbes.
+    pub prober: Prober,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl Chassis {
+    /// Starts the tasks; they run as long as the runtime.
+    ///
+    /// # Errors
+    /// What keeps them from starting: no netlink, a Southbound database that cannot be asked as the arguments have it.
+    pub fn start(options: &Options, client: &Client, metrics: Metrics) -> anyhow::Result<Self> {
+        let southbound = options.southbound.connect()?;
+        let (progress, affinity) = watch::channel(affinity::Progress::default());
+        let (ovs, netlink) = (Ovs::start(options.ovs.clone()), Netlink::open()?);
+        let chassis = Self {
+            prober: prober::start(client, &ovs, &netlink, &options.node, options.mtu),
+            ovs,
+            netlink,
+            vnics: objects::vnics(client, &options.node),
+            affinity,
+            metrics,
+        };
+        let task = Affinity {
+            southbound: southbound.clone(),
+            openflow: options.openflow.clone(),
+            progress,
+        };
+        tokio::spawn(task.run());
+        let task = CtFlush {
+            southbound,
+            ovs: options.ovs.clone(),
+            openflow: options.openflow.clone(),
+        };
+        tokio::spawn(task.run());
+        let (reports, reported) = mpsc::unbounded_channel();
+        tokio::spawn(devices::write(client.clone(), reported));
+        let task = Devices {
+            chassis: options.node.clone(),
+            vnics: chassis.vnics.clone(),
+            ovs: chassis.ovs.clone(),
+            netlink: chassis.netlink.clone(),
+            reports,
+        };
+        tokio::spawn(task.run());
+        Ok(chassis)
+    }
+}
+
+impl Observed for Chassis {
+    fn not_ready(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if !self.vnics.borrow().synced {
+            missing.push("the VNics of this node");
+        }
+        if !self.ovs.is_connected() {
+            missing.push("Open vSwitch");
+        }
+        if !self.affinity.borrow().applied {
+            missing.push("the flows of session affinity");
+        }
+        missing
+    }
+
+    fn observe(&self) {
+        let metrics = &self.metrics;
+        metrics.vnics.set(count(self.vnics.borrow().by_key.len()));
+        metrics.ovs_connected.set(self.ovs.is_connected().into());
+        let affinity = *self.affinity.borrow();
+        metrics.affinity_flows.set(count(affinity.flows));
+        metrics.affinity_applied.set(affinity.applied.into());
+        metrics.prober.observe(&self.prober);
+        metrics.ready.set(self.not_ready().is_empty().into());
+    }
+}
+
+/// Runs the agent of a machine without a kubelet until `stop`.
+///
+/// # Errors
+/// What keeps it from starting; a health endpoint that cannot be served.
+pub async fn run(options: Options, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let chassis = Arc::new(Chassis::start(&options, &client, metrics)?);
+    let listen = options.listen;
+    let served = health::serve(listen, chassis, Arc::new(registry), stop).await;
+    served.with_context(|| format!("failed to serve health checks on {listen}"))
+}
