@@ -1,28 +1,13 @@
-//! What a prober's device needs of the kernel: to be moved into the namespace, and a way out of its own.
+//! Default routes of a prober's devices: several in one table.
 
 use std::net::IpAddr;
 
-use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::RouteAttribute;
-use rtnetlink::LinkUnspec;
 
 use super::{Error, Link, Netlink, Route, everywhere, message, request};
 use crate::agent::family::Family;
-use crate::agent::netns::Netns;
 
 impl Netlink {
-    /// Moves a link into another network namespace, where it is down and has no addresses.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn move_into(&self, link: &Link, netns: &Netns) -> Result<(), Error> {
-        let message = LinkUnspec::new_with_index(link.index)
-            .append_extra_attribute(LinkAttribute::NetNsFd(netns.raw_fd()))
-            .build();
-        let action = format!("move link {} to {}", link.name, netns.path());
-        self.set(message, &action).await
-    }
-
     /// Adds the default route by `gateway` on `link`, beside those by other links: each has its link's index as its metric.
     /// A socket that is bound to a device gets that device's.
     ///

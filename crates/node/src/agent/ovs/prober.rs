@@ -57,8 +57,7 @@ fn port(row: &Row) -> Option<ProberPort> {
 
 impl Ovs {
     /// Adds prober's ports to the bridge and removes others, in one transaction: a logical port whose interface is replaced
-    /// never goes down in between. Neither MAC nor MTU is set here: ovs-vswitchd would look for the link in its own network
-    /// namespace each time that anything changes.
+    /// never goes down in between.
     ///
     /// # Errors
     /// See [`Error`].
@@ -87,7 +86,6 @@ fn added(view: &View, port: &NewPort) -> Result<[Operation; 3], Error> {
     ]);
     let columns = Columns::new()
         .with("name", port.name.as_str())
-        .with("type", "internal")
         .with("external_ids", ids);
     let bridge = view.bridge()?;
     Ok(insert(&bridge, Uuid::new_v4(), &port.name, columns))

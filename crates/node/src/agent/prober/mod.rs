@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   NetworkProbes with status.prober = this node
-//!        │                                                          ┌── Open vSwitch: an internal port a Vpc
+//!        │                                                          ┌── Open vSwitch: a port a Vpc
 //!        ▼               Vpcs, sources                              ▼
 //!      task ────────────────────────────────► network ──► devices in a namespace of its own (space)
 //!        │  ▲                                                       ▲
@@ -41,7 +41,7 @@ use write::Writer;
 pub struct Parts {
     /// Open vSwitch.
     pub ovs: Ovs,
-    /// The network namespace in which ovs-vswitchd makes links; that of the thread that starts the prober.
+    /// The network namespace in which ovs-vswitchd finds links; that of the thread that starts the prober.
     pub netlink: Netlink,
     /// The chassis whose prober this is.
     pub node: String,

@@ -1,8 +1,8 @@
-//! The prober's devices: an internal port of Open vSwitch for each Vpc, in the prober's namespace.
+//! The prober's devices: for each Vpc a veth pair, one end of it a port of the bridge, the other in the prober's namespace.
 //!
-//! Names are this agent's own: what an earlier agent left, whose namespace is gone, is replaced in one transaction by a port
-//! of another name, and only that makes ovs-vswitchd make a new link. Level-triggered: each pass compares ports, links and
-//! what was set on them.
+//! They go with the namespace, and so with the process, however that ends. (An internal port would not: ovs-vswitchd would
+//! spin on its descriptor until somebody removes the port.) Names are this agent's own; what is left in the switch of an
+//! earlier one is replaced in one transaction. Level-triggered: each pass compares ports, links and what was set on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use ycloud_api::network_probe::{
 use super::space;
 use crate::agent::family::Family;
 use crate::agent::mac::{Mac, MacError};
-use crate::agent::netlink::{self, Link, Netlink};
+use crate::agent::netlink::{self, Link, Netlink, Veth};
 use crate::agent::netns::{self, Netns};
 use crate::agent::ovs::prober::{NewPort, ProberPort};
 use crate::agent::ovs::{self, Ovs, View};
@@ -78,7 +78,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes the namespace. `host` is the network in which ovs-vswitchd makes links.
+    /// Makes the namespace. `host` is the network in which ovs-vswitchd finds links.
     ///
     /// # Errors
     /// See [`space::Error`].
@@ -109,43 +109,50 @@ impl Network {
         self.settled.clear();
     }
 
-    /// One comparison with what is `wanted`, by Vpc. Returns the devices by which packets pass.
+    /// One comparison with what is `wanted`, by Vpc. Returns the devices by which packets pass, and what was wrong with the
+    /// last of the others, if anything was.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`]: no device could be looked at.
     pub async fn pass(
         &mut self,
         wanted: &BTreeMap<String, Sources>,
-    ) -> Result<BTreeMap<String, Device>, Error> {
+    ) -> Result<(BTreeMap<String, Device>, Option<Error>), Error> {
         let view = self.ovs.view();
-        let kept = self.ports(&view, wanted).await?;
-        let names: BTreeSet<&str> = kept.values().map(|port| port.name.as_str()).collect();
-        self.settled.retain(|name, _| names.contains(name.as_str()));
+        let (kept, gone) = self.sorted(&view, wanted);
+        let missing: Vec<&String> = wanted.keys().filter(|v| !kept.contains_key(*v)).collect();
+        let new: Vec<NewPort> = missing.into_iter().map(|vpc| self.named(vpc)).collect();
+        let mut names: BTreeMap<&String, &String> = BTreeMap::new();
+        names.extend(kept.iter().map(|(vpc, port)| (vpc, &port.name)));
+        names.extend(new.iter().map(|port| (&port.vpc, &port.name)));
         let userspace = view.userspace().unwrap_or_default();
-        let links = self.links(&names).await?;
-        let mut devices = BTreeMap::new();
-        for (vpc, port) in &kept {
-            let (Some(link), Some(sources)) = (links.get(&port.name), wanted.get(vpc)) else {
+        let (mut devices, mut wrong) = (BTreeMap::new(), None);
+        let links = self.links(&names, wanted, userspace).await?;
+        self.ovs.change_prober_ports(&gone, &new).await?;
+        self.forget(&names).await?;
+        for (vpc, name) in &names {
+            let (Some(link), Some(sources)) = (links.get(*name), wanted.get(*vpc)) else {
                 continue;
             };
-            self.settle(link, sources, userspace).await?;
-            if port.installed {
+            if let Err(error) = self.settle(link, sources, userspace).await {
+                wrong = Some(error);
+            } else if kept.get(*vpc).is_some_and(|port| port.installed) {
                 let device = Device {
-                    name: port.name.clone(),
+                    name: (*name).clone(),
                     sources: sources.clone(),
                 };
-                devices.insert(vpc.clone(), device);
+                devices.insert((*vpc).clone(), device);
             }
         }
-        Ok(devices)
+        Ok((devices, wrong))
     }
 
-    /// Makes the ports in the switch those that are wanted. Returns those of them that were there before, by Vpc.
-    async fn ports(
-        &mut self,
+    /// The prober's ports in the switch: those that stay, by Vpc, and those that do not.
+    fn sorted(
+        &self,
         view: &View,
         wanted: &BTreeMap<String, Sources>,
-    ) -> Result<BTreeMap<String, ProberPort>, Error> {
+    ) -> (BTreeMap<String, ProberPort>, Vec<ProberPort>) {
         let (mut kept, mut gone) = (BTreeMap::new(), Vec::new());
         for port in view.prober_ports() {
             let own = port.name.starts_with(&self.prefix)
@@ -156,10 +163,7 @@ impl Network {
                 gone.push(port);
             }
         }
-        let missing: Vec<&String> = wanted.keys().filter(|v| !kept.contains_key(*v)).collect();
-        let new: Vec<NewPort> = missing.into_iter().map(|vpc| self.named(vpc)).collect();
-        self.ovs.change_prober_ports(&gone, &new).await?;
-        Ok(kept)
+        (kept, gone)
     }
 
     fn named(&mut self, vpc: &str) -> NewPort {
@@ -173,17 +177,54 @@ impl Network {
         }
     }
 
-    /// The links of these names in the namespace. One that ovs-vswitchd has just made is moved there; what is left there of
-    /// an earlier ovs-vswitchd gives way to it.
-    async fn links(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Link>, Error> {
-        let of_names = |link: &Link| names.contains(link.name.as_str());
-        let new: Vec<Link> = self.host.links().await?;
-        for link in new.iter().filter(|link| of_names(link)) {
-            self.inside.delete_link(&link.name).await?;
-            self.host.move_into(link, &self.netns).await?;
+    /// Makes the pairs that are not there, and returns the ends in the namespace. The host's end has no address, and the
+    /// host's stack takes nothing from it.
+    async fn links(
+        &self,
+        names: &BTreeMap<&String, &String>,
+        wanted: &BTreeMap<String, Sources>,
+        userspace: bool,
+    ) -> Result<BTreeMap<String, Link>, Error> {
+        let (here, there) = (self.host.links().await?, self.inside.links().await?);
+        let has = |links: &[Link], name: &str| links.iter().any(|link| link.name == name);
+        for (vpc, name) in names {
+            let Some(mac) = wanted.get(*vpc).and_then(|s| s.values().next()) else {
+                continue;
+            };
+            if has(&here, name) && has(&there, name) {
+                continue;
+            }
+            self.host.delete_link(name).await?;
+            self.inside.delete_link(name).await?;
+            let veth = Veth {
+                host: name,
+                peer: name,
+                netns: &self.netns,
+                mac: source_mac(*mac).parse()?,
+                mtu: self.mtu,
+            };
+            self.host.add_veth(&veth).await?;
+            let host = self.host.need_link(name).await?;
+            if userspace {
+                ethtool::offload_off(name)?;
+            }
+            self.host.without_ipv6_address(&host).await?;
+            self.host.set_up(&host).await?;
         }
-        let there = self.inside.links().await?.into_iter().filter(of_names);
+        let there = self.inside.links().await?.into_iter();
         Ok(there.map(|link| (link.name.clone(), link)).collect())
+    }
+
+    /// Removes pairs whose ports are gone from the switch.
+    async fn forget(&mut self, names: &BTreeMap<&String, &String>) -> Result<(), Error> {
+        let names: BTreeSet<&str> = names.values().map(|name| name.as_str()).collect();
+        self.settled.retain(|name, _| names.contains(name.as_str()));
+        for link in self.inside.links().await? {
+            if link.name.starts_with(&self.prefix) && !names.contains(link.name.as_str()) {
+                self.inside.delete_link(&link.name).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn settle(

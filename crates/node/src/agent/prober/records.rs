@@ -1,9 +1,9 @@
 //! What shall stand in each NetworkProbe's status, and which of it still has to be written. Pure: time comes in.
 //!
 //! There is one record a target, and in it the latest that is known: however long the API server is away, nothing more is
-//! kept, and what is written then is how things are then. A write carries the resource version that was read last. So an
-//! agent that has not heard yet that another prober took over, or that the object is another of the same name, writes
-//! nothing.
+//! kept, and what is written then is how things are then. A write carries the resource version that was read last: an agent
+//! that has not heard yet that another prober took over, or that the object is another of the same name, writes nothing.
+//! (A UID beside it would guard nothing: the API server ignores it in a write of a status.)
 //!
 //! ```text
 //!   Report ──► stands ──► waits ──► Write ──► API server
@@ -44,7 +44,6 @@ struct Standing {
 struct Record {
     namespace: String,
     name: String,
-    uid: String,
     version: String,
     stands: Standing,
     /// When it is to be written, if it is.
@@ -64,7 +63,7 @@ pub struct Write {
     pub namespace: String,
     /// The NetworkProbe.
     pub name: String,
-    /// A JSON merge patch (RFC 7386) of its status, for the object of one UID and resource version.
+    /// A JSON merge patch (RFC 7386) of its status, for one resource version.
     pub patch: Value,
 }
 
@@ -98,7 +97,6 @@ impl Records {
             let record = Record {
                 namespace: meta.namespace.unwrap_or_default(),
                 name: meta.name.unwrap_or_default(),
-                uid: meta.uid.unwrap_or_default(),
                 version,
                 stands: seen,
                 due: None,
@@ -263,7 +261,7 @@ impl Record {
             status["roundTripMicroseconds"] = micros.into();
         }
         json!({
-            "metadata": {"uid": self.uid, "resourceVersion": self.version},
+            "metadata": {"resourceVersion": self.version},
             "status": status,
         })
     }

@@ -32,7 +32,7 @@ pub enum Error {
     Nft(#[from] nft::Error),
 }
 
-/// Makes the namespace. It ends with this process; devices in it are ovs-vswitchd's to make anew.
+/// Makes the namespace. It ends with this process.
 ///
 /// # Errors
 /// See [`Error`].

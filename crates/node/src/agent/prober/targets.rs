@@ -218,6 +218,7 @@ impl Targets {
             generation: made.generation,
         };
         let known = records.known(&order.key);
+        self.refused.remove(&order.key);
         self.handle.set(order.key.clone(), target, known);
         self.made.insert(order.key.clone(), made);
     }
@@ -231,4 +232,100 @@ fn group(vpc: &str, family: Family) -> Arc<str> {
 /// The key of a group's control: one part less than a target's.
 fn control_key(vpc: &str, family: Family) -> Key {
     group(vpc, family)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn objects(all: &[(&str, &str, &str, Value)]) -> Objects<NetworkProbe> {
+        let object = |(name, prober, source, spec): &(&str, &str, &str, Value)| {
+            let object = json!({
+                "apiVersion": "iaas.yusur.io/v1",
+                "kind": "NetworkProbe",
+                "metadata": {"namespace": "ns", "name": name, "uid": "u", "generation": 1},
+                "spec": spec,
+                "status": {"prober": prober, "source": source},
+            });
+            let object = serde_json::from_value(object).expect("a NetworkProbe");
+            (("ns".to_owned(), (*name).to_owned()), object)
+        };
+        Objects {
+            synced: true,
+            by_key: all.iter().map(object).collect(),
+        }
+    }
+
+    fn tcp(vpc: &str, ip: &str) -> Value {
+        json!({"target": {"vpc": vpc, "ip": ip, "port": 80}})
+    }
+
+    #[test]
+    fn a_device_has_the_sources_of_those_that_this_node_asks() {
+        let objects = objects(&[
+            ("a", "n1", "100.68.0.7", tcp("v1", "10.0.0.1")),
+            ("b", "n1", "fd00:100:64:44::7", tcp("v1", "fd00::1")),
+            ("c", "n1", "100.68.0.7", tcp("v2", "10.0.0.1")),
+            ("d", "n2", "100.68.0.8", tcp("v3", "10.0.0.1")),
+            ("e", "n1", "nowhere", tcp("v4", "10.0.0.1")),
+        ]);
+        let networks = networks(&orders(&objects, "n1"));
+        let text: Vec<String> = networks
+            .iter()
+            .map(|(vpc, sources)| {
+                let sources = sources.values().map(|ip| format!(" {ip}"));
+                format!("{vpc}:{}", sources.collect::<String>())
+            })
+            .collect();
+        assert_eq!(text, ["v1: 100.68.0.7 fd00:100:64:44::7", "v2: 100.68.0.7"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_says_so_and_the_rest_waits_for_its_device() {
+        let bundle = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+        let mut https = tcp("v1", "10.0.0.1");
+        https["https"] = json!({"caBundle": bundle});
+        let objects = objects(&[
+            ("ca", "n1", "100.68.0.7", https),
+            ("family", "n1", "100.68.0.7", tcp("v1", "fd00::1")),
+            ("good", "n1", "100.68.0.7", tcp("v1", "10.0.0.1")),
+        ]);
+        let orders = orders(&objects, "n1");
+        let (prober, handle, _reports) = ycloud_probe::Prober::new(Default::default());
+        let running = tokio::spawn(prober.run());
+        let netns = std::fs::File::open("/proc/self/ns/net").expect("a namespace");
+        let mut targets = Targets::new(handle.clone(), Arc::new(netns.into()));
+        let mut records = Records::default();
+        for order in &orders {
+            records.observe(&order.key, order.object, Instant::now());
+        }
+        targets.set(&orders, &BTreeMap::new(), &mut records);
+        assert!(targets.made.is_empty());
+        let mut words = Vec::new();
+        while let Some(write) = records.write(Instant::now(), Timestamp::UNIX_EPOCH) {
+            let status = &write.patch["status"];
+            words.push(format!(
+                "{}: {} {}",
+                write.name, status["state"], status["lastError"]
+            ));
+        }
+        assert_eq!(words.len(), 2, "{words:?}");
+        assert!(words[0].starts_with("ca: \"Unknown\" \"spec.https.caBundle: certificate 1"));
+        assert!(words[1].starts_with("family: \"Unknown\" \"status.source: 100.68.0.7: not of"));
+
+        let device = Device {
+            name: "yp1".into(),
+            sources: networks(&orders)["v1"].clone(),
+        };
+        targets.set(&orders, &[("v1".to_owned(), device)].into(), &mut records);
+        let keys: Vec<&str> = targets.made.keys().map(|key| &**key).collect();
+        assert_eq!(keys, ["ns/good/u"]);
+        let keys: Vec<&str> = targets.controls.keys().map(|key| &**key).collect();
+        assert_eq!(keys, ["v1/IPv4"]);
+        targets.retain(&[]);
+        assert!(targets.made.is_empty() && targets.controls.is_empty());
+        running.abort();
+    }
 }

@@ -1,5 +1,6 @@
 //! The task that holds the prober together; see the drawing in [`super`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,13 +8,15 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use ycloud_api::NetworkProbe;
 use ycloud_probe::{Handle, Report};
 
-use super::network::{self, Network};
+use super::network::{self, Device, Network};
 use super::records::{Key, Records, Refusal};
 use super::targets::{Targets, networks, orders};
 use super::{Parts, Progress};
 use crate::agent::netlink::Events;
+use crate::agent::objects::Objects;
 
 /// How often all is looked at even if nothing changed.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -23,6 +26,12 @@ const LOOK: Duration = Duration::from_secs(3);
 
 /// Changes that come together are one pass.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// From the end of one pass to the start of the next, at least.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// After so many passes in a row that failed, and left no device, this node is not able to ask.
+const ENOUGH: u32 = 4;
 
 /// Writes to the API server at once.
 const WRITES: usize = 16;
@@ -96,7 +105,7 @@ impl Task {
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due: Option<Instant> = None;
+        let (mut due, mut pause): (Option<Instant>, _) = (None, Instant::now());
         loop {
             let mut at = None;
             let write = self.records.next().filter(|_| self.writes.len() < WRITES);
@@ -119,9 +128,10 @@ impl Task {
                 () = until(due), if due.is_some() => {
                     due = None;
                     at = self.pass().await;
+                    pause = Instant::now() + PAUSE;
                 }
             }
-            due = due.into_iter().chain(at).min();
+            due = due.into_iter().chain(at.map(|at| at.max(pause))).min();
             self.write();
             self.tell();
         }
@@ -134,7 +144,7 @@ impl Task {
             self.able(false, 0);
             return None;
         }
-        // The devices' names are copied out: a borrowed mirror would hold its watch up while packets are waited for.
+        // Copied out: a mirror that is borrowed while the kernel is waited for would hold its watch up.
         let wanted = {
             let objects = probes.borrow();
             if !objects.synced {
@@ -144,33 +154,35 @@ impl Task {
             self.targets.retain(&orders);
             networks(&orders)
         };
-        match self.network.pass(&wanted).await {
-            Ok(devices) => {
-                let objects = probes.borrow();
-                let orders = orders(&objects, &self.parts.node);
-                let now = Instant::now();
-                for order in &orders {
-                    self.records.observe(&order.key, order.object, now);
-                }
-                let keys: std::collections::BTreeSet<&Key> =
-                    orders.iter().map(|order| &order.key).collect();
-                self.records.retain(|key| keys.contains(key));
-                self.targets.set(&orders, &devices, &mut self.records);
-                self.failures = 0;
-                self.able(true, devices.len());
-                None
-            }
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "failed to set the prober's devices; trying again");
-                self.failures += 1;
-                if self.failures > 3 {
-                    self.able(false, 0);
-                }
-                let wait = Duration::from_millis(100) * 2_u32.pow(self.failures.min(6));
-                Some(Instant::now() + wait)
-            }
+        let (devices, wrong) = match self.network.pass(&wanted).await {
+            Ok(passed) => passed,
+            Err(error) => (BTreeMap::new(), Some(error)),
+        };
+        self.follow(&probes.borrow(), &devices);
+        let Some(error) = wrong else {
+            self.failures = 0;
+            self.able(true, devices.len());
+            return None;
+        };
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "failed to set the prober's devices; trying again");
+        self.failures += 1;
+        self.able(!devices.is_empty() || self.failures < ENOUGH, devices.len());
+        let wait = Duration::from_millis(100) * 2_u32.pow(self.failures.min(6));
+        Some(Instant::now() + wait)
+    }
+
+    /// Makes records and targets those of the objects, as far as there are devices.
+    fn follow(&mut self, objects: &Objects<NetworkProbe>, devices: &BTreeMap<String, Device>) {
+        let orders = orders(objects, &self.parts.node);
+        let now = Instant::now();
+        for order in &orders {
+            self.records.observe(&order.key, order.object, now);
         }
+        let keys: BTreeSet<&Key> = orders.iter().map(|order| &order.key).collect();
+        self.records.retain(|key| keys.contains(key));
+        self.targets.retain(&orders);
+        self.targets.set(&orders, devices, &mut self.records);
     }
 
     /// Starts what is due to be written.

@@ -88,7 +88,7 @@ fn a_report_is_written_for_the_object_that_was_seen() {
     let write = world.write().expect("a write");
     assert_eq!((&*write.namespace, &*write.name), ("ns", "p"));
     let expected = json!({
-        "metadata": {"uid": "u", "resourceVersion": "1"},
+        "metadata": {"resourceVersion": "1"},
         "status": {
             "state": "Healthy",
             "since": "1970-01-01T00:00:00Z",
