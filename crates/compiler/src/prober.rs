@@ -20,8 +20,8 @@ pub struct Assignment {
 
 /// Who asks the address `ip` of `vpc`; `None` if no chassis can ask: none has a Lease that holds and a join address.
 ///
-/// A chassis that shares the target's machine sees what a prober elsewhere would not, as little as it can: the path through
-/// the underlay is not in the answer, so that a broken tunnel of a third machine calls nobody unhealthy.
+/// From the target's own chassis the underlay has no part in the answer: a tunnel that a third machine cannot use calls nobody
+/// unhealthy.
 pub(crate) fn choose(
     snapshot: &Snapshot,
     probe: &ObjectKey,
