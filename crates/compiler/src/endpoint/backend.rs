@@ -162,7 +162,12 @@ impl<'a> Candidate<'a> {
                 let version = format!("{}/{}", ycloud_api::GROUP, ycloud_api::VERSION);
                 let status = vnic.status.as_ref();
                 let chassis = status.and_then(|status| status.chassis.clone());
-                ("VNic", Some(version), chassis)
+                // Not all chassis are nodes, whose names the API server would take.
+                (
+                    "VNic",
+                    Some(version),
+                    chassis.filter(|name| is_node_name(name)),
+                )
             }
         };
         Endpoint {
@@ -180,6 +185,18 @@ impl<'a> Candidate<'a> {
             ..Endpoint::default()
         }
     }
+}
+
+/// Whether a Node may have this name: a DNS subdomain. Source: RFC 1123.
+fn is_node_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = [bytes.first(), bytes.last()];
+        ends.iter().all(|end| end.is_some_and(|end| plain(*end)))
+            && bytes.iter().all(|b| plain(*b) || *b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// The name of a kind as users write it.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use ycloud_api::address::Family;
 use ycloud_api::backend::BackendKind;
 use ycloud_api::service::{BackendState, BackendStatus, ServicePort};
@@ -122,20 +123,7 @@ impl Found {
         first: Set<'a>,
     ) {
         let vpc = candidate.vpc(look.ysvc);
-        let place = match vpc {
-            None if candidate.host_network() => Some("on the node's network".to_owned()),
-            None => None,
-            Some(vpc) if sets.iter().any(|set| set.vpc == Some(vpc)) => None,
-            Some(vpc) => Some(format!("in {vpc}")),
-        };
-        if let Some(place) = place {
-            let text = match place.strip_prefix("in ") {
-                Some(vpc) => format!("in Vpc {vpc}"),
-                None => place.clone(),
-            };
-            self.note(look, candidate, first.kind, vpc, None, unready(text));
-            let name = candidate.shown(look.ysvc);
-            self.elsewhere.push(format!("{name} ({place})"));
+        if self.is_elsewhere(look, candidate, sets, vpc, first.kind) {
             return;
         }
         let mut fitting = sets.iter().filter(|set| vpc.is_some() && set.vpc == vpc);
@@ -177,6 +165,28 @@ impl Found {
             (shape, candidate.endpoint(address, conditions.clone()))
         };
         self.endpoints.extend(addresses.into_iter().map(shaped));
+    }
+
+    /// Whether it is in none of the Vpcs that its sets say; notes that.
+    fn is_elsewhere<'a>(
+        &mut self,
+        look: &Look<'a, '_>,
+        candidate: &Candidate<'a>,
+        sets: &[Set<'a>],
+        vpc: Option<&str>,
+        kind: BackendKind,
+    ) -> bool {
+        let node = "on the node's network".to_owned();
+        let (place, text) = match vpc {
+            None if candidate.host_network() => (node.clone(), node),
+            None => return false,
+            Some(vpc) if sets.iter().any(|set| set.vpc == Some(vpc)) => return false,
+            Some(vpc) => (format!("in {vpc}"), format!("in Vpc {vpc}")),
+        };
+        self.note(look, candidate, kind, vpc, None, unready(text));
+        let name = candidate.shown(look.ysvc);
+        self.elsewhere.push(format!("{name} ({place})"));
+        true
     }
 
     /// Judges one backend at its address, and notes the probe that it needs.
@@ -282,7 +292,6 @@ fn unready(message: String) -> Judgement {
 
 /// The name that the target of `port` has, whether it was found or not.
 fn name_of(port: &ServicePort, set: Set, number: Result<i32, &str>) -> Option<String> {
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     if let Err(name) = number {
         return Some(name.to_owned());
     }

@@ -1,6 +1,6 @@
 //! Why a YusurService is not done as its spec asks.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -195,6 +195,13 @@ fn invalid_backend(ysvc: &YusurService, index: usize, backend: &Backend) -> Opti
             ));
         }
         _ => {}
+    }
+    if let Some(ip) = &backend.ip
+        && ip.parse::<IpAddr>().is_err()
+    {
+        return Some(format!(
+            "spec.backends[{index}].ip {ip}: not an address; write one that a VNic holds, for example 10.0.1.7"
+        ));
     }
     let known = |name: &String| {
         spec.ports

@@ -72,7 +72,7 @@ impl World {
         let mut probes = self.probes.clone();
         let first = self.translate_with(ysvc, &probes);
         let before = probes.len();
-        for mut probe in first.probes.iter().cloned().filter(|_| self.made) {
+        for mut probe in first.probes.iter().filter(|_| self.made).cloned() {
             probe.status = Some(healthy());
             let name = probe.metadata.name.clone().unwrap_or_default();
             probes.entry(name).or_insert(Arc::new(probe));

@@ -29,6 +29,11 @@ const CASES: &[Refused] = &[
         "timeoutSeconds 60 with scope multiVpc: remove it",
     ),
     (
+        "vpc: vpc1, backends: [{kind: VNicIP, ip: web}]",
+        reason::INVALID,
+        "spec.backends[0].ip web: not an address",
+    ),
+    (
         "vpc: vpc1, backends: [{kind: VM, name: a, ports: [{name: x, targetPort: 1}]}]",
         reason::INVALID,
         "spec.backends[0].ports[0].name x",

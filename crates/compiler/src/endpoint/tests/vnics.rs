@@ -61,6 +61,18 @@ fn a_vnic_is_an_endpoint_with_its_uid_and_chassis() {
 }
 
 #[test]
+fn a_chassis_that_no_node_could_be_is_not_named() {
+    let mut world = machines();
+    for (chassis, named) in [("bm-7.rack", true), ("BM_7", false), ("a..b", false)] {
+        let status = world.vnics[0].status.as_mut().unwrap();
+        status.chassis = Some(chassis.into());
+        let objects = world.translate(&backends("{kind: VM, name: vm-1}")).objects;
+        let endpoint = &objects.unwrap().slices[0].endpoints[0];
+        assert_eq!(endpoint.node_name.is_some(), named, "{chassis}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_machines_is_said() {
     let named = ysvc(
         "{vpc: vpc1, backends: [{kind: VM, name: vm-1}, {kind: BM, name: bm-1, ports: [{name: b, targetPort: 9}]}],
