@@ -30,7 +30,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Tables and columns to monitor.
 const MONITORED: [(&str, &[&str]); 4] = [
-    ("Open_vSwitch", &["external_ids"]),
+    ("Open_vSwitch", &["external_ids", "next_cfg", "cur_cfg"]),
     ("Bridge", &["name", "ports", "datapath_type"]),
     ("Port", &["name", "interfaces"]),
     (

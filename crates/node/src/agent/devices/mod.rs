@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   VNics of the chassis (watch) ─┐
-//!   links, addresses (netlink) ───┼──► plan ──► ports in Open vSwitch, one transaction
+//!   links, addresses (netlink) ───┼──► plan ──► ports in Open vSwitch: those that go, then those that come
 //!   interfaces, ovn-installed ────┘      │
 //!                                        └────► conditions ──► status: server-side apply, one field manager
 //! ```
@@ -233,9 +233,8 @@ impl Devices {
         if !plan.removed.is_empty() {
             tracing::info!(ports = plan.removed.len(), "taking devices off the bridge");
         }
-        self.ovs
-            .set_device_ports(&plan.removed, &plan.added)
-            .await?;
+        self.ovs.remove_device_ports(&plan.removed).await?;
+        self.ovs.add_device_ports(&plan.added).await?;
         Ok(())
     }
 

@@ -37,7 +37,7 @@ pub struct Machine<'a> {
 pub struct Plan {
     /// Ports to take off the bridge.
     pub removed: Vec<Uuid>,
-    /// Ports to put there, in the same step.
+    /// Ports to put there once those are gone.
     pub added: Vec<DevicePort>,
     /// All that shall be there then.
     pub ports: Vec<DevicePort>,

@@ -1,6 +1,7 @@
 //! Ports of devices that VNics name, and who else has what they need.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ycloud_ovsdb::{Columns, Mutation, Operation, Row, Uuid};
 
@@ -12,6 +13,9 @@ const VNIC: &str = "ycloud-vnic";
 
 /// The index that the device had: a device that was made anew under its old name is not what Open vSwitch has open.
 const INDEX: &str = "ycloud-ifindex";
+
+/// How long ovs-vswitchd may take to let a device go.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A device's port on the integration bridge, as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +100,18 @@ impl View {
         interfaces
     }
 
+    /// The row of the switch itself.
+    fn switch(&self) -> Option<&std::sync::Arc<Row>> {
+        self.snapshot.table("Open_vSwitch").iter().next()
+    }
+
+    /// `next_cfg`: how often a change was asked for whose end somebody awaits; `cur_cfg`: how many ovs-vswitchd has taken up.
+    /// Source: ovs-vswitchd.conf.db(5).
+    fn number(&self, column: &str) -> i64 {
+        let number = self.switch().and_then(|row| row.get(column)?.as_integer());
+        number.unwrap_or_default()
+    }
+
     /// The bridge of each interface.
     fn bridges(&self) -> BTreeMap<Uuid, String> {
         let ports = self.snapshot.table("Port");
@@ -117,35 +133,56 @@ fn set<'a>(row: &'a Row, column: &str) -> impl Iterator<Item = Uuid> + 'a {
 }
 
 impl Ovs {
-    /// Takes ports off the integration bridge and puts others there, in one transaction: no two of them have the same
-    /// logical port in between.
+    /// Takes ports off the integration bridge, and waits until ovs-vswitchd has let go of their devices, as far as it does in
+    /// time. One that is put there again before would be taken for the former: of a device made anew under its old name
+    /// ovs-vswitchd would keep what it had open.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn set_device_ports(
-        &self,
-        removed: &[Uuid],
-        added: &[DevicePort],
-    ) -> Result<(), Error> {
+    pub async fn remove_device_ports(&self, removed: &[Uuid]) -> Result<(), Error> {
         let view = self.view();
         let bridge = view.bridge()?;
         let has = |row: &Row| set(row, "interfaces").any(|uuid| removed.contains(&uuid));
         let ports = view.snapshot.table("Port").iter();
         let gone: Vec<Uuid> = ports.filter(|row| has(row)).map(|row| row.uuid()).collect();
-        let mut operations = Vec::new();
-        if !gone.is_empty() {
-            let mutation = Mutation::delete("ports", gone);
-            operations.push(Operation::mutate("Bridge", bridge.uuid(), vec![mutation]));
+        if gone.is_empty() {
+            return Ok(());
         }
-        for port in added {
+        let mutation = Mutation::delete("ports", gone);
+        let mut operations = vec![Operation::mutate("Bridge", bridge.uuid(), vec![mutation])];
+        operations.extend(view.switch().map(|switch| {
+            let mutation = Mutation::add("next_cfg", 1);
+            Operation::mutate("Open_vSwitch", switch.uuid(), vec![mutation])
+        }));
+        self.transact("remove ports of devices", operations).await?;
+        let wanted = self.view().number("next_cfg");
+        let done = self.wait(|view| {
+            let done = view.number("cur_cfg") >= wanted;
+            Ok::<_, std::convert::Infallible>(done.then_some(()))
+        });
+        if tokio::time::timeout(RELEASE_LIMIT, done).await.is_err() {
+            tracing::warn!("ovs-vswitchd has not taken up a change of its ports; does it run?");
+        }
+        Ok(())
+    }
+
+    /// Puts devices on the integration bridge.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn add_device_ports(&self, added: &[DevicePort]) -> Result<(), Error> {
+        let view = self.view();
+        let bridge = view.bridge()?;
+        let ports = added.iter().flat_map(|port| {
             let columns = Columns::new()
                 .with("name", port.name.as_str())
                 .with("external_ids", port.external_ids());
-            operations.extend(insert(&bridge, Uuid::new_v4(), &port.name, columns));
-        }
+            insert(&bridge, Uuid::new_v4(), &port.name, columns)
+        });
+        let operations: Vec<Operation> = ports.collect();
         if operations.is_empty() {
             return Ok(());
         }
-        self.transact("set ports of devices", operations).await
+        self.transact("add ports of devices", operations).await
     }
 }
