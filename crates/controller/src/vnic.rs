@@ -230,8 +230,12 @@ fn deletion(vnic: &VNic) -> Action {
     }
 }
 
-/// Key and UID of the Pod that a VNic was made for.
+/// Key and UID of the Pod that a VNic was made for, and that may be using it: none uses one without an address, so that it
+/// can go while the Pod waits for another one.
 fn pod_of(vnic: &VNic) -> Option<(ObjectKey, String)> {
+    if !vnic.has_address() {
+        return None;
+    }
     let attachment = &vnic.spec.attachment;
     match (attachment.kind, &attachment.name, &attachment.uid) {
         (AttachmentKind::Pod, Some(name), Some(uid)) => {

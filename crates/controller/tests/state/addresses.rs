@@ -248,6 +248,40 @@ async fn who_gets_no_address_gets_the_one_that_is_released() {
 }
 
 #[tokio::test]
+async fn a_vnic_of_a_subnet_that_its_waiting_pod_does_not_belong_to_any_more_goes() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    controller.state.take_in(Event::Apply(pod("p")));
+    let vnic = stored(create(&mut controller, "p"), 10);
+    let applied = Event::Apply(Object::VNic(vnic.clone()));
+    controller.state.take_in(applied);
+    // Before it has an address, the Pod is to be in another Subnet.
+    let subnet = "{metadata: {name: s2}, spec: {vpc: vpc1, cidr: 10.0.2.0/24}}";
+    let other = Event::Apply(Object::Subnet(read(subnet)));
+    controller.state.take_in(other);
+    let moved =
+        "{metadata: {name: p, namespace: ns, uid: uid-p, annotations: {iaas.yusur.io/subnet: s2}},
+          spec: {nodeName: node-1, containers: []}}";
+    let moved = Event::Apply(Object::Pod(read(moved)));
+    controller.state.take_in(moved);
+    let mut next = || controller.state.next_write(&owner("p"), &now()).unwrap();
+    let deletion = next().action;
+    // The Pod is there, and waits.
+    assert!(
+        matches!(deletion, Action::DeleteVNic { pod: None, .. }),
+        "{deletion:?}"
+    );
+    let deleted = Event::Apply(Object::VNic(deleted(&vnic, 20)));
+    controller.state.take_in(deleted);
+    let mut next = || controller.state.next_write(&owner("p"), &now()).unwrap();
+    let release = next().action;
+    assert!(
+        matches!(release, Action::ReleaseVNic { pod: None, .. }),
+        "{release:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_answer_does_not_bring_back_what_has_ended() {
     let server = Server::start().await;
     let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
