@@ -36,30 +36,40 @@ pub(crate) fn installed(layout: &Layout, machine: Machine) -> bool {
     program(layout, machine).exists()
 }
 
-/// Puts the agent of the build whose image's `archive` is given on the chassis, in place of another build's, and waits until
-/// it is ready. The objects of `deploy/` must be in the API server.
-pub(crate) fn install(
-    layout: &Layout,
-    machine: Machine,
-    archive: &Path,
-    programs: &Programs,
-) -> Result<()> {
-    let marker = layout.machine_dir(machine).join("agent-build");
+/// Keeps the agent of the build whose image's `archive` is given beside the chassis' own, for [`install`]: the cache may have only a
+/// newer build by then, of another checkout.
+pub(crate) fn keep(layout: &Layout, machine: Machine, archive: &Path) -> Result<()> {
+    let marker = kept(layout, machine).with_extension("build");
     let build = archive.to_string_lossy();
+    if fs::read_to_string(&marker).is_ok_and(|known| known == build) {
+        return Ok(());
+    }
+    let from = archive.with_file_name(AGENT);
+    fs::copy(&from, kept(layout, machine))
+        .with_context(|| format!("failed to copy {}", from.display()))?;
+    write_aside(&marker, build.as_bytes())
+}
+
+fn kept(layout: &Layout, machine: Machine) -> PathBuf {
+    layout.machine_dir(machine).join(format!("{AGENT}.kept"))
+}
+
+/// Puts the agent that was kept on the chassis, in place of another build's, and waits until it is ready. The objects of
+/// `deploy/` must be in the API server.
+pub(crate) fn install(layout: &Layout, machine: Machine, programs: &Programs) -> Result<()> {
+    let read = |path: &Path| fs::read(path).unwrap_or_default();
+    let (from, to) = (kept(layout, machine), program(layout, machine));
     let process = Process {
         layout,
         machine,
         part: AGENT,
     };
-    let known = fs::read_to_string(&marker).unwrap_or_default();
-    if !installed(layout, machine) || known != build {
+    if read(&from) != read(&to) {
         process.kill();
-        let (from, to) = (archive.with_file_name(AGENT), program(layout, machine));
         let aside = to.with_extension("new");
         fs::copy(&from, &aside)
             .and_then(|_| fs::rename(&aside, &to))
             .with_context(|| format!("failed to copy {}", from.display()))?;
-        write_aside(&marker, build.as_bytes())?;
     }
     start(layout, machine, programs)?;
     process.wait_ready(Duration::from_secs(90), || {

@@ -194,6 +194,7 @@ pub(crate) fn parts(layout: &Layout) -> Vec<(Machine, &'static str)> {
 /// changes if and only if the programs did.
 pub(crate) fn load(layout: &Layout, progress: &Progress) -> Result<PathBuf> {
     let archive = progress.step("ycloud, built from this checkout", image::ycloud)?;
+    agent::keep(layout, Machine::Dpu, &archive)?;
     let wanted = archive.to_string_lossy().into_owned();
     progress.step(
         &format!("loading {} into the nodes", image::YCLOUD_TAG),

@@ -62,7 +62,7 @@ impl Lab {
         progress.step(&format!("{} on {}", agent::AGENT, Machine::Dpu), |_| {
             let _lock = state::lock_lab(self.name())?;
             let (layout, programs) = self.parts()?;
-            agent::install(&layout, Machine::Dpu, &build, &programs)
+            agent::install(&layout, Machine::Dpu, &programs)
         })?;
         progress.step("nodes are Ready", |_| {
             run(&mut self.kubectl([
