@@ -6,7 +6,7 @@ use ycloud_lab::ask::{Attempts, Heard, Protocol, Stream, knock};
 use ycloud_lab::backend::{Backend, Kind};
 
 use crate::asking::{assert_answer, assert_met, pod, target};
-use crate::backends::{ALL, CHECK, FAST, LEAVES, Mixed};
+use crate::backends::{ALL, CHECK, FAST, LEAVES, Mixed, assert_served};
 use crate::cluster::{always, condition, eventually, get};
 use crate::scene::Scene;
 
@@ -32,7 +32,7 @@ fn leaves_and_returns(
     let attempts = stream.finish();
     // Those of the last second may have been under way.
     let before = attempts.between(Duration::ZERO, broken - Duration::from_secs(1));
-    assert_eq!(before.failed(), 0, "of {} before it broke", before.0.len());
+    assert_served(&before);
     let last = last_sign(&attempts, name);
     let took = last.saturating_sub(broken);
     eprintln!("{name}, {how}: asked for {took:?} after it broke");

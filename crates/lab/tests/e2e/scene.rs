@@ -41,6 +41,12 @@ impl Scene {
         };
         scene.remove_leftovers();
         kubectl(&["create", "namespace", &scene.name]).must();
+        // Pods are refused before it is there.
+        let account = ["-n", &scene.name, "get", "serviceaccount", "default"];
+        eventually("the namespace's service account", SOON, || {
+            let printed = kubectl(&account);
+            if printed.ok { Ok(()) } else { Err(printed.err) }
+        });
         scene
     }
 
