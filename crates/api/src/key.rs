@@ -64,6 +64,10 @@ pub const ENDPOINTSLICE_MANAGED_BY: &str = "yusurservice-controller.iaas.yusur.i
 /// `ycloud-cni`; the holder is the chassis; see [`prober_lease`].
 pub const PROBER: &str = "iaas.yusur.io/prober";
 
+/// Label of the NetworkProbes in [`SYSTEM_NAMESPACE`] by which ycloud-controller has each chassis asked whether it is there; see
+/// [`crate::network_probe::chassis_probe`]. Its value is `ycloud-controller`.
+pub const CHASSIS_PROBE: &str = "iaas.yusur.io/chassis-probe";
+
 /// Name of the Lease of a chassis with the label [`PROBER`].
 pub fn prober_lease(chassis: &str) -> String {
     format!("prober-{chassis}")

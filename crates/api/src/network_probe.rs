@@ -143,6 +143,12 @@ pub fn prober_port(vpc: &str, chassis: &str) -> String {
     format!("probe:{vpc}/{chassis}")
 }
 
+/// The name of the NetworkProbe in `ycloud-system` that asks whether `chassis` is there. A chassis' name is that of an object, so
+/// that the two together are at most 253 characters long, unless it is longer than any host's.
+pub fn chassis_probe(chassis: &str) -> String {
+    format!("chassis-{chassis}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The rows of a valid object. Cannot fail. One file an owner kind; ARCHITECTURE.md, "Rows", has the table.
 
 pub mod attachment;
+pub(crate) mod chassis_probe;
 pub mod eip;
 pub mod eip_gateway;
 pub(crate) mod link;

@@ -5,6 +5,7 @@
 //! | 100.64.0.0/16 | join switch, see [`Settings::join_cidr`] |
 //! | 100.68.0.0/16 | probe network of each Vpc: its router .0.1, probers with the lower 16 bits of their join address |
 //! | 100.69.0.0/24 | alias link of each Vpc: its router .1, alias router k .10 + k |
+//! | 100.70.0.0/16 | where chassis are asked whether they are there, on the default Vpc's probe network: router .0.1, chassis as above |
 //! | 100.72.0.0/13 | transit switch of each EipGateway; in the upper half the addresses behind which Vpcs' tenants appear |
 //! | 100.80.0.0/14 | switch between service gateway k of an EipGateway and the alias routers |
 //! | 100.96.0.0/11 | aliases: one of each backend of a Service over several Vpcs |
@@ -81,6 +82,21 @@ impl Layout {
     /// The range of the probe networks, the same in each Vpc.
     pub fn probe_range(self) -> Ipv4Net {
         self.range(68, PREFIX_LENGTH)
+    }
+
+    /// The range in which chassis are asked whether they are there.
+    pub fn chassis_range(self) -> Ipv4Net {
+        self.range(70, PREFIX_LENGTH)
+    }
+
+    /// Where a chassis is asked: `offset` as for [`Settings::probe_source`].
+    pub fn chassis(self, offset: u16) -> Ipv4Addr {
+        self.at(70, u32::from(offset))
+    }
+
+    /// The range that holds the probe networks' and the chassis' own.
+    pub fn probing_range(self) -> Ipv4Net {
+        self.range(68, 14)
     }
 
     /// The Vpc's router on its alias link.
@@ -160,7 +176,11 @@ mod tests {
         let layout = Settings::default().layout().unwrap();
         let text = |ip: Ipv4Addr| ip.to_string();
         assert_eq!(text(layout.alias_link_router(8)), "100.69.0.18");
+        assert_eq!(text(layout.chassis(0x0107)), "100.70.1.7");
+        let both = layout.probing_range();
+        assert!(both.contains(&layout.probe_range()) && both.contains(&layout.chassis_range()));
         assert_eq!(text(layout.transit_gateway()), "100.72.0.1");
+        assert!(!both.contains(&layout.transit_gateway()));
         assert_eq!(text(layout.transit_service_gateway(2)), "100.72.1.2");
         assert_eq!(text(layout.transit_vpc(0)), "100.72.2.0");
         assert!(layout.transit_vpc(VPCS - 1) < layout.snat_range().network());

@@ -34,7 +34,7 @@ pub use ipam::{
 };
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;
-pub use prober::Assignment;
+pub use prober::{Assignment, is_chassis_probe, wanted_chassis_probe};
 pub use row::{Parent, Row};
 pub use snapshot::{
     Chassis, Claim, Event, Leaving, NodeFacts, Object, ObjectRef, PodFacts, Prober, Settings,

@@ -23,6 +23,7 @@ use crate::validate::network::Network;
 
 mod apply;
 mod attach;
+mod dead;
 mod eip;
 mod eip_use;
 mod external;
@@ -271,6 +272,7 @@ impl Snapshot {
             self.probes()
                 .map(|(key, _)| Owner::NetworkProbe(key.clone())),
         );
+        owners.extend(self.chassis_probes().map(Owner::NetworkProbe));
         owners
     }
 

@@ -109,6 +109,9 @@ async fn northd_takes_every_case_and_a_packet_finds_its_backend() {
         if case.ends_with("probe-network") {
             a_prober_is_answered_and_asked_nothing(&northd);
         }
+        if case.ends_with("dead-chassis") {
+            a_chassis_answers_probers_and_nobody_else(&northd);
+        }
         settle(&client, &Snapshot::new(Settings::default()), &mut index).await;
     }
     northd.nbctl(&["--wait=sb", "sync"]);
@@ -203,6 +206,40 @@ fn a_prober_is_answered_and_asked_nothing(northd: &Northd) {
         probed.check("ip4", "10.0.1.5", "100.68");
     }
     both[0].check("ip6", "fd00:1::5", "fd00:100:64:44");
+}
+
+/// The router of a chassis answers a prober's echo request; no other question, and none from elsewhere, gets there.
+fn a_chassis_answers_probers_and_nobody_else(northd: &Northd) {
+    let mac = |port: &str| {
+        let mac = northd.nbctl(&["get", "Logical_Router_Port", port, "mac"]);
+        mac.trim().trim_matches('"').to_owned()
+    };
+    let to = mac("lrp:ovn-cluster/probe:ovn-cluster");
+    let ask = |what: &str| {
+        let packet = format!(
+            "inport == \"probe:ovn-cluster/hv-1\" && eth.src == 0e:00:00:00:00:02 && eth.dst == {to} \
+             && ip4.src == 100.68.0.2 && ip4.dst == 100.70.0.4 && ip.ttl == 64 && {what}"
+        );
+        trace(northd, "probe:ovn-cluster", &[], &packet)
+    };
+    let answered = ask("icmp4.type == 8 && icmp4.code == 0");
+    let there = "ingress(dp=\"chassis/hv-3\"";
+    let back = "/* output to \"probe:ovn-cluster/hv-1\"";
+    assert!(
+        answered.contains(there) && answered.contains(back),
+        "{answered}"
+    );
+    for what in ["udp && udp.dst == 53", "tcp && tcp.dst == 80"] {
+        let dropped = ask(what);
+        assert!(!dropped.contains(there), "{dropped}");
+    }
+    let router = mac("lrp:ovn-cluster/subnet0");
+    let packet = format!(
+        "inport == \"ycloud-system/hv-1\" && eth.src == 0a:00:64:40:00:02 && eth.dst == {router} && ip4.src == 100.64.0.2 \
+         && ip4.dst == 100.70.0.4 && ip.ttl == 64 && icmp4.type == 8 && icmp4.code == 0"
+    );
+    let dropped = trace(northd, "subnet0", &[], &packet);
+    assert!(!dropped.contains(there), "{dropped}");
 }
 
 /// An address that a prober asks.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use support::objects;
 use ycloud_compiler::{
     Chassis, Event, Leaving, Object, ObjectKey, ObjectRef, Owner, Row, Settings, Snapshot, compile,
-    wanted_vnic,
+    wanted_chassis_probe, wanted_vnic,
 };
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -41,10 +41,10 @@ fn tell(snapshot: &mut Snapshot, object: Object) -> BTreeSet<Owner> {
     snapshot.apply(Event::Apply(object))
 }
 
-/// The probes among them.
+/// The probes among them, but for those of chassis.
 fn probes(owners: &BTreeSet<Owner>) -> BTreeSet<ObjectKey> {
     let all = owners.iter().filter_map(|owner| match owner {
-        Owner::NetworkProbe(key) => Some(key.clone()),
+        Owner::NetworkProbe(key) if key.namespace != "ycloud-system" => Some(key.clone()),
         _ => None,
     });
     all.collect()
@@ -153,6 +153,85 @@ fn a_chassis_without_a_node_has_a_join_vnic_and_asks() {
     let named = snapshot.apply(Event::Delete(ObjectRef::Node("dpu-1".into())));
     assert!(named.contains(&Owner::VNic(key.clone())));
     assert_eq!(wanted_vnic(&snapshot, &key), Ok(None));
+}
+
+/// The NetworkProbe of a chassis, as ycloud-controller makes it, with what `by` found.
+fn chassis_probe(snapshot: &Snapshot, chassis: &str, by: &str, state: &str) -> Object {
+    let key = ObjectKey::new("ycloud-system", format!("chassis-{chassis}"));
+    let mut probe = wanted_chassis_probe(snapshot, &key).expect("it is asked");
+    let status = serde_json::json!({
+        "state": state, "prober": by, "source": "100.68.0.9", "lastError": "no answer within 1 s", "roundTripMicroseconds": 300,
+    });
+    probe.status = serde_json::from_value(status).expect("a status");
+    Object::NetworkProbe(Arc::new(probe))
+}
+
+#[test]
+fn a_chassis_that_does_not_answer_asks_no_more_until_it_does() {
+    let mut snapshot = probed();
+    tell(&mut snapshot, Object::Vpc(objects::vpc("v1", &[])));
+    let subnet = objects::subnet("a", "v1", "10.0.1.0/24", 0);
+    tell(&mut snapshot, Object::Subnet(subnet));
+    let vnic = objects::vnic("ns", "x", "a", Some("n2"), Some("10.0.1.5"));
+    tell(&mut snapshot, Object::VNic(vnic));
+    let probe = objects::probe("ns", "p", "v1", "10.0.1.5");
+    tell(&mut snapshot, Object::NetworkProbe(probe));
+    let (key, own) = (
+        ObjectKey::new("ns", "p"),
+        ObjectKey::new("ycloud-system", "chassis-n2"),
+    );
+    for (of, by) in [("n1", "n3"), ("n2", "n1"), ("n3", "n1")] {
+        let healthy = chassis_probe(&snapshot, of, by, "Healthy");
+        tell(&mut snapshot, healthy);
+    }
+    assert_eq!(prober(&snapshot, &key).as_deref(), Some("n2"));
+    assert_ne!(prober(&snapshot, &own).as_deref(), Some("n2"));
+
+    // One that never answered may be new.
+    let silent = chassis_probe(&snapshot, "n2", "n1", "Unhealthy");
+    let Object::NetworkProbe(mut never) = silent.clone() else {
+        panic!("{silent:?}")
+    };
+    let status = &mut Arc::make_mut(&mut never).status;
+    status.get_or_insert_default().round_trip_microseconds = None;
+    tell(&mut snapshot, Object::NetworkProbe(never));
+    assert_eq!(snapshot.dead_chassis("n2"), None);
+
+    let named = tell(&mut snapshot, silent);
+    assert!(named.contains(&Owner::NetworkProbe(key.clone())));
+    assert_eq!(
+        snapshot.dead_chassis("n2"),
+        Some(
+            "chassis n2 does not answer (NetworkProbe ycloud-system/chassis-n2: no answer within 1 s)"
+        )
+    );
+    let other = prober(&snapshot, &key).expect("another one asks");
+    assert_ne!(other, "n2");
+    assert!(prober(&snapshot, &own).is_some());
+    let all = snapshot.probes().map(|(key, _)| key.clone());
+    let all: Vec<ObjectKey> = all.collect();
+    assert!(
+        all.iter()
+            .all(|key| prober(&snapshot, key).as_deref() != Some("n2"))
+    );
+
+    let healthy = chassis_probe(&snapshot, "n2", "n1", "Healthy");
+    let named = tell(&mut snapshot, healthy);
+    assert!(named.contains(&Owner::NetworkProbe(key.clone())));
+    assert_eq!(prober(&snapshot, &key).as_deref(), Some("n2"));
+
+    // Its Lease ends: nobody asks it, nor is it believed dead.
+    let named = snapshot.apply(Event::Delete(ObjectRef::Prober("n2".into())));
+    assert!(named.contains(&Owner::NetworkProbe(own.clone())));
+    assert!(named.contains(&Owner::Vpc("ovn-cluster".into())));
+    assert_eq!(wanted_chassis_probe(&snapshot, &own), None);
+    assert_eq!(prober(&snapshot, &own), None);
+    // Of one alone nobody can tell.
+    let last = ObjectKey::new("ycloud-system", "chassis-n3");
+    assert!(wanted_chassis_probe(&snapshot, &last).is_some());
+    let named = snapshot.apply(Event::Delete(ObjectRef::Prober("n1".into())));
+    assert!(named.contains(&Owner::NetworkProbe(last.clone())));
+    assert_eq!(wanted_chassis_probe(&snapshot, &last), None);
 }
 
 #[test]

@@ -1,23 +1,30 @@
 //! NetworkProbes: who asks, as it is written into their status, and what becomes of the ports of those who ask no more.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
+use serde_json::json;
 use ycloud_api::condition::{ACCEPTED, reason};
 use ycloud_api::key::PROBER_LEASE_SECONDS;
-use ycloud_api::network_probe::prober_port;
+use ycloud_api::network_probe::{ProbeState, prober_port};
 use ycloud_api::{NetworkProbe, NetworkProbeStatus};
-use ycloud_compiler::{Event, Leaving, Object, ObjectKey, ObjectRef, Owner, Prober};
+use ycloud_compiler::{
+    Event, Leaving, Object, ObjectKey, ObjectRef, Owner, Prober, is_chassis_probe,
+    wanted_chassis_probe,
+};
 use ycloud_ovsdb::nb;
 
+use crate::mergepatch;
 use crate::metrics::count;
 use crate::objects::{Need, status_patch};
 use crate::prober::Change;
 use crate::state::State;
 use crate::status;
-use crate::write::Report;
+use crate::status::network_probe::Lost;
+use crate::write::{Action, Report};
 
 /// How long a NetworkProbe rests after its status was written: that its agent reports at once is no reason to look twice.
 const PROBE_REST: Duration = Duration::from_millis(100);
@@ -82,23 +89,52 @@ impl State {
 
     /// The write that a NetworkProbe needs next.
     pub(crate) fn probe_write(&mut self, key: &ObjectKey, now: &Time) -> Option<Need> {
-        let probe = self.snapshot.probe(key)?;
+        let wanted = wanted_chassis_probe(&self.snapshot, key);
+        let Some(probe) = self.snapshot.probe(key) else {
+            return wanted.map(|probe| Action::CreateProbe(Box::new(probe)).into());
+        };
         if probe.metadata.deletion_timestamp.is_some() {
             return None;
+        }
+        if is_chassis_probe(key, probe) {
+            let Some(wanted) = wanted else {
+                let uid = probe.metadata.uid.clone();
+                return Some(Action::DeleteProbe { uid }.into());
+            };
+            if let Some(action) = correction(probe, &wanted) {
+                return Some(action.into());
+            }
         }
         let assignment = self.snapshot.assignment(key)?;
         let former = probe.status.as_ref();
         let prober = former.and_then(|status| status.prober.as_deref());
-        let lost = prober.filter(|prober| !self.snapshot.is_prober(prober));
-        let lost = lost.map(|prober| match self.leases.is_known(prober) {
-            true => {
-                format!("prober {prober} has not been heard of for {PROBER_LEASE_SECONDS} s")
-            }
-            false => format!("prober {prober} has ended: it has no Lease any more"),
-        });
+        let lost = prober.and_then(|prober| self.lost(probe, prober));
         let status = status::network_probe::status(probe, assignment, lost, now);
         let report = refusal(probe, &status);
         status_patch(&probe.metadata, former, &status, PROBE_REST, report)
+    }
+
+    /// Why a prober can ask a probe no more, and what that says of its target; `None`: it can.
+    fn lost(&self, probe: &NetworkProbe, prober: &str) -> Option<Lost> {
+        if !self.snapshot.is_prober(prober) {
+            let why = match self.leases.is_known(prober) {
+                true => {
+                    format!("prober {prober} has not been heard of for {PROBER_LEASE_SECONDS} s")
+                }
+                false => format!("prober {prober} has ended: it has no Lease any more"),
+            };
+            let state = ProbeState::Unknown;
+            return Some(Lost { state, why });
+        }
+        let why = self.snapshot.dead_chassis(prober)?.to_owned();
+        let target = &probe.spec.target;
+        let ip: Option<IpAddr> = target.ip.parse().ok();
+        let on = ip.and_then(|ip| self.snapshot.chassis_of(&target.vpc, ip));
+        let state = match on == Some(prober) {
+            true => ProbeState::Unhealthy,
+            false => ProbeState::Unknown,
+        };
+        Some(Lost { state, why })
     }
 
     /// Notes which ports of the probe network of a Vpc stay although nobody needs them: those that a chassis has bound
@@ -168,6 +204,19 @@ impl State {
         });
         ports.collect()
     }
+}
+
+/// Makes the spec of a chassis' NetworkProbe what it must be.
+fn correction(probe: &NetworkProbe, wanted: &NetworkProbe) -> Option<Action> {
+    // Serializing these types cannot fail: they are plain structs with string keys.
+    let old = serde_json::to_value(&probe.spec).ok()?;
+    let new = serde_json::to_value(&wanted.spec).ok()?;
+    let patch = mergepatch::between(&old, &new)?;
+    Some(Action::Patch {
+        patch: json!({"spec": patch}),
+        subresource: None,
+        version: probe.metadata.resource_version.clone(),
+    })
 }
 
 /// A warning, if the spec of a probe is refused for another reason than its status says. That nobody can ask is no fault of

@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use ycloud_api::{Eip, Subnet, VNic, Vpc};
+use ycloud_api::{Eip, NetworkProbe, Subnet, VNic, Vpc};
 use ycloud_compiler::{Event, Object, ObjectKey, Owner};
 
 mod request;
@@ -33,6 +33,8 @@ pub enum Action {
     CreateVNic(Box<VNic>),
     /// Makes an Eip.
     CreateEip(Box<Eip>),
+    /// Makes a NetworkProbe.
+    CreateProbe(Box<NetworkProbe>),
     /// Changes the owner's object by a merge patch, RFC 7386.
     Patch {
         /// What changes, without metadata, unless `subresource` is none.
@@ -47,6 +49,11 @@ pub enum Action {
     /// Deletes the owner's Eip.
     DeleteEip {
         /// UID of the Eip, so that no later one of the same name is deleted.
+        uid: Option<String>,
+    },
+    /// Deletes the owner's NetworkProbe.
+    DeleteProbe {
+        /// UID of the NetworkProbe, so that no later one of the same name is deleted.
         uid: Option<String>,
     },
     /// Deletes the owner's VNic.
@@ -149,6 +156,11 @@ impl Writer {
                 let api = Api::namespaced(self.client.clone(), &namespace);
                 create(&api, *eip, Object::Eip).await
             }
+            Action::CreateProbe(probe) => {
+                let namespace = probe.metadata.namespace.clone().unwrap_or_default();
+                let api = Api::namespaced(self.client.clone(), &namespace);
+                create(&api, *probe, Object::NetworkProbe).await
+            }
             Action::Patch {
                 patch,
                 subresource,
@@ -161,6 +173,14 @@ impl Writer {
             Action::DeleteEip { uid } => match owner {
                 Owner::Eip(key) => {
                     let api: Api<Eip> = Api::namespaced(self.client.clone(), &key.namespace);
+                    delete(&api, &key.name, uid).await
+                }
+                _ => Written::Gone,
+            },
+            Action::DeleteProbe { uid } => match owner {
+                Owner::NetworkProbe(key) => {
+                    let api: Api<NetworkProbe> =
+                        Api::namespaced(self.client.clone(), &key.namespace);
                     delete(&api, &key.name, uid).await
                 }
                 _ => Written::Gone,

@@ -436,3 +436,42 @@ fn silence_is_unhealthy_while_the_router_answers_and_unknown_if_it_is_silent_too
         assert!(error.contains("the prober is suspected"), "{error}");
     });
 }
+
+/// A router on a chassis, as ycloud-controller has one for each: Open vSwitch answers by itself, and to the prober only.
+#[test]
+fn a_chassis_answers_without_its_agent() {
+    on_node(|node| async move {
+        let api = Api::new();
+        let running = Running::start(&node, &api);
+        vpc(&node, "vpc1");
+        let probe = "vpc1-probe:vpc1";
+        let networks =
+            "networks=100.68.0.1/16 100.70.0.1/16 fd00:100:64:44::1/64".replace(' ', ",");
+        node.ovn
+            .nbctl(&["set", "logical_router_port", probe, &networks]);
+        node.ovn.switch("answerer", "probe:vpc1", "100.70.0.8/14");
+        let machine = machine(&node, "vpc1");
+        machine.serve(80, "one").await;
+        api.add("machine", "vpc1", "10.0.1.5", json!({}));
+        api.add("chassis", "vpc1", "100.70.0.8", json!({"icmp": {}}));
+        api.until("machine", ProbeState::Healthy).await;
+        let on = |chassis: &str| {
+            let option = format!("options:chassis={chassis}");
+            node.ovn
+                .nbctl(&["set", "logical_router", "answerer", &option]);
+        };
+        on(NODE);
+        api.until("chassis", ProbeState::Healthy).await;
+        assert!(!pings(&machine, "100.70.0.8"), "a tenant gets an answer");
+
+        // Elsewhere, where there is nothing.
+        on("nowhere");
+        let start = Instant::now();
+        api.until("chassis", ProbeState::Unhealthy).await;
+        println!("silent after {:?}", start.elapsed());
+        on(NODE);
+        api.until("chassis", ProbeState::Healthy).await;
+        assert_eq!(api.state("machine").0, ProbeState::Healthy);
+        drop(running);
+    });
+}

@@ -8,12 +8,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use uuid::Uuid;
 use ycloud_api::address::Family;
+use ycloud_api::key;
 use ycloud_api::network_probe::{prober_port, source_mac};
 use ycloud_ovsdb::Columns;
 
 use crate::desired::link::{End, Link};
-use crate::desired::{ip, none, of_family, policy, row, vpc};
+use crate::desired::{chassis_probe, ip, none, of_family, policy, row, vpc};
 use crate::ipam::{ROUTER_MAC, derived_mac};
+use crate::layout::Layout;
 use crate::owner::Owner;
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
@@ -53,10 +55,7 @@ pub(crate) fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         },
         switch: switch.clone(),
         mac: derived_mac(ROUTER_MAC, name, gateway(*first)),
-        networks: ranges
-            .iter()
-            .map(|range| format!("{}/{}", gateway(*range), range.prefix_len()))
-            .collect(),
+        networks: networks(snapshot, name, &ranges),
         ha_group: None,
         announces: false,
     };
@@ -70,7 +69,25 @@ pub(crate) fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         let sources: Vec<IpAddr> = sources.collect();
         rows.extend(port(&owner, name, chassis, switch.uuid, &sources));
     }
+    if let Some(layout) = asks_chassis(snapshot, name) {
+        rows.extend(chassis_probe::rows(snapshot, &owner, name, &switch, layout));
+    }
     rows
+}
+
+/// The layout, where chassis are asked on the probe network of this Vpc.
+fn asks_chassis(snapshot: &Snapshot, name: &str) -> Option<Layout> {
+    let layout = snapshot.settings().layout()?;
+    let asks = name == key::DEFAULT_VPC && snapshot.asked_chassis().next().is_some();
+    asks.then_some(layout)
+}
+
+/// The router's addresses on the probe network, with the lengths of their prefixes.
+fn networks(snapshot: &Snapshot, name: &str, ranges: &[IpNet]) -> Vec<String> {
+    let chassis = asks_chassis(snapshot, name).map(|layout| layout.chassis_range().into());
+    let all = ranges.iter().copied().chain(chassis);
+    all.map(|range: IpNet| format!("{}/{}", gateway(range), range.prefix_len()))
+        .collect()
 }
 
 /// The ranges of a Vpc's probe network: IPv4, and IPv6 where one of its Subnets has it.

@@ -15,7 +15,7 @@ use super::apply::{Owners, insert, key_of, put, remove};
 use super::{Event, Held, Object, ObjectRef, Snapshot};
 use crate::compile::Rejection;
 use crate::owner::{ObjectKey, Owner};
-use crate::prober::{Assignment, outweighs};
+use crate::prober::{Assignment, chassis_probe_key, is_chassis_probe, outweighs};
 use crate::validate::network_probe::{judge, target};
 
 /// A chassis that asks NetworkProbes: the Lease of its ycloud-cni holds, [`ycloud_api::key::prober_lease`].
@@ -37,7 +37,7 @@ pub struct Leaving {
 /// What is known of NetworkProbes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Probing {
-    probes: BTreeMap<ObjectKey, Arc<NetworkProbe>>,
+    pub(super) probes: BTreeMap<ObjectKey, Arc<NetworkProbe>>,
     /// Who asks each probe, or why nobody does.
     verdicts: BTreeMap<ObjectKey, Result<Assignment, Rejection>>,
     of_vpc: BTreeMap<String, BTreeSet<ObjectKey>>,
@@ -45,7 +45,9 @@ pub(super) struct Probing {
     /// Chassis whose Lease holds.
     living: BTreeSet<String>,
     /// Of those, the ones that have a join address: its lower 16 bits.
-    usable: BTreeMap<String, u16>,
+    pub(super) joined: BTreeMap<String, u16>,
+    /// Of those, the ones that are dead, and why they are believed to be, in words.
+    pub(super) dead: BTreeMap<String, String>,
     /// How many probes of a Vpc each chassis asks.
     ports: BTreeMap<String, BTreeMap<String, usize>>,
     leaving: BTreeMap<String, BTreeSet<String>>,
@@ -86,13 +88,16 @@ impl Snapshot {
 
     /// The chassis that can ask, by name; with the lower 16 bits of their join addresses.
     pub(crate) fn usable_probers(&self) -> impl Iterator<Item = (&str, u16)> {
-        let all = self.probing.usable.iter();
+        let at = &self.probing;
+        let all = at.joined.iter();
+        let all = all.filter(|(chassis, _)| !at.dead.contains_key(*chassis));
         all.map(|(chassis, offset)| (chassis.as_str(), *offset))
     }
 
     /// The lower 16 bits of a chassis' addresses on the probe networks, if it can ask.
     pub(crate) fn usable_prober(&self, chassis: &str) -> Option<u16> {
-        self.probing.usable.get(chassis).copied()
+        let lives = !self.probing.dead.contains_key(chassis);
+        self.probing.joined.get(chassis).copied().filter(|_| lives)
     }
 
     /// Whether a chassis asks NetworkProbes of a Vpc.
@@ -125,7 +130,7 @@ impl Snapshot {
 
     /// The chassis that an address of a Vpc is on: where OVN has bound the port of the VNic that holds it, or else where
     /// the VNic is attached.
-    pub(crate) fn chassis_of(&self, vpc: &str, ip: IpAddr) -> Option<&str> {
+    pub fn chassis_of(&self, vpc: &str, ip: IpAddr) -> Option<&str> {
         let pools = self
             .subnets_of(vpc)
             .filter_map(|subnet| self.pools.get(subnet));
@@ -244,16 +249,35 @@ impl Snapshot {
         let new = probe.clone();
         let old = put(&mut self.probing.probes, &key, probe);
         let mut owners = Owners::from([Owner::NetworkProbe(key.clone())]);
-        if old.as_ref().map(|old| &old.spec) == new.as_ref().map(|new| &new.spec) {
-            return owners;
+        let is_chassis = |probe: &Option<Arc<NetworkProbe>>| {
+            let probe = probe.as_ref();
+            probe.is_some_and(|probe| is_chassis_probe(&key, probe))
+        };
+        let (was, is) = (is_chassis(&old), is_chassis(&new));
+        let same =
+            was == is && old.as_ref().map(|old| &old.spec) == new.as_ref().map(|new| &new.spec);
+        if !same {
+            owners.extend(self.set_probe_spec(&key, old, new));
         }
+        if was || is {
+            owners.extend(self.recheck_dead());
+        }
+        owners
+    }
+
+    fn set_probe_spec(
+        &mut self,
+        key: &ObjectKey,
+        old: Option<Arc<NetworkProbe>>,
+        new: Option<Arc<NetworkProbe>>,
+    ) -> Owners {
         // The verdict that is counted is that of the old spec.
-        owners.extend(self.set_verdict(&key, old.as_deref(), None));
+        let mut owners = self.set_verdict(key, old.as_deref(), None);
         let at = &mut self.probing;
         if let Some(old) = &old {
-            remove(&mut at.of_vpc, &old.spec.target.vpc, &key);
+            remove(&mut at.of_vpc, &old.spec.target.vpc, key);
             if let Some(target) = target(old) {
-                remove(&mut at.of_target, &target, &key);
+                remove(&mut at.of_target, &target, key);
             }
         }
         if let Some(new) = &new {
@@ -262,7 +286,7 @@ impl Snapshot {
                 insert(&mut at.of_target, &target, key.clone());
             }
         }
-        owners.extend(self.rejudge_probes([key]));
+        owners.extend(self.rejudge_probes([key.clone()]));
         owners
     }
 
@@ -287,14 +311,31 @@ impl Snapshot {
         owners
     }
 
-    /// Works out anew whether a chassis can ask, and with which address; names the probes that it concerns.
+    /// Works out anew whether a chassis can ask, and with which address; names the probes that it concerns, those that ask
+    /// whether chassis are there among them.
     fn recheck_prober(&mut self, chassis: &str) -> Owners {
         let lives = self.probing.living.contains(chassis);
         let new = self.probe_offset(chassis).filter(|_| lives);
         let name = chassis.to_owned();
-        if put(&mut self.probing.usable, &name, new) == new {
+        let mut asked: BTreeSet<ObjectKey> = self.chassis_probes().collect();
+        if put(&mut self.probing.joined, &name, new) == new {
             return Owners::new();
         }
+        asked.extend(self.chassis_probes());
+        // Who is asked at all changes with the second chassis.
+        let few = self.probing.joined.len() <= 2;
+        asked.retain(|key| few || *key == chassis_probe_key(chassis));
+        let mut owners: Owners = asked.iter().cloned().map(Owner::NetworkProbe).collect();
+        owners.insert(Owner::Vpc(key::DEFAULT_VPC.to_owned()));
+        owners.extend(self.recheck_dead());
+        owners.extend(self.rejudge_probes(asked));
+        owners.extend(self.reassign(chassis));
+        owners
+    }
+
+    /// Works out anew who asks each probe that may be for `chassis` to ask, or no more.
+    pub(super) fn reassign(&mut self, chassis: &str) -> Owners {
+        let new = self.usable_prober(chassis);
         let concerned = |(key, verdict): (&ObjectKey, &Result<Assignment, Rejection>)| {
             let concerned = match verdict {
                 Err(rejection) => rejection.reason == reason::NO_PROBER,

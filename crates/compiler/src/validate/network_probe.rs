@@ -8,7 +8,7 @@ use ycloud_api::condition::reason;
 
 use crate::compile::Rejection;
 use crate::owner::ObjectKey;
-use crate::prober::{Assignment, choose};
+use crate::prober::{Assignment, choose, choose_other, is_chassis_probe, wanted_chassis_probe};
 use crate::snapshot::Snapshot;
 use crate::validate::network::{Cidr, field};
 use crate::validate::permits;
@@ -31,6 +31,9 @@ pub(crate) fn judge(
     key: &ObjectKey,
     probe: &NetworkProbe,
 ) -> Result<Assignment, Rejection> {
+    if is_chassis_probe(key, probe) {
+        return judge_chassis(snapshot, key, probe);
+    }
     let name = &probe.spec.target.vpc;
     let refuse = |reason, field: &str, why: String| {
         let message = format!("NetworkProbe {key}: spec.target.{field}: {why}");
@@ -78,6 +81,28 @@ pub(crate) fn judge(
                  address on the join network; see that ycloud-cni runs on the nodes and reaches the API server"
             ),
         )
+    })
+}
+
+/// Who asks whether a chassis is there.
+fn judge_chassis(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    probe: &NetworkProbe,
+) -> Result<Assignment, Rejection> {
+    let wanted = wanted_chassis_probe(snapshot, key);
+    if wanted.is_none_or(|wanted| wanted.spec.target != probe.spec.target) {
+        let message = format!(
+            "NetworkProbe {key}: spec.target: not a chassis that asks NetworkProbes, at its address, while another one does \
+             so too; ycloud-controller corrects or deletes it"
+        );
+        return Err(Rejection::new(reason::INVALID, message));
+    }
+    let chassis = probe.spec.target.name.as_deref().unwrap_or_default();
+    choose_other(snapshot, key, chassis).ok_or_else(|| {
+        let message =
+            format!("NetworkProbe {key}: no other chassis can ask whether {chassis} is there");
+        Rejection::new(reason::NO_PROBER, message)
     })
 }
 

@@ -6,19 +6,28 @@ use ycloud_api::network_probe::ProbeState;
 use ycloud_api::{NetworkProbe, NetworkProbeStatus};
 use ycloud_compiler::{Assignment, Rejection};
 
+/// What became of a probe whose prober cannot ask any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Unknown; Unhealthy if the target is on the prober's own chassis, which is dead.
+    pub state: ProbeState,
+    /// In words.
+    pub why: String,
+}
+
 /// The status of a probe. `lost`: why its prober, as the status names it, cannot ask any more; `None` if it can, or none is
 /// named.
 ///
 /// A probe that another chassis takes over keeps its state while the former one could still say what it is; else nobody
-/// knows it until the new one has asked.
+/// knows it until the new one has asked, but that a target on a dead chassis is Unhealthy.
 pub fn status(
     probe: &NetworkProbe,
     assignment: &Result<Assignment, Rejection>,
-    lost: Option<String>,
+    lost: Option<Lost>,
     now: &Time,
 ) -> NetworkProbeStatus {
     let mut status = probe.status.clone().unwrap_or_default();
-    let (verdict, prober, source, unknown) = match assignment {
+    let (verdict, prober, source, lost) = match assignment {
         Ok(assignment) => (
             Verdict::yes(
                 reason::ACCEPTED,
@@ -32,21 +41,24 @@ pub fn status(
             Verdict::no(rejection.reason, &rejection.message),
             None,
             None,
-            Some(lost.unwrap_or_else(|| rejection.message.clone())),
+            Some(lost.unwrap_or_else(|| Lost {
+                state: ProbeState::Unknown,
+                why: rejection.message.clone(),
+            })),
         ),
     };
     let asked = status.prober.is_some();
     status.prober = prober;
     status.source = source;
     // Without a prober nobody overwrites these, so they are written when it goes.
-    if let Some(why) = unknown
+    if let Some(lost) = lost
         && (asked || status.state != ProbeState::Unknown || status.last_error.is_none())
     {
-        if status.state != ProbeState::Unknown || status.since.is_none() {
+        if status.state != lost.state || status.since.is_none() {
             status.since = Some(now.clone());
         }
-        status.state = ProbeState::Unknown;
-        status.last_error = Some(why.chars().take(512).collect());
+        status.state = lost.state;
+        status.last_error = Some(lost.why.chars().take(512).collect());
     }
     if status.since.is_none() {
         status.since = Some(now.clone());
@@ -104,22 +116,53 @@ mod tests {
 
     #[test]
     fn nobody_knows_the_state_once_its_prober_is_lost() {
-        let lost = || Some("prober a has not been heard of for 30 s".to_owned());
+        let why = || Some("prober a has not been heard of for 30 s".to_owned());
+        let lost = || {
+            let state = ProbeState::Unknown;
+            why().map(|why| Lost { state, why })
+        };
         let unknown = status(&probe(healthy("a")), &by("b"), lost(), &at(9));
         assert_eq!(
             (unknown.state, unknown.since.clone()),
             (ProbeState::Unknown, Some(at(9)))
         );
-        assert_eq!(unknown.last_error, lost());
+        assert_eq!(unknown.last_error, why());
         assert_eq!(unknown.round_trip_microseconds, Some(700));
         let again = status(&probe(unknown.clone()), &by("b"), None, &at(11));
         assert_eq!(again, unknown, "once");
     }
 
     #[test]
+    fn what_is_on_a_dead_chassis_is_unhealthy_from_then_on() {
+        let lost = || {
+            Some(Lost {
+                state: ProbeState::Unhealthy,
+                why: "chassis a does not answer".to_owned(),
+            })
+        };
+        let dead = status(&probe(healthy("a")), &by("b"), lost(), &at(9));
+        assert_eq!(
+            (dead.state, dead.since.clone(), dead.prober.as_deref()),
+            (ProbeState::Unhealthy, Some(at(9)), Some("b"))
+        );
+        assert_eq!(
+            status(&probe(dead.clone()), &by("b"), None, &at(11)),
+            dead,
+            "once"
+        );
+        // It comes back, and asks from there on.
+        let back = status(&probe(dead.clone()), &by("a"), None, &at(60));
+        assert_eq!((back.state, back.since), (dead.state, dead.since));
+        assert_eq!(back.prober.as_deref(), Some("a"));
+    }
+
+    #[test]
     fn a_probe_that_nobody_asks_says_so_once() {
         let none = Err(Rejection::new(reason::NO_PROBER, "nobody"));
-        let lost = Some("prober a is gone".to_owned());
+        let lost = Some(Lost {
+            state: ProbeState::Unknown,
+            why: "prober a is gone".to_owned(),
+        });
         let unknown = status(&probe(healthy("a")), &none, lost, &at(9));
         assert_eq!(
             (unknown.prober.clone(), unknown.source.clone()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::Value;
 use ycloud_api::{NetworkProbe, Vpc};
-use ycloud_compiler::{Chassis, Event, Object, ObjectKey, ObjectRef, Owner};
+use ycloud_compiler::{Chassis, Event, Object, ObjectKey, ObjectRef, Owner, wanted_chassis_probe};
 use ycloud_controller::write::Action;
 use ycloud_ovsdb::{Columns, Operation, nb};
 
@@ -181,6 +181,95 @@ async fn a_prober_s_lease_ends_and_another_one_asks() {
         ended["lastError"],
         "prober a has ended: it has no Lease any more"
     );
+}
+
+/// The NetworkProbe of a chassis as it is in the API server, with this status.
+fn chassis_probe(controller: &Controller, chassis: &str, status: Value) -> Object {
+    let key = ObjectKey::new("ycloud-system", format!("chassis-{chassis}"));
+    let mut probe = wanted_chassis_probe(&controller.state.snapshot, &key).unwrap();
+    probe.metadata.uid = Some(format!("uid-{chassis}"));
+    probe.status = serde_json::from_value(status).unwrap();
+    Object::NetworkProbe(Arc::new(probe))
+}
+
+#[tokio::test]
+async fn what_is_on_a_dead_chassis_is_unhealthy_and_what_it_asked_unknown() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &world()).await;
+    let start = Instant::now();
+    for chassis in ["a", "b"] {
+        controller.state.take_lease(&lease(chassis, 0), start);
+    }
+    // Each is asked by the other.
+    let own = |chassis: &str| {
+        Owner::NetworkProbe(ObjectKey::new(
+            "ycloud-system",
+            format!("chassis-{chassis}"),
+        ))
+    };
+    for (chassis, by) in [("a", "b"), ("b", "a")] {
+        let need = controller.state.next_write(&own(chassis), &now()).unwrap();
+        let Action::CreateProbe(probe) = need.action else {
+            panic!("{:?}", need.action)
+        };
+        assert_eq!(probe.spec.target.name.as_deref(), Some(chassis));
+        let status = serde_json::json!({
+            "state": "Healthy", "prober": by, "source": "100.68.0.9", "roundTripMicroseconds": 300,
+        });
+        let probe = chassis_probe(&controller, chassis, status);
+        controller.state.take_in(Event::Apply(probe));
+    }
+    controller.settle().await;
+    let switches = names(&controller, nb::LogicalSwitch::TABLE);
+    assert_eq!(switches, ["probe:ovn-cluster", "probe:vpc1"]);
+
+    let first = patch(&mut controller).unwrap();
+    assert_eq!(first["prober"], "a");
+    written(&mut controller, &first);
+    let healthy = serde_json::json!({"state": "Healthy", "since": "2026-01-01T00:00:05Z"});
+    written(&mut controller, &healthy);
+    assert_eq!(patch(&mut controller), None);
+
+    let silent = serde_json::json!({
+        "state": "Unhealthy", "prober": "b", "source": "100.68.0.3", "lastError": "no answer within 1 s",
+        "roundTripMicroseconds": 300,
+    });
+    let silent = chassis_probe(&controller, "a", silent);
+    controller.state.take_in(Event::Apply(silent));
+    let dead = patch(&mut controller).unwrap();
+    assert_eq!(
+        (&dead["state"], &dead["prober"]),
+        (&"Unhealthy".into(), &"b".into())
+    );
+    let words =
+        "chassis a does not answer (NetworkProbe ycloud-system/chassis-a: no answer within 1 s)";
+    assert_eq!(dead["lastError"], words);
+    written(&mut controller, &dead);
+    assert_eq!(patch(&mut controller), None, "one write");
+    // Nobody else can ask whether b is there.
+    let need = controller.state.next_write(&own("b"), &now()).unwrap();
+    let Action::Patch { patch: status, .. } = need.action else {
+        panic!("{:?}", need.action)
+    };
+    assert_eq!(status["status"]["state"], "Unknown");
+    assert_eq!(status["status"]["lastError"], words);
+
+    // It is back; nothing is said of what is on it.
+    let back = serde_json::json!({
+        "state": "Healthy", "prober": "b", "source": "100.68.0.3", "roundTripMicroseconds": 300,
+    });
+    let back = chassis_probe(&controller, "a", back);
+    controller.state.take_in(Event::Apply(back));
+    let moved = patch(&mut controller).unwrap();
+    assert_eq!((&moved["prober"], moved.get("state")), (&"a".into(), None));
+
+    // Its Lease ends: it is asked no more.
+    controller.state.forget_lease("prober-a");
+    for chassis in ["a", "b"] {
+        let need = controller.state.next_write(&own(chassis), &now()).unwrap();
+        let uid = Some(format!("uid-{chassis}"));
+        assert_eq!(need.action, Action::DeleteProbe { uid });
+    }
 }
 
 #[tokio::test]

@@ -46,6 +46,12 @@ struct Record {
     name: String,
     version: String,
     stands: Standing,
+    /// The state as it is in the API server, as far as this is known.
+    there: ProbeState,
+    /// The state that is being written.
+    sent: Option<ProbeState>,
+    /// Version of this agent's last write, 0 before.
+    own: u64,
     /// When it is to be written, if it is.
     due: Option<Instant>,
     writing: bool,
@@ -86,9 +92,12 @@ pub struct Records {
 }
 
 impl Records {
-    /// Takes in the object as it is in the API server. A new one's state is where the prober goes on. Somebody else's idea
-    /// of the state, such as Unknown of a prober that was believed dead, is put right.
-    pub fn observe(&mut self, key: &Key, object: &NetworkProbe, now: Instant) {
+    /// Takes in the object as it is in the API server. A new one's state is where the prober goes on. So it is where
+    /// ycloud-controller wrote another state, having believed this prober, or its whole chassis, dead: then this returns
+    /// true, and what the prober knows is to be forgotten. It may be from before the chassis was cut off or stood still, and
+    /// the target is asked within a second anyway.
+    #[must_use]
+    pub fn observe(&mut self, key: &Key, object: &NetworkProbe, now: Instant) -> bool {
         let version = object.metadata.resource_version.clone();
         let version = version.unwrap_or_default();
         let seen = standing(object);
@@ -98,21 +107,36 @@ impl Records {
                 namespace: meta.namespace.unwrap_or_default(),
                 name: meta.name.unwrap_or_default(),
                 version,
+                there: seen.state,
                 stands: seen,
+                sent: None,
+                own: 0,
                 due: None,
                 writing: false,
                 echo: None,
                 failures: 0,
             };
             self.by_key.insert(key.clone(), record);
-            return;
+            return false;
         };
+        let later = number(&version) > record.own;
         record.version = version;
+        let own = [Some(record.there), Some(record.stands.state), record.sent];
+        if later && !own.contains(&Some(seen.state)) {
+            record.there = seen.state;
+            record.stands = seen;
+            self.stop(key);
+            return true;
+        }
+        if later {
+            record.there = seen.state;
+        }
         let echo = record.echo.is_some_and(|until| now < until);
         let waits = record.writing || record.due.is_some();
         if !echo && !waits && seen.state != record.stands.state {
             self.wait(key, now);
         }
+        false
     }
 
     /// Forgets those of which `keep` does not hold.
@@ -189,6 +213,7 @@ impl Records {
         let record = self.by_key.get_mut(&key)?;
         record.due = None;
         record.writing = true;
+        record.sent = Some(record.stands.state);
         Some(Write {
             namespace: record.namespace.clone(),
             name: record.name.clone(),
@@ -203,8 +228,11 @@ impl Records {
             return;
         };
         record.writing = false;
+        let sent = record.sent.take();
         match outcome {
             Ok(version) => {
+                record.own = number(&version);
+                record.there = sent.unwrap_or(record.there);
                 record.version = version;
                 record.failures = 0;
                 record.echo = Some(now + ECHO);
@@ -265,6 +293,11 @@ impl Record {
             "status": status,
         })
     }
+}
+
+/// Resource versions of one object grow; an unreadable one counts as 0. Source: KEP-5504, comparable resource versions.
+fn number(version: &str) -> u64 {
+    version.parse().unwrap_or(0)
 }
 
 /// As the API server writes times: whole seconds.

@@ -125,6 +125,13 @@ impl Targets {
         }
     }
 
+    /// Forgets what is known of a target: the next [`Self::set`] begins anew with what its record says.
+    pub fn forget(&mut self, key: &Key) {
+        if self.made.remove(key).is_some() {
+            self.handle.remove(key.clone());
+        }
+    }
+
     /// Adds and changes targets, as far as there are devices for them.
     pub fn set(
         &mut self,
@@ -299,7 +306,7 @@ mod tests {
         let mut targets = Targets::new(handle.clone(), Arc::new(netns.into()));
         let mut records = Records::default();
         for order in &orders {
-            records.observe(&order.key, order.object, Instant::now());
+            assert!(!records.observe(&order.key, order.object, Instant::now()));
         }
         targets.set(&orders, &BTreeMap::new(), &mut records);
         assert!(targets.made.is_empty());

@@ -177,7 +177,9 @@ impl Task {
         let orders = orders(objects, &self.parts.node);
         let now = Instant::now();
         for order in &orders {
-            self.records.observe(&order.key, order.object, now);
+            if self.records.observe(&order.key, order.object, now) {
+                self.targets.forget(&order.key);
+            }
         }
         let keys: BTreeSet<&Key> = orders.iter().map(|order| &order.key).collect();
         self.records.retain(|key| keys.contains(key));

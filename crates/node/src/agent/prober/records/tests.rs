@@ -52,8 +52,13 @@ impl World {
     }
 
     fn see(&mut self, version: &str, state: ProbeState) {
+        assert!(!self.is_told(version, state));
+    }
+
+    /// Whether what the prober knows is to be forgotten.
+    fn is_told(&mut self, version: &str, state: ProbeState) -> bool {
         let object = object(version, state);
-        self.records.observe(&self.key, &object, self.now);
+        self.records.observe(&self.key, &object, self.now)
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -142,7 +147,7 @@ fn a_report_that_comes_during_a_write_is_written_after_it() {
 }
 
 #[test]
-fn a_state_that_somebody_else_wrote_is_put_right_but_an_echo_is_none() {
+fn a_state_that_somebody_else_wrote_is_where_it_goes_on_but_an_echo_is_none() {
     let mut world = World::new(ProbeState::Unknown);
     world.records.report(&report(State::Healthy), world.now);
     assert!(world.write().is_some());
@@ -150,10 +155,58 @@ fn a_state_that_somebody_else_wrote_is_put_right_but_an_echo_is_none() {
     world.see("1", ProbeState::Unknown);
     assert_eq!(world.write(), None, "what was before the write");
     world.pass(3);
+    world.see("2", ProbeState::Healthy);
+    assert!(world.is_told("7", ProbeState::Unknown));
+    assert_eq!(world.write(), None, "not from memory");
+    assert_eq!(
+        world.records.known(&world.key).map(|known| known.state),
+        Some(State::Unknown)
+    );
     world.see("7", ProbeState::Unknown);
+    world.records.report(&report(State::Healthy), world.now);
     let patch = world.write().expect("a write").patch;
     assert_eq!(patch["status"]["state"], "Healthy");
     assert_eq!(patch["metadata"]["resourceVersion"], "7");
+}
+
+#[test]
+fn what_waits_to_be_written_when_the_chassis_was_called_dead_is_dropped() {
+    let mut world = World::new(ProbeState::Unknown);
+    world.records.report(&report(State::Healthy), world.now);
+    assert!(world.write().is_some());
+    world.written(Ok("2"));
+    // It is cut off: it finds others silent, and cannot say so.
+    world.records.report(&report(State::Unknown), world.now);
+    assert!(world.write().is_some());
+    world.written(Err(Refusal::Failed("away".into())));
+    assert!(world.is_told("8", ProbeState::Unhealthy));
+    assert_eq!((world.write(), world.records.waiting()), (None, 0));
+    let known = world.records.known(&world.key).expect("known");
+    assert_eq!(known.state, State::Unhealthy);
+    assert_eq!(known.error.as_deref(), Some("was wrong"));
+    world.pass(60);
+    world.see("9", ProbeState::Unhealthy);
+    assert_eq!(world.write(), None);
+}
+
+#[test]
+fn what_the_watch_tells_late_of_its_own_writes_is_no_news() {
+    let mut world = World::new(ProbeState::Unknown);
+    for (version, state) in [("2", State::Unhealthy), ("3", State::Healthy)] {
+        world.records.report(&report(state), world.now);
+        assert!(world.write().is_some());
+        world.written(Ok(version));
+    }
+    world.see("2", ProbeState::Unhealthy);
+    world.see("3", ProbeState::Healthy);
+    // One whose answer is still under way.
+    world.records.report(&report(State::Unhealthy), world.now);
+    assert!(world.write().is_some());
+    world.records.report(&report(State::Healthy), world.now);
+    world.see("4", ProbeState::Unhealthy);
+    world.written(Ok("4"));
+    let patch = world.write().expect("a write").patch;
+    assert_eq!(patch["status"]["state"], "Healthy");
 }
 
 #[test]
