@@ -60,7 +60,10 @@ pub const SYSTEM_NAMESPACE: &str = "ycloud-system";
 /// `endpointslice.kubernetes.io/managed-by` of the EndpointSlices that yusurService-controller writes.
 pub const ENDPOINTSLICE_MANAGED_BY: &str = "yusurservice-controller.iaas.yusur.io";
 
-/// Label of the Leases in [`SYSTEM_NAMESPACE`] by which each chassis' ycloud-cni says that it asks NetworkProbes. Its value is
+/// Namespace of the Leases of probers, apart from those by which controllers elect their leaders: each chassis may write there.
+pub const PROBER_NAMESPACE: &str = "ycloud-probers";
+
+/// Label of the Leases in [`PROBER_NAMESPACE`] by which each chassis' ycloud-cni says that it asks NetworkProbes. Its value is
 /// `ycloud-cni`; the holder is the chassis; see [`prober_lease`].
 pub const PROBER: &str = "iaas.yusur.io/prober";
 

@@ -136,7 +136,7 @@ impl Start<'_> {
 
     /// The Leases by which chassis say that they ask NetworkProbes.
     fn watch_leases(&self) {
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), key::SYSTEM_NAMESPACE);
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), key::PROBER_NAMESPACE);
         let config = Config::default().labels(key::PROBER);
         self.run(
             api,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use serde_json::json;
 use ycloud_api::condition::{ACCEPTED, reason};
@@ -33,9 +34,9 @@ const PROBE_REST: Duration = Duration::from_millis(100);
 const PORT_WAIT: Duration = Duration::from_secs(30);
 
 impl State {
-    /// The Lease of a prober reads so at `now`.
-    pub fn take_lease(&mut self, lease: &Lease, now: Instant) {
-        let change = self.leases.see(lease, now);
+    /// The Lease of a prober reads so at `now`, which is `time` by this machine's clock.
+    pub fn take_lease(&mut self, lease: &Lease, now: Instant, time: Timestamp) {
+        let change = self.leases.see(lease, now, time);
         self.probers_changed(change);
     }
 

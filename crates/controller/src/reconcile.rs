@@ -188,7 +188,10 @@ impl Reconciler {
     fn take_in(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.state.take_in(event),
-            Input::Lease(lease) => self.state.take_lease(&lease, Instant::now()),
+            Input::Lease(lease) => {
+                let time = Timestamp::now();
+                self.state.take_lease(&lease, Instant::now(), time);
+            }
             Input::LeaseGone(name) => self.state.forget_lease(&name),
             Input::Listed => {
                 self.listed += 1;

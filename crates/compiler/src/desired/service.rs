@@ -161,7 +161,12 @@ fn balancers(
     let mut affinity = Affinity::of(service);
     if let Some(family) = form.template {
         let family = family.name().to_lowercase();
-        let more = [("template", "true"), ("address-family", &family)];
+        // Its backends stand in variables, which the agents do not follow: OVN ends the connections of those that leave.
+        let more = [
+            ("template", "true"),
+            ("address-family", &family),
+            ("ct_flush", "true"),
+        ];
         options.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
         affinity = affinity.without_timeout();
     }
@@ -172,10 +177,9 @@ fn balancers(
         .map(|(protocol, vips)| {
             let role = format!("{protocol}{}", form.suffix);
             let mut options = options.clone();
-            options.extend(match form.template {
-                None => draining.option(protocol, &vips),
-                Some(_) => draining.of_all_nodes(protocol),
-            });
+            if form.template.is_none() {
+                options.extend(draining.option(protocol, &vips));
+            }
             let columns = Columns::new()
                 .with("name", format!("{key}:{role}"))
                 .with("protocol", protocol)

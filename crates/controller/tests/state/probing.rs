@@ -14,11 +14,16 @@ use crate::support::{Controller, Server, now, read};
 
 fn lease(chassis: &str, renewed: u32) -> Lease {
     serde_yaml::from_str(&format!(
-        "{{metadata: {{name: prober-{chassis}, namespace: ycloud-system}},
+        "{{metadata: {{name: prober-{chassis}, namespace: ycloud-probers}},
           spec: {{holderIdentity: {chassis}, leaseDurationSeconds: 30,
                   renewTime: '2026-01-01T00:00:{renewed:02}.000000Z'}}}}"
     ))
     .unwrap()
+}
+
+/// This machine's clock, soon after the Leases' own.
+fn clock() -> k8s_openapi::jiff::Timestamp {
+    "2026-01-01T00:01:00Z".parse().unwrap()
 }
 
 fn join(chassis: &str, ip: &str) -> Object {
@@ -121,7 +126,9 @@ async fn a_prober_s_lease_ends_and_another_one_asks() {
     let start = Instant::now();
     let second = Duration::from_secs(1);
     for chassis in ["a", "b"] {
-        controller.state.take_lease(&lease(chassis, 0), start);
+        controller
+            .state
+            .take_lease(&lease(chassis, 0), start, clock());
     }
     let first = patch(&mut controller).unwrap();
     assert_eq!(
@@ -143,7 +150,9 @@ async fn a_prober_s_lease_ends_and_another_one_asks() {
     written(&mut controller, &healthy);
     for (chassis, renewed) in [("a", 10), ("b", 10), ("b", 20), ("b", 30)] {
         let at = start + second * renewed;
-        controller.state.take_lease(&lease(chassis, renewed), at);
+        controller
+            .state
+            .take_lease(&lease(chassis, renewed), at, clock());
         controller.state.pass(at);
     }
     assert_eq!(patch(&mut controller), None);
@@ -171,7 +180,7 @@ async fn a_prober_s_lease_ends_and_another_one_asks() {
     written(&mut controller, &healthy);
     controller
         .state
-        .take_lease(&lease("a", 50), start + 50 * second);
+        .take_lease(&lease("a", 50), start + 50 * second, clock());
     let back = patch(&mut controller).unwrap();
     assert_eq!((&back["prober"], back.get("state")), (&"a".into(), None));
     written(&mut controller, &back);
@@ -198,7 +207,9 @@ async fn what_is_on_a_dead_chassis_is_unhealthy_and_what_it_asked_unknown() {
     let mut controller = Controller::start(&server, &world()).await;
     let start = Instant::now();
     for chassis in ["a", "b"] {
-        controller.state.take_lease(&lease(chassis, 0), start);
+        controller
+            .state
+            .take_lease(&lease(chassis, 0), start, clock());
     }
     // Each is asked by the other.
     let own = |chassis: &str| {
@@ -279,7 +290,7 @@ async fn a_port_stays_while_a_living_chassis_has_it_bound() {
     for chassis in ["a", "b"] {
         controller
             .state
-            .take_lease(&lease(chassis, 0), Instant::now());
+            .take_lease(&lease(chassis, 0), Instant::now(), clock());
     }
     controller.settle().await;
     let port = controller.named(nb::LogicalSwitchPort::TABLE, "probe:vpc1/a");
@@ -319,12 +330,16 @@ async fn a_port_stays_while_a_living_chassis_has_it_bound() {
     controller.state.take_in(Event::Apply(vm("a")));
     controller.settle().await;
     assert_eq!(names(&controller, nb::LogicalSwitchPort::TABLE), both);
-    controller
-        .state
-        .take_lease(&lease("a", 20), Instant::now() + Duration::from_secs(20));
-    controller
-        .state
-        .take_lease(&lease("b", 20), Instant::now() + Duration::from_secs(20));
+    controller.state.take_lease(
+        &lease("a", 20),
+        Instant::now() + Duration::from_secs(20),
+        now().0,
+    );
+    controller.state.take_lease(
+        &lease("b", 20),
+        Instant::now() + Duration::from_secs(20),
+        now().0,
+    );
     controller
         .state
         .pass(Instant::now() + Duration::from_secs(31));

@@ -62,16 +62,6 @@ impl Draining {
         });
         option(items.collect())
     }
-
-    /// The same of a load balancer whose backends differ from node to node: whatever drains.
-    pub fn of_all_nodes(&self, protocol: &str) -> Option<(String, String)> {
-        let of_protocol = self.0.get(protocol)?;
-        let items = of_protocol.iter().flat_map(|(vip, draining)| {
-            let backends = draining.iter();
-            backends.map(move |backend| format!("{vip}={backend}"))
-        });
-        option(items.collect())
-    }
 }
 
 fn option(items: BTreeSet<String>) -> Option<(String, String)> {

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use ycloud_api::key::{PROBER, PROBER_LEASE_SECONDS, SYSTEM_NAMESPACE, prober_lease};
+use ycloud_api::key::{PROBER, PROBER_LEASE_SECONDS, PROBER_NAMESPACE, prober_lease};
 
 /// How often it is renewed: a third of what it lasts.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const COMPONENT: &str = "ycloud-cni";
 
 /// Keeps the Lease of `node` while `able` says so; ends with who tells that.
 pub async fn keep(client: Client, node: String, mut able: watch::Receiver<bool>) {
-    let api: Api<Lease> = Api::namespaced(client, SYSTEM_NAMESPACE);
+    let api: Api<Lease> = Api::namespaced(client, PROBER_NAMESPACE);
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
