@@ -27,6 +27,10 @@ const VNIC_REST: Duration = Duration::from_millis(400);
 /// from a restart.
 const PORT_WAIT: Duration = Duration::from_secs(30);
 
+/// How long after its deletion a machine's VNic waits to be taken out of Services: the longest `spec.drainSeconds` of a
+/// YusurService, and a minute for its controller. Then it goes all the same.
+const DRAIN_WAIT: Duration = Duration::from_secs(3660);
+
 impl State {
     /// The write that a VNic needs next, or the VNic that a Pod or Node needs.
     pub(crate) fn vnic_write(
@@ -50,7 +54,15 @@ impl State {
             };
         let deleting = vnic.metadata.deletion_timestamp.is_some();
         match (deleting, is_held(&vnic)) {
-            (true, true) if unwanted || !is_made_here(&vnic) => {
+            // Its port and device stay for as long as it has connections.
+            (true, true) if !is_made_here(&vnic) => {
+                let wait = left(&vnic, DRAIN_WAIT, now);
+                match wait.filter(|_| self.snapshot.is_endpoint(&vnic)) {
+                    Some(wait) => self.objects.push_in(owner.clone(), wait),
+                    None => return Some(release(&vnic).into()),
+                }
+            }
+            (true, true) if unwanted => {
                 if let Some(wait) = self.port_ends_in(&vnic, owner, now) {
                     self.objects.push_in(owner.clone(), wait);
                     return None;
@@ -65,6 +77,9 @@ impl State {
         if let Some(status) = self.unconfirmed.status(key) {
             // Not confirmed yet: compared with a VNic without status, everything is written again.
             return status_patch(&vnic.metadata, None, status, VNIC_REST, None);
+        }
+        if !deleting && addressed && drains(&vnic) && !is_held(&vnic) {
+            return Some(hold(&vnic).into());
         }
         let lack = match self.snapshot.lacks_address(&vnic) {
             true => match allocate(&self.snapshot, &vnic) {
@@ -97,9 +112,7 @@ impl State {
         if !node.ready || !self.is_up(owner) {
             return None;
         }
-        let deleted = vnic.metadata.deletion_timestamp.as_ref()?;
-        let passed = Duration::try_from(now.0.duration_since(deleted.0)).unwrap_or_default();
-        PORT_WAIT.checked_sub(passed).filter(|wait| !wait.is_zero())
+        left(vnic, PORT_WAIT, now)
     }
 
     fn missing_vnic(
@@ -181,6 +194,13 @@ impl State {
     }
 }
 
+/// What is left of `limit` since the deletion of a VNic; `None`: nothing, or it is not being deleted.
+fn left(vnic: &VNic, limit: Duration, now: &Time) -> Option<Duration> {
+    let deleted = vnic.metadata.deletion_timestamp.as_ref()?;
+    let passed = Duration::try_from(now.0.duration_since(deleted.0)).unwrap_or_default();
+    limit.checked_sub(passed).filter(|wait| !wait.is_zero())
+}
+
 fn not_ready(conditions: &[Condition]) -> Option<(String, String)> {
     let ready = conditions
         .iter()
@@ -192,6 +212,15 @@ fn not_ready(conditions: &[Condition]) -> Option<(String, String)> {
 /// Namespace nor one by hand takes the port from under the Pod.
 fn is_of_pod(vnic: &VNic) -> bool {
     vnic.spec.attachment.kind == AttachmentKind::Pod && is_made_here(vnic)
+}
+
+/// Whether it is a machine's or an address alone. Such a VNic has a finalizer while it has an address, so that it stays while it
+/// is taken out of Services: it is gone once no EndpointSlice of yusurservice-controller has it.
+fn drains(vnic: &VNic) -> bool {
+    match vnic.spec.attachment.kind {
+        AttachmentKind::VM | AttachmentKind::BM | AttachmentKind::None => true,
+        AttachmentKind::Pod | AttachmentKind::Node => false,
+    }
 }
 
 fn is_held(vnic: &VNic) -> bool {

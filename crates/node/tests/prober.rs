@@ -445,10 +445,9 @@ fn a_chassis_answers_without_its_agent() {
         let running = Running::start(&node, &api);
         vpc(&node, "vpc1");
         let probe = "vpc1-probe:vpc1";
-        let networks =
-            "networks=100.68.0.1/16 100.70.0.1/16 fd00:100:64:44::1/64".replace(' ', ",");
+        let networks = r#"networks=["100.68.0.1/16","100.70.0.1/16","fd00:100:64:44::1/64"]"#;
         node.ovn
-            .nbctl(&["set", "logical_router_port", probe, &networks]);
+            .nbctl(&["set", "logical_router_port", probe, networks]);
         node.ovn.switch("answerer", "probe:vpc1", "100.70.0.8/14");
         let machine = machine(&node, "vpc1");
         machine.serve(80, "one").await;

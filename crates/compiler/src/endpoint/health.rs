@@ -110,7 +110,9 @@ pub fn judge(
     let serving = candidate.ready() && finding.passes;
     let since = finding.status.and_then(|status| status.since.clone());
     if let Some(began) = candidate.deleted() {
-        return leaving(&began, serving, since, finding.due, rules);
+        // A VNic stays for as long as it is an endpoint, so it must cease to be one.
+        let stays = rules.publish && matches!(candidate, Candidate::Pod(_));
+        return leaving(&began, serving, since, finding.due, stays, rules);
     }
     let (state, message) = match finding.state {
         ProbeState::Unhealthy => {
@@ -134,16 +136,17 @@ pub fn judge(
     }
 }
 
-/// A backend whose deletion began at `began`.
+/// A backend whose deletion began at `began`; with `stays` it is an endpoint until it is gone.
 fn leaving(
     began: &Time,
     serving: bool,
     since: Option<Time>,
     due: Option<Time>,
+    stays: bool,
     rules: Rules,
 ) -> Judgement {
     let end = later(began, rules.drain);
-    let over = rules.now.0 >= end.0 && !rules.publish;
+    let over = rules.now.0 >= end.0 && !stays;
     let conditions = EndpointConditions {
         ready: Some(rules.publish),
         serving: Some(serving),
@@ -160,7 +163,7 @@ fn leaving(
         }
         false => (BackendState::NotReady, "is being deleted".into()),
     };
-    let pending = Some(end).filter(|_| !over && !rules.publish);
+    let pending = Some(end).filter(|_| !over && !stays);
     Judgement {
         conditions: Some(conditions).filter(|_| !over),
         state,

@@ -15,6 +15,9 @@ use crate::owner::ObjectKey;
 /// The label that names an EndpointSlice's Service. Source: KEP-752.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// The label that names who writes an EndpointSlice. Source: KEP-752.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
 /// What is kept of a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
@@ -116,6 +119,8 @@ impl NodeFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     pub service: ObjectKey,
+    /// yusurservice-controller writes it.
+    pub ours: bool,
     /// The Vpc of its addresses; `None`: that of the Service.
     pub vpc: Option<String>,
     pub ports: Vec<SlicePort>,
@@ -173,7 +178,9 @@ impl Slice {
             let takes = Family::of(ip) == family && (ready || (serving && terminating));
             takes.then_some(Endpoint { ip, ready, node })
         });
+        let manager = value(&meta.labels, MANAGED_BY);
         Some(Self {
+            ours: manager.as_deref() == Some(key::ENDPOINTSLICE_MANAGED_BY),
             service: ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service),
             vpc: value(&meta.labels, key::VPC).or_else(|| value(&meta.annotations, key::VPC)),
             ports: ports.collect(),

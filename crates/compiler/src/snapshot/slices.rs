@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use ycloud_api::VNic;
 
 use super::apply::{Owners, key_of};
-use super::{Slice, Snapshot};
+use super::{Held, Slice, Snapshot};
+use crate::desired;
 use crate::owner::{ObjectKey, Owner};
 
 /// The slices that have an endpoint at an address, by namespace and name. A hundred thousand endpoints are a few
@@ -36,6 +38,7 @@ impl Snapshot {
             return Owners::new();
         }
         let mut owners = self.nodes_between(old, new.as_ref());
+        owners.extend(self.released_by(old, new.as_ref()));
         let name = Arc::new(key);
         if let Some(service) = &before {
             self.slice_service.remove(&*name);
@@ -63,6 +66,62 @@ impl Snapshot {
             slices.insert(name.name.clone(), slice);
         }
         owners.extend(before.into_iter().chain(after).map(Owner::Service));
+        owners
+    }
+
+    /// Whether a VNic that holds an address is an endpoint of a slice that yusurservice-controller writes: it takes new
+    /// connections, or has some left. Slices of others hold nothing: nobody would take it out of them.
+    pub fn is_endpoint(&self, vnic: &VNic) -> bool {
+        let Some(subnet) = self.subnets.get(&vnic.spec.subnet) else {
+            return false;
+        };
+        let first = Arc::new(ObjectKey::new("", ""));
+        let held = Held::all(vnic);
+        held.iter().any(|held| {
+            let at = self.slices_of_address.range((held.ip, first.clone())..);
+            let at = at.take_while(|(ip, _)| *ip == held.ip);
+            let mut slices = at.filter_map(|(_, name)| {
+                let service = self.slice_service.get(&**name)?;
+                self.slices.get(service)?.get(&name.name)
+            });
+            slices.any(|slice| slice.ours && self.vpc_of(slice) == Some(&subnet.spec.vpc))
+        })
+    }
+
+    /// The Vpc of a slice's addresses.
+    fn vpc_of<'a>(&'a self, slice: &'a Slice) -> Option<&'a str> {
+        let of_service = || {
+            let service = self.services.get(&slice.service)?;
+            Some(desired::service::vpc(service))
+        };
+        slice.vpc.as_deref().or_else(of_service)
+    }
+
+    /// The VNics that are being deleted and are an endpoint of a slice no more.
+    fn released_by(&self, old: Option<&Slice>, new: Option<&Slice>) -> Owners {
+        let mut owners = Owners::new();
+        let Some(old) = old.filter(|old| old.ours) else {
+            return owners;
+        };
+        let stay: BTreeSet<IpAddr> = match new {
+            Some(new) if new.ours && new.vpc == old.vpc => {
+                new.endpoints.iter().map(|endpoint| endpoint.ip).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let Some(vpc) = self.vpc_of(old) else {
+            return owners;
+        };
+        let left = old.endpoints.iter().map(|endpoint| endpoint.ip);
+        for ip in left.filter(|ip| !stay.contains(ip)) {
+            let pools = self.subnets_of(vpc).filter_map(|subnet| self.pool(subnet));
+            let holders = pools.flat_map(|pool| pool.holders(ip));
+            let deleted = holders.filter(|key| {
+                let vnic = self.vnics.get(key);
+                vnic.is_some_and(|vnic| vnic.metadata.deletion_timestamp.is_some())
+            });
+            owners.extend(deleted.cloned().map(Owner::VNic));
+        }
         owners
     }
 

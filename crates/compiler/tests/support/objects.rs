@@ -321,6 +321,19 @@ pub fn probe(namespace: &str, name: &str, vpc: &str, ip: &str) -> Arc<NetworkPro
     }))
 }
 
+/// The NetworkProbe that asks whether a chassis is there, at the address with the last number `n`, and what `by` found.
+pub fn chassis_probe(chassis: &str, by: &str, state: &str, n: u8) -> Arc<NetworkProbe> {
+    from(json!({
+        "apiVersion": "iaas.yusur.io/v1", "kind": "NetworkProbe",
+        "metadata": {
+            "namespace": "ycloud-system", "name": format!("chassis-{chassis}"),
+            "labels": {"iaas.yusur.io/chassis-probe": "ycloud-controller"},
+        },
+        "spec": {"target": {"name": chassis, "vpc": "ovn-cluster", "ip": format!("100.70.0.{n}")}, "icmp": {}},
+        "status": {"state": state, "prober": by, "roundTripMicroseconds": 300},
+    }))
+}
+
 /// A chassis asks NetworkProbes.
 pub fn prober(chassis: &str) -> Prober {
     Prober {

@@ -144,6 +144,8 @@ pub fn object() -> impl Strategy<Value = Object> {
         })),
         4 => (select(NAMESPACES), select(&["p", "q", "r"][..]), select(VPCS), select(PROBED))
             .prop_map(|(ns, name, vpc, ip)| Object::NetworkProbe(objects::probe(ns, name, vpc, ip))),
+        2 => (select(NODES), select(NODES), select(&["Healthy", "Unhealthy"][..]), 1u8..4)
+            .prop_map(|(chassis, by, state, n)| Object::NetworkProbe(objects::chassis_probe(chassis, by, state, n))),
         3 => select(NODES).prop_map(|chassis| Object::Prober(objects::prober(chassis))),
         1 => (select(VPCS), select(NODES)).prop_map(|(vpc, chassis)| Object::Leaving(Leaving {
             vpc: vpc.to_owned(),

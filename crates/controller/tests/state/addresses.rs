@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -460,6 +461,81 @@ fn holder(kind: &str, name: &str, ip: &str) -> Arc<VNic> {
           spec: {{subnet: s1, attachment: {{kind: {kind}, name: {name}, uid: u, chassis: node-1}}}},
           status: {{ip: {ip}, prefixLength: 24, gateway: 10.0.1.1, mac: '0a:00:0a:00:01:09', vpc: vpc1, phase: Up}}}}"
     ))
+}
+
+/// An EndpointSlice in `vpc1` with these endpoints.
+fn slice(manager: &str, endpoints: &str) -> Event {
+    Event::Apply(Object::EndpointSlice(read(&format!(
+        "{{metadata: {{name: w, namespace: ns, labels: {{kubernetes.io/service-name: web, iaas.yusur.io/vpc: vpc1,
+             endpointslice.kubernetes.io/managed-by: {manager}}}}},
+          addressType: IPv4, ports: [{{port: 80}}], endpoints: [{endpoints}]}}"
+    ))))
+}
+
+#[tokio::test]
+async fn a_machine_that_is_deleted_keeps_its_port_until_it_is_no_endpoint() {
+    const OURS: &str = ycloud_api::key::ENDPOINTSLICE_MANAGED_BY;
+    let server = Server::start().await;
+    let mut objects = base("10.0.1.0/24");
+    let machines = [
+        holder("VM", "m-vm", "10.0.1.9"),
+        holder("BM", "m-bm", "10.0.1.20"),
+        holder("None", "m-none", "10.0.1.21"),
+    ];
+    objects.extend(machines.iter().cloned().map(Object::VNic));
+    let mut controller = Controller::start(&server, &objects).await;
+    controller.settle().await;
+    for vnic in &machines {
+        let need = controller.state.next_write(&Owner::VNic(key(vnic)), &now());
+        let patch = format!("{:?}", need.map(|need| need.action));
+        assert!(patch.contains("iaas.yusur.io/in-use"), "{patch}");
+    }
+
+    let mut held = VNic::clone(&machines[0]);
+    held.metadata.finalizers = Some(vec![ycloud_api::key::IN_USE_FINALIZER.to_owned()]);
+    let deleted = deleted(&held, 30);
+    let since = deleted.metadata.deletion_timestamp.clone().unwrap();
+    let owner = Owner::VNic(key(&held));
+    let released = |controller: &mut Controller| {
+        let need = controller.state.next_write(&owner, &since);
+        matches!(
+            need.map(|need| need.action),
+            Some(Action::ReleaseVNic { finalizers, pod: None, .. }) if finalizers.is_empty()
+        )
+    };
+    let serves = "{addresses: [10.0.1.9], conditions: {ready: true}}";
+    let drains =
+        "{addresses: [10.0.1.9], conditions: {ready: false, serving: true, terminating: true}}";
+    controller.state.take_in(slice(OURS, serves));
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(deleted.clone())));
+    assert!(!released(&mut controller));
+    controller.state.take_in(slice(OURS, drains));
+    assert!(!released(&mut controller));
+    controller.settle().await;
+    controller.named(nb::LogicalSwitchPort::TABLE, "ns/m-vm");
+    // It is taken out, and so its turn comes.
+    while controller.state.objects.take(Instant::now()).is_some() {}
+    controller
+        .state
+        .take_in(slice(OURS, "{addresses: [10.0.1.77]}"));
+    let mut turns = std::iter::from_fn(|| controller.state.objects.take(Instant::now()));
+    assert!(turns.any(|turn| turn == owner));
+    assert!(released(&mut controller));
+
+    // A slice of somebody else holds nothing, and none does for ever.
+    controller.state.take_in(slice("hand", serves));
+    assert!(released(&mut controller));
+    controller.state.take_in(slice(OURS, serves));
+    assert!(!released(&mut controller));
+    let late = Time(since.0 + Duration::from_secs(3661));
+    let need = controller.state.next_write(&owner, &late);
+    let action = need.map(|need| need.action);
+    assert!(
+        matches!(action, Some(Action::ReleaseVNic { .. })),
+        "{action:?}"
+    );
 }
 
 #[tokio::test]

@@ -147,6 +147,11 @@ fn what_is_deleted_drains_for_a_time() {
     both.spec.drain_seconds = Some(0);
     let none = world.translate(&both);
     assert_eq!((endpoints(&none), none.due), (Vec::new(), None));
+    // With all endpoints published a Pod is one until it is gone; a VNic would then never go.
+    both.spec.publish_not_ready_addresses = true;
+    let published = world.translate(&both);
+    assert_eq!(endpoints(&published), ["http=8080 10.0.0.3 rst"]);
+    both.spec.publish_not_ready_addresses = false;
 
     both.spec.drain_seconds = None;
     at(&mut world, "2026-01-01T00:00:20Z");
