@@ -106,7 +106,8 @@ pub struct YusurServiceSpec {
     /// protocol, unless the check names a port. Default: a TCP connect every 5 seconds; where no port is TCP, an ICMP echo.
     /// A backend becomes an endpoint with its first success, stops being one when it fails, and stays what it was for up to
     /// 5 minutes while nobody can tell. A Pod must be ready, too. Pods on their node's own network are not checked from
-    /// here: their readiness decides.
+    /// here: their readiness decides. While no ycloud-cni of the whole cluster can check, endpoints stay without a limit, and
+    /// a Pod that was never checked counts by its readiness; so a cluster whose nodes are behind in an upgrade still serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
     /// Seconds, 0 to 3600, for which connections of a backend that is taken away in order, and still answers, live on: a

@@ -73,6 +73,14 @@ fn probes_are_made_shared_and_left() {
         "{state: Healthy, since: 2026-01-01T00:00:00Z, roundTripMicroseconds: 7}",
     ));
     assert_eq!(apply(&mut world, &probe), ["ns/svc", "ns/two"]);
+    let status = probe.status.as_mut().unwrap();
+    status.reported = Some(now(1));
+    assert_eq!(
+        apply(&mut world, &probe),
+        ["ns/svc", "ns/two"],
+        "its first result"
+    );
+    probe.status.as_mut().unwrap().reported = Some(now(2));
     probe.status.as_mut().unwrap().round_trip_microseconds = Some(9);
     probe.metadata.resource_version = Some("9".into());
     assert_eq!(
