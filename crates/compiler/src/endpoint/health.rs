@@ -76,6 +76,8 @@ pub enum Asked<'a> {
     Itself,
     /// Its probe; none if there is none yet.
     Probe(Option<&'a NetworkProbe>),
+    /// It cannot be probed, for this reason.
+    Nothing(&'a str),
 }
 
 /// What becomes of a backend.
@@ -100,6 +102,8 @@ struct Finding<'a> {
     passes: bool,
     probe: Option<&'a NetworkProbe>,
     status: Option<&'a NetworkProbeStatus>,
+    /// Why it cannot be asked.
+    lack: Option<&'a str>,
     /// While it is Unknown and passes: for how long, or why.
     lasts: Lasts,
     due: Option<Time>,
@@ -136,6 +140,9 @@ pub fn judge(
             (BackendState::Unhealthy, Some(text))
         }
         _ if !candidate.ready() => (BackendState::NotReady, Some("not ready".into())),
+        ProbeState::Unknown if finding.lack.is_some() && !finding.passes => {
+            (BackendState::NotReady, Some(finding.unknown()))
+        }
         ProbeState::Healthy => (BackendState::Healthy, None),
         ProbeState::Unknown => (BackendState::Unknown, Some(finding.unknown())),
     };
@@ -194,13 +201,16 @@ fn find<'a>(candidate: &Candidate, asked: Asked<'a>, was: bool, now: &Time) -> F
         passes: true,
         probe: None,
         status: None,
+        lack: None,
         lasts: Lasts::Minutes,
         due: None,
     };
-    let Asked::Probe(probe) = asked else {
-        return finding;
+    (finding.probe, finding.lack) = match asked {
+        Asked::Itself => return finding,
+        Asked::Probe(probe) => (probe, None),
+        Asked::Nothing(why) => (None, Some(why)),
     };
-    finding.probe = probe;
+    let probe = finding.probe;
     finding.status = probe.and_then(|probe| probe.status.as_ref());
     finding.state = finding
         .status
@@ -251,6 +261,9 @@ impl Finding<'_> {
 
     /// The probe's own words: what was wrong, or why nobody asks.
     fn words(&self) -> Option<String> {
+        if let Some(lack) = self.lack {
+            return Some(lack.to_owned());
+        }
         let refused = self.accepted().filter(|c| c.status == "False");
         let error = self.status?.last_error.clone();
         let error = error.filter(|text| !text.is_empty());
