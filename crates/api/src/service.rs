@@ -103,12 +103,14 @@ pub struct YusurServiceSpec {
     #[schemars(length(max = 64))]
     pub backends: Vec<Backend>,
     /// How each backend is checked, from inside its Vpc, at its own target port of the first of `ports` that has the check's
-    /// protocol, unless the check names a port. Default: a TCP connect every 5 seconds; where no port is TCP, an ICMP echo.
+    /// protocol, unless the check names a port. Default: a TCP connect every 5 seconds; where no port is TCP, an ICMP echo; `disabled`
+    /// switches it off.
     /// A backend becomes an endpoint with its first success, stops being one when it fails, and stays what it was for up to
     /// 5 minutes while nobody can tell. A Pod must be ready, too. Pods on their node's own network are not checked from
-    /// here: their readiness decides.
+    /// here: their readiness decides. While no ycloud-cni of the whole cluster can check, endpoints stay without a limit, and
+    /// a Pod that was never checked counts by its readiness; so a cluster whose nodes are behind in an upgrade still serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<BackendCheck>,
     /// Seconds, 0 to 3600, for which connections of a backend that is taken away in order, and still answers, live on: a
     /// terminating Pod, a VNic that is being deleted. It takes no new ones. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,6 +136,19 @@ pub struct YusurServiceSpec {
     /// Whether backends that are not ready count as endpoints. Default: false.
     #[serde(default)]
     pub publish_not_ready_addresses: bool,
+}
+
+/// How each backend of a YusurService is checked, or that none is.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!(has(self.disabled) && self.disabled) || !(has(self.tcp) || has(self.http) || has(self.https) || has(self.grpc) || has(self.udp) || has(self.icmp))").message("spec.healthCheck.disabled: not together with tcp, http, https, grpc, udp or icmp; remove one of both"))]
+pub struct BackendCheck {
+    /// Whether backends are not checked at all. Then a Pod's own readiness decides, and other backends always count. Not
+    /// together with tcp, http, https, grpc, udp or icmp. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+    /// How they are.
+    #[serde(flatten)]
+    pub check: HealthCheck,
 }
 
 /// One port of a YusurService.

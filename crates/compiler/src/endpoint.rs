@@ -42,7 +42,7 @@ pub use slices::{MANAGED_BY, MAX_ENDPOINTS, SERVICE_NAME};
 
 use backend::Candidate;
 use found::Look;
-use health::{Former, Rules};
+use health::{Asked, Former, Rules};
 use probe::{Check, Present};
 use refusal::Refusal;
 
@@ -201,7 +201,10 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
     let permitted = |namespace: &str, vpc: &str| permission::permits(ysvc, input, namespace, vpc);
     let refreshed = || {
         let judged = |candidate: &Candidate, vpc: &str, address| {
-            let asked = present.asked(candidate, vpc, address);
+            let asked = match present.asked(candidate, vpc, address) {
+                Asked::Probe(None) if look.check.is_none() => Asked::Itself,
+                asked => asked,
+            };
             health::judge(candidate, asked, former.at(candidate, address), rules).conditions
         };
         slices::refresh(ysvc, &candidates, input.slices, permitted, judged)

@@ -53,8 +53,8 @@ pub struct Look<'a, 'b> {
     pub former: &'b Former,
     /// The rules.
     pub rules: Rules<'b>,
-    /// What is asked of each.
-    pub check: Check,
+    /// What is asked of each; none: nothing.
+    pub check: Option<Check>,
     /// The probe of a backend, of which the name is given as it should be, in a Vpc at an address.
     pub probe: &'b dyn Fn(&NetworkProbe) -> Option<&'a NetworkProbe>,
 }
@@ -199,17 +199,16 @@ impl Found {
         address: IpAddr,
     ) -> Judgement {
         let former = look.former.at(candidate, address);
-        let asked = if candidate.host_network() {
-            Asked::Itself
-        } else {
-            let wanted = look
-                .check
-                .probe(look.ysvc, candidate, set.kind, vpc, address, set.ports);
-            let known = wanted.as_ref().and_then(|wanted| (look.probe)(wanted));
-            self.probes.extend(wanted);
-            Asked::Probe(known)
+        let check = look.check.as_ref().filter(|_| !candidate.host_network());
+        let wanted =
+            check.map(|check| check.probe(look.ysvc, candidate, set.kind, vpc, address, set.ports));
+        let asked = match &wanted {
+            None => Asked::Itself,
+            Some(Ok(wanted)) => Asked::Probe((look.probe)(wanted)),
+            Some(Err(lack)) => Asked::Nothing(lack),
         };
         let judgement = judge(candidate, asked, former, look.rules);
+        self.probes.extend(wanted.and_then(Result::ok));
         let ready = |state: &EndpointConditions| state.ready == Some(true);
         let now = judgement.conditions.as_ref().is_some_and(ready);
         if former.is_some_and(|former| ready(former) != now) && candidate.deleted().is_none() {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use ycloud_api::condition::{ACCEPTED, reason};
 use ycloud_api::network_probe::{NetworkProbeStatus, ProbeState};
 use ycloud_api::service::BackendState;
 use ycloud_api::{NetworkProbe, YusurService};
@@ -13,7 +14,10 @@ use ycloud_api::{NetworkProbe, YusurService};
 use super::backend::Candidate;
 use super::slices;
 
-/// For how long a backend that nobody can tell of stays the endpoint that it was.
+/// For how long a backend that nobody can tell of stays the endpoint that it was, where somebody could ask.
+///
+/// Where no chassis of the cluster can ask, it stays without a limit: then no probe is worth anything, and to believe them
+/// would take every backend of every YusurService away at once, such as while agents of an older release run.
 pub const UNKNOWN_LASTS: Duration = Duration::from_secs(300);
 
 /// Seconds for which connections of a backend that is taken away live on, if the spec does not say.
@@ -72,6 +76,8 @@ pub enum Asked<'a> {
     Itself,
     /// Its probe; none if there is none yet.
     Probe(Option<&'a NetworkProbe>),
+    /// It cannot be probed, for this reason.
+    Nothing(&'a str),
 }
 
 /// What becomes of a backend.
@@ -94,8 +100,24 @@ struct Finding<'a> {
     state: ProbeState,
     /// Whether new connections may go there, as far as the probe is concerned.
     passes: bool,
+    probe: Option<&'a NetworkProbe>,
     status: Option<&'a NetworkProbeStatus>,
+    /// Why it cannot be asked.
+    lack: Option<&'a str>,
+    /// While it is Unknown and passes: for how long, or why.
+    lasts: Lasts,
     due: Option<Time>,
+}
+
+/// Why and for how long a backend passes that nobody can tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// It was an endpoint, and stays one for [`UNKNOWN_LASTS`].
+    Minutes,
+    /// It was an endpoint, and no chassis can ask, or nobody was told to.
+    UntilAsked,
+    /// It was never asked, no chassis can, and it says of itself that it is ready.
+    Readiness,
 }
 
 /// Judges `candidate`, which the present slices know as `former`.
@@ -106,7 +128,7 @@ pub fn judge(
     rules: Rules,
 ) -> Judgement {
     let was = former.is_some_and(|former| former.serving == Some(true));
-    let finding = find(asked, was, rules.now);
+    let finding = find(candidate, asked, was, rules.now);
     let serving = candidate.ready() && finding.passes;
     let since = finding.status.and_then(|status| status.since.clone());
     if let Some(began) = candidate.deleted() {
@@ -120,6 +142,9 @@ pub fn judge(
             (BackendState::Unhealthy, Some(text))
         }
         _ if !candidate.ready() => (BackendState::NotReady, Some("not ready".into())),
+        ProbeState::Unknown if finding.lack.is_some() && !finding.passes => {
+            (BackendState::NotReady, Some(finding.unknown()))
+        }
         ProbeState::Healthy => (BackendState::Healthy, None),
         ProbeState::Unknown => (BackendState::Unknown, Some(finding.unknown())),
     };
@@ -173,55 +198,99 @@ fn leaving(
     }
 }
 
-fn find<'a>(asked: Asked<'a>, was: bool, now: &Time) -> Finding<'a> {
-    let probe = match asked {
-        Asked::Itself => {
-            return Finding {
-                state: ProbeState::Healthy,
-                passes: true,
-                status: None,
-                due: None,
-            };
-        }
-        Asked::Probe(probe) => probe,
+fn find<'a>(candidate: &Candidate, asked: Asked<'a>, was: bool, now: &Time) -> Finding<'a> {
+    let mut finding = Finding {
+        state: ProbeState::Healthy,
+        passes: true,
+        probe: None,
+        status: None,
+        lack: None,
+        lasts: Lasts::Minutes,
+        due: None,
     };
-    let status = probe.and_then(|probe| probe.status.as_ref());
-    let state = status.map(|status| status.state).unwrap_or_default();
-    let since = status.and_then(|status| status.since.as_ref());
-    let end = since.map(|since| later(since, UNKNOWN_LASTS));
-    let over = end.as_ref().is_some_and(|end| now.0 >= end.0);
-    let (passes, due) = match state {
-        ProbeState::Healthy => (true, None),
-        ProbeState::Unhealthy => (false, None),
-        ProbeState::Unknown if was && !over => (true, end),
-        ProbeState::Unknown => (false, None),
+    (finding.probe, finding.lack) = match asked {
+        Asked::Itself => return finding,
+        Asked::Probe(probe) => (probe, None),
+        Asked::Nothing(why) => (None, Some(why)),
     };
-    Finding {
-        state,
-        passes,
-        status,
-        due,
+    let probe = finding.probe;
+    finding.status = probe.and_then(|probe| probe.status.as_ref());
+    finding.state = finding
+        .status
+        .map(|status| status.state)
+        .unwrap_or_default();
+    match finding.state {
+        ProbeState::Healthy => {}
+        ProbeState::Unhealthy => finding.passes = false,
+        ProbeState::Unknown => finding.unsure(matches!(candidate, Candidate::Pod(_)), was, now),
     }
+    finding
 }
 
 impl Finding<'_> {
+    /// Whether a backend passes that nobody can tell of. `pod`: it says itself whether it is ready. `was`: it is an endpoint.
+    ///
+    /// A new Pod that no chassis can ask passes by its readiness: else no roll-out would come to its end while agents of an
+    /// older release run. What was asked before has a last result, which may have been a failure, so it must be asked again.
+    /// Machines and addresses say nothing of themselves: they wait.
+    fn unsure(&mut self, pod: bool, was: bool, now: &Time) {
+        let accepted = self.accepted();
+        let nobody = accepted.is_some_and(|c| c.reason == reason::NO_PROBER && c.status == "False");
+        let ever = self.status.is_some_and(|status| status.reported.is_some());
+        // Those that nobody could ask count from when somebody can.
+        let assigned = accepted.filter(|c| c.status == "True");
+        let assigned = assigned.map(|c| &c.last_transition_time);
+        let since = self.status.and_then(|status| status.since.as_ref());
+        let began = since.map(|since| match assigned {
+            Some(assigned) if assigned.0 > since.0 => assigned,
+            _ => since,
+        });
+        (self.passes, self.lasts, self.due) = match began {
+            _ if nobody && pod && !ever => (true, Lasts::Readiness, None),
+            Some(began) if !nobody => {
+                let end = later(began, UNKNOWN_LASTS);
+                let passes = was && now.0 < end.0;
+                (passes, Lasts::Minutes, Some(end).filter(|_| passes))
+            }
+            _ => (was, Lasts::UntilAsked, None),
+        };
+    }
+
+    /// What ycloud-controller says of the probe.
+    fn accepted(&self) -> Option<&Condition> {
+        let mut all = self.status?.conditions.iter();
+        all.find(|c| c.type_ == ACCEPTED)
+    }
+
     /// The probe's own words: what was wrong, or why nobody asks.
     fn words(&self) -> Option<String> {
-        let status = self.status?;
-        let refused = status.conditions.iter();
-        let mut refused = refused.filter(|c| c.type_ == "Accepted" && c.status == "False");
-        let error = status.last_error.clone().filter(|text| !text.is_empty());
-        error.or_else(|| refused.next().map(|c| c.message.clone()))
+        if let Some(lack) = self.lack {
+            return Some(lack.to_owned());
+        }
+        let refused = self.accepted().filter(|c| c.status == "False");
+        let error = self.status?.last_error.clone();
+        let error = error.filter(|text| !text.is_empty());
+        error.or_else(|| refused.map(|c| c.message.clone()))
     }
 
     fn unknown(&self) -> String {
+        let taken = self.status.is_some_and(|status| status.since.is_some());
+        let why = self.words().unwrap_or_else(|| match self.probe {
+            Some(probe) if !taken => {
+                let name = probe.metadata.name.as_deref().unwrap_or_default();
+                format!("waiting for ycloud-controller to say who asks, in NetworkProbe {name}")
+            }
+            _ => "waiting for its first check".into(),
+        });
         let minutes = UNKNOWN_LASTS.as_secs() / 60;
-        let why = self.words();
-        if self.passes {
-            let why = why.unwrap_or("waiting for the first result of its check".into());
-            return format!("{why}; it stays an endpoint for up to {minutes} minutes");
+        match (self.passes, self.lasts) {
+            (false, _) => why,
+            (true, Lasts::Minutes) => {
+                format!("{why}; it stays an endpoint for up to {minutes} minutes")
+            }
+            (true, Lasts::UntilAsked) => format!("{why}; until it is asked it stays an endpoint"),
+            (true, Lasts::Readiness) => format!("{why}; until it is asked its readiness decides"),
         }
-        why.unwrap_or("waiting for its first check".into())
     }
 }
 

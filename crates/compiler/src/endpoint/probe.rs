@@ -24,32 +24,33 @@ const NAME_LENGTH: usize = 40;
 #[derive(Debug, Clone)]
 pub struct Check {
     spec: HealthCheck,
-    /// What it asks by; none: ICMP.
-    protocol: Option<Protocol>,
-    /// The port that the check names.
-    port: Option<i32>,
+    /// Its field, the protocol that it asks by, and the port that it names; none: ICMP.
+    way: Option<(&'static str, Protocol, Option<i32>)>,
 }
 
 impl Check {
-    /// `spec.healthCheck`. Without one, and where it names none of the ways to ask: a TCP connect; ICMP where no port is TCP.
-    pub fn of(ysvc: &YusurService) -> Self {
-        let mut spec = ysvc.spec.health_check.clone().unwrap_or_default();
+    /// `spec.healthCheck`; none if it is disabled. Without one, and where it names none of the ways to ask: a TCP connect;
+    /// ICMP where no port is TCP.
+    pub fn of(ysvc: &YusurService) -> Option<Self> {
+        let given = ysvc.spec.health_check.as_ref();
+        if given.is_some_and(|given| given.disabled == Some(true)) {
+            return None;
+        }
+        let mut spec = given.map(|given| given.check.clone()).unwrap_or_default();
         if way(&spec).is_none() && spec.icmp.is_none() {
             match has(ysvc, Protocol::TCP) {
                 true => spec.tcp = Some(PortCheck::default()),
                 false => spec.icmp = Some(IcmpCheck::default()),
             }
         }
-        let (protocol, port) =
-            way(&spec).map_or((None, None), |(_, protocol, port)| (Some(protocol), port));
-        Self {
-            spec,
-            protocol,
-            port,
-        }
+        let way = way(&spec);
+        Some(Self { spec, way })
     }
 
-    /// The NetworkProbe of a backend at this address of `vpc`; none if it has no port that the check could ask.
+    /// The NetworkProbe of a backend at this address of `vpc`.
+    ///
+    /// # Errors
+    /// It has no port that the check could ask: which one is missing, and the cure.
     pub fn probe(
         &self,
         ysvc: &YusurService,
@@ -58,13 +59,11 @@ impl Check {
         vpc: &str,
         address: IpAddr,
         overrides: &[BackendPort],
-    ) -> Option<NetworkProbe> {
-        let port = match (self.protocol, self.port) {
-            (None, _) | (_, Some(_)) => None,
-            (Some(protocol), None) => {
-                let ports = ysvc.spec.ports.iter();
-                let mut fit = ports.filter(|port| port.protocol == protocol);
-                Some(fit.find_map(|port| candidate.port(port, overrides).ok())?)
+    ) -> Result<NetworkProbe, String> {
+        let port = match self.way {
+            None | Some((_, _, Some(_))) => None,
+            Some((field, protocol, None)) => {
+                Some(port(ysvc, candidate, field, protocol, overrides)?)
             }
         };
         let spec = NetworkProbeSpec {
@@ -77,7 +76,7 @@ impl Check {
             },
             check: self.spec.clone(),
         };
-        Some(NetworkProbe {
+        Ok(NetworkProbe {
             metadata: ObjectMeta {
                 name: Some(name(&spec)),
                 namespace: ysvc.metadata.namespace.clone(),
@@ -89,6 +88,28 @@ impl Check {
             status: None,
         })
     }
+}
+
+/// The number of the first port of this protocol that the backend has.
+fn port(
+    ysvc: &YusurService,
+    candidate: &Candidate,
+    field: &str,
+    protocol: Protocol,
+    overrides: &[BackendPort],
+) -> Result<i32, String> {
+    let mut names = Vec::new();
+    for port in ysvc.spec.ports.iter().filter(|p| p.protocol == protocol) {
+        match candidate.port(port, overrides) {
+            Ok(number) => return Ok(number),
+            Err(name) => names.push(name),
+        }
+    }
+    let protocol = protocol.as_str();
+    Err(format!(
+        "cannot be checked: no {protocol} port of it is named {}; name one that it has in targetPort, or write its number there or in spec.healthCheck.{field}.port",
+        names.join(" or ")
+    ))
 }
 
 /// These by name, each once.
@@ -197,7 +218,10 @@ fn name(spec: &NetworkProbeSpec) -> String {
     let text = serde_json::to_string(spec).unwrap_or_default();
     let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
     let hash = hash.simple().to_string();
-    let hash = hash.get(..8).unwrap_or_default();
+    // 64 bits, without those that say which kind of UUID it is. One name for two specs would have their YusurServices delete
+    // each other's probe without end.
+    let of = |range| hash.get(range).unwrap_or_default();
+    let hash = format!("{}{}", of(0..8), of(24..32));
     match start.trim_matches('-') {
         "" => format!("probe-{hash}"),
         start => format!("{start}-{hash}"),

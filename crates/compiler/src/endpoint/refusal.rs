@@ -160,7 +160,7 @@ fn invalid_outside(ysvc: &YusurService) -> Option<String> {
 
 /// A health check that nothing could be asked by.
 fn invalid_check(ysvc: &YusurService) -> Option<String> {
-    let check = ysvc.spec.health_check.as_ref()?;
+    let check = &ysvc.spec.health_check.as_ref()?.check;
     if let Some((field, protocol, None)) = probe::way(check)
         && !probe::has(ysvc, protocol)
     {

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -25,29 +25,69 @@ const TRIES: usize = 10;
 
 const KIND: &str = "NetworkProbe";
 
-/// Makes those that the plan wants, and leaves those that it does not; how many objects were written.
-///
-/// # Errors
-/// The first request that failed. Try again.
-pub async fn write(client: &Client, plan: &Plan) -> Result<u64, Error> {
-    let namespace = plan.ysvc.namespace().unwrap_or_default();
-    let uid = plan.ysvc.uid().unwrap_or_default();
-    let api: &Api<NetworkProbe> = &Api::namespaced(client.clone(), &namespace);
-    let joins: Vec<_> = plan
-        .wanted_probes
-        .iter()
-        .map(|probe| join(api, probe))
-        .collect();
-    let names = plan.surplus_probes.iter();
-    let leaves: Vec<_> = names.map(|name| leave(api, name, &uid)).collect();
-    let joined = at_once(joins).await?;
-    Ok(joined + at_once(leaves).await?)
+/// NetworkProbes of one YusurService to write.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+    /// Those to make, or to become an owner of.
+    pub wanted: Vec<NetworkProbe>,
+    /// Names of those to be no owner of any more.
+    pub surplus: Vec<String>,
 }
 
-async fn at_once(writes: Vec<impl Future<Output = Result<u64, Error>>>) -> Result<u64, Error> {
-    let writes = stream::iter(writes).buffer_unordered(AT_ONCE);
-    let written: Vec<u64> = writes.try_collect().await?;
-    Ok(written.into_iter().sum())
+impl Order {
+    /// Takes it out of a plan.
+    pub fn of(plan: &mut Plan) -> Self {
+        Self {
+            namespace: plan.ysvc.namespace().unwrap_or_default(),
+            uid: plan.ysvc.uid().unwrap_or_default(),
+            wanted: std::mem::take(&mut plan.wanted_probes),
+            surplus: std::mem::take(&mut plan.surplus_probes),
+        }
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.surplus.is_empty()
+    }
+}
+
+/// Makes those that are wanted, and leaves those that are not; how many objects were written.
+///
+/// # Errors
+/// The first request that failed. One that the API server refuses keeps none of the others from being written; after
+/// another failure the rest was left out. Try again.
+pub async fn write(client: &Client, order: &Order) -> Result<u64, Error> {
+    let api: &Api<NetworkProbe> = &Api::namespaced(client.clone(), &order.namespace);
+    let joins: Vec<_> = order.wanted.iter().map(|probe| join(api, probe)).collect();
+    let names = order.surplus.iter();
+    let leaves: Vec<_> = names.map(|name| leave(api, name, &order.uid)).collect();
+    let (joined, refused) = at_once(joins).await?;
+    // A quota that is used up has room again once these are gone.
+    let (left, other) = at_once(leaves).await?;
+    match refused.or(other) {
+        Some(error) => Err(error),
+        None => Ok(joined + left),
+    }
+}
+
+/// How many objects were written, and the first refusal.
+async fn at_once(
+    writes: Vec<impl Future<Output = Result<u64, Error>>>,
+) -> Result<(u64, Option<Error>), Error> {
+    let mut results = stream::iter(writes).buffer_unordered(AT_ONCE);
+    let (mut written, mut refused) = (0, None);
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(n) => written += n,
+            Err(error) if error.refusal().is_some() => refused = refused.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((written, refused))
 }
 
 /// Makes `probe`, or adds its owner to the one that exists.

@@ -14,7 +14,6 @@ use serde_json::json;
 use ycloud_api::{YusurService, YusurServiceStatus};
 use ycloud_compiler::endpoint::STILL_SERVES;
 
-use super::ask;
 use super::plan::{Plan, Transition, transitions};
 
 /// Field manager of every write, and the controller's name in Events.
@@ -66,14 +65,19 @@ impl Error {
     }
 
     /// The API server's words, if it understood the request and will not do it, however often it is asked.
-    fn refusal(&self) -> Option<&str> {
+    pub(super) fn refusal(&self) -> Option<&str> {
         let status = self.status()?;
         matches!(status.code, 400 | 403 | 405 | 422).then_some(status.message.as_str())
     }
 
     /// Whether the API server answered with this HTTP status.
     pub(super) fn has_code(&self, code: u16) -> bool {
-        self.status().is_some_and(|status| status.code == code)
+        self.code() == Some(code)
+    }
+
+    /// The HTTP status that the API server answered with.
+    pub(super) fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
     }
 }
 
@@ -110,29 +114,13 @@ impl Executor {
         }
     }
 
-    /// Writes what the plan says, then tells the status if it changed, and publishes Events on transitions, and those of
-    /// `health`. `base`: the status as it was last told. NetworkProbes are written beside all that: neither waits for the
-    /// other, and what cannot be asked does not keep endpoints from going.
+    /// Writes what the plan says but for NetworkProbes, then tells the status if it changed, and publishes Events on
+    /// transitions, and those of `health`. `base`: the status as it was last told.
     ///
     /// # Errors
     /// The first request that failed for another reason than a refusal of the Service; everything after it was left
     /// out. Try again.
     pub async fn carry_out(
-        &self,
-        plan: &Plan,
-        base: Option<&YusurServiceStatus>,
-        health: &[Transition],
-    ) -> Result<Outcome, Error> {
-        let (probes, outcome) = tokio::join!(
-            ask::write(&self.client, plan),
-            self.carry_out_service(plan, base, health)
-        );
-        let mut outcome = outcome?;
-        outcome.written += probes?;
-        Ok(outcome)
-    }
-
-    async fn carry_out_service(
         &self,
         plan: &Plan,
         base: Option<&YusurServiceStatus>,

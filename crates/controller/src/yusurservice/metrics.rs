@@ -25,7 +25,7 @@ pub struct Metrics {
     pub reconciles: Family<Ended, Counter>,
     /// Seconds from taking a YusurService off the queue to the last answer of the API server.
     pub duration: Histogram,
-    /// Services and EndpointSlices written.
+    /// Services, EndpointSlices and NetworkProbes written.
     pub writes: Counter,
 }
 
@@ -62,7 +62,7 @@ impl Metrics {
         );
         registry.register(
             "writes",
-            "Services and EndpointSlices written",
+            "Services, EndpointSlices and NetworkProbes written",
             metrics.writes.clone(),
         );
         metrics

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!   watches ══ News ══► one task: World, then for each key that is due and not under way
-//!                         plan (pure) ──► a job: execute (writes, status, Events)
-//!                           ▲                  │
-//!                           └── later, dirty ◄─┴── Finished
+//!                         plan (pure) ─┬► a job: execute (Service, slices, status, Events)
+//!                           ▲          └► a job: ask (NetworkProbes)
+//!                           └── later, dirty ◄─┴── Finished, Asked
 //! ```
 //!
 //! Level-triggered: a key says that something may have changed, the plan reads everything anew. While a key's job is
-//! under way, further news of it wait, so that two jobs never write one object at the same time.
+//! under way, further news of it wait, so that two jobs never write one object at the same time. Its NetworkProbes are
+//! written beside all else: neither waits for the other, and what cannot be asked does not keep endpoints from going.
 
 mod ask;
+mod asking;
 pub mod execute;
 mod labelled;
 pub mod metrics;
@@ -40,6 +42,8 @@ use tokio::task::JoinSet;
 use ycloud_api::YusurServiceStatus;
 use ycloud_compiler::ObjectKey;
 
+use self::ask::Order;
+use self::asking::{Asked, Asking};
 use self::execute::{Error, Executor, Outcome};
 use self::metrics::Metrics;
 use self::pace::{Bucket, Teller};
@@ -107,6 +111,7 @@ pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
                 None => anyhow::bail!("all watches ended"),
             },
             Some(finished) = control.jobs.join_next() => control.finish(finished),
+            Some(asked) = control.asking.next() => control.asked(asked),
             () = sleep_until(due) => {
                 let keys = control.later.due(Instant::now());
                 control.dirty.extend(keys);
@@ -117,12 +122,17 @@ pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
         }
     }
     watches.shutdown().await;
+    control.asking.stop();
     if !runtime.leads() {
         // Another replica may write by now.
         control.jobs.shutdown().await;
+        control.asking.shutdown().await;
     }
     while let Some(finished) = control.jobs.join_next().await {
         control.finish(finished);
+    }
+    while let Some(asked) = control.asking.next().await {
+        control.asked(asked);
     }
     Ok(())
 }
@@ -151,6 +161,7 @@ struct Control {
     paces: BTreeMap<ObjectKey, Bucket>,
     tellers: BTreeMap<ObjectKey, Teller>,
     jobs: JoinSet<Finished>,
+    asking: Asking,
 }
 
 impl Control {
@@ -167,6 +178,7 @@ impl Control {
             paces: BTreeMap::new(),
             tellers: BTreeMap::new(),
             jobs: JoinSet::new(),
+            asking: Asking::new(runtime.client.clone()),
         }
     }
 
@@ -231,21 +243,26 @@ impl Control {
 
     fn start(&mut self, key: ObjectKey) {
         let (now, began) = (Time(Timestamp::now()), Instant::now());
-        let Some(plan) = plan::plan(&self.world, &key, &now) else {
+        let Some(mut plan) = plan::plan(&self.world, &key, &now) else {
             self.told.remove(&key);
             self.failures.remove(&key);
             self.paces.remove(&key);
             self.tellers.remove(&key);
+            self.asking.forget(&key);
             return;
         };
+        if let Err(at) = self.asking.write(&key, Order::of(&mut plan), began) {
+            self.later.push(key.clone(), at);
+        }
+        plan.unwritten = self.asking.trouble(&key).map(str::to_owned);
         if let Some(due) = plan.due() {
             let wait = Duration::try_from(due.0.duration_since(now.0)).unwrap_or_default();
             // Not a moment too early: timestamps are finer than what waits for them.
             self.later.push(key.clone(), began + wait + EARLIEST);
         }
-        let health = match plan.changes() {
-            [] => Vec::new(),
-            changes => {
+        let health = match (plan.changes(), self.tellers.contains_key(&key)) {
+            ([], false) => Vec::new(),
+            (changes, _) => {
                 let teller = self.tellers.entry(key.clone()).or_default();
                 teller.tell(changes, began)
             }
@@ -299,9 +316,7 @@ impl Control {
                     teller.take_back();
                 }
                 let failures = self.failures.entry(key.clone()).or_default();
-                let wait = FIRST_WAIT
-                    .saturating_mul(1 << (*failures).min(10))
-                    .min(LONGEST_WAIT);
+                let wait = wait(*failures);
                 *failures += 1;
                 self.metrics.ended("failed");
                 let error: &dyn std::error::Error = &error;
@@ -310,6 +325,36 @@ impl Control {
             }
         }
     }
+
+    /// Takes in that NetworkProbes were written, or not.
+    fn asked(&mut self, asked: Result<Asked, tokio::task::JoinError>) {
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let now = Instant::now();
+        let ended = self.asking.finish(asked, now);
+        let key = ended.key;
+        match ended.result {
+            Ok(written) => {
+                self.metrics.writes.inc_by(written);
+            }
+            Err((error, wait)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(yusurservice = %key, error, ?wait, "trying again");
+                self.later.push(key.clone(), now + wait);
+            }
+        }
+        if ended.dirty {
+            self.dirty.insert(key);
+        }
+    }
+}
+
+/// How long to wait after that many failures in a row before the last one.
+fn wait(failures: u32) -> Duration {
+    let wait = FIRST_WAIT.saturating_mul(1 << failures.min(10));
+    wait.min(LONGEST_WAIT)
 }
 
 fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {

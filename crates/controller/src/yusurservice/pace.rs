@@ -1,6 +1,6 @@
 //! How often health is told of and acted upon: pure, no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ycloud_compiler::endpoint::HealthChange;
@@ -26,9 +26,6 @@ const EVENT_EVERY: Duration = Duration::from_secs(30);
 
 /// How many backends an Event names before it counts the rest.
 const NAMED: usize = 5;
-
-/// How many backends are remembered as told of.
-const REMEMBERED: usize = 4096;
 
 /// Lets through `burst` at once, and then one in `every`.
 #[derive(Debug, Clone)]
@@ -75,7 +72,7 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Teller {
     bucket: Bucket,
-    /// Backend → whether it was last said to be healthy.
+    /// What was said and is still to be done, as far as the watch shows: backend → whether it is healthy.
     said: BTreeMap<String, bool>,
     /// The backends that the last call told of.
     last: Vec<String>,
@@ -95,12 +92,12 @@ impl Default for Teller {
 }
 
 impl Teller {
-    /// What to say of `changes`. Those that were said before, because a plan was made anew before the watch showed what
-    /// the former one wrote, are left out.
+    /// What to say of `changes`, which are those of every plan. Those that were said before, because a plan was made anew
+    /// before the watch showed what the former one wrote, are left out. Once it shows that, nothing is remembered: another
+    /// change of that backend, or of one made anew under its name and address, is news.
     pub fn tell(&mut self, changes: &[HealthChange], now: Instant) -> Vec<Transition> {
-        if self.said.len() > REMEMBERED {
-            self.said.clear();
-        }
+        let open: BTreeSet<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+        self.said.retain(|name, _| open.contains(name.as_str()));
         let new = |change: &&HealthChange| self.said.get(&change.name) != Some(&change.healthy);
         let new: Vec<&HealthChange> = changes.iter().filter(new).collect();
         self.last = new.iter().map(|change| change.name.clone()).collect();
@@ -217,6 +214,19 @@ mod tests {
                 .message
                 .ends_with("p4 left: connection refused; and 2 more")
         );
+    }
+
+    #[test]
+    fn a_backend_made_anew_that_fails_again_is_news() {
+        let now = Instant::now();
+        let mut teller = Teller::default();
+        let left = [change("vm-7 (10.2.0.7)", false)];
+        assert_eq!(teller.tell(&left, now).len(), 1);
+        assert_eq!(teller.tell(&left, now), []);
+        // The watch caught up; the VNic is deleted and made anew, is healthy at its first look, and fails.
+        assert_eq!(teller.tell(&[], now), []);
+        assert_eq!(teller.tell(&left, now).len(), 1);
+        assert_eq!(teller.said.len(), 1);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Plan {
     pub wanted_probes: Vec<NetworkProbe>,
     /// Names of NetworkProbes to be no owner of any more.
     pub surplus_probes: Vec<String>,
+    /// Why NetworkProbes cannot be written, if that failed: for the status.
+    pub unwritten: Option<String>,
     /// UID of the Service that exists.
     uid: Option<String>,
     translation: Translation,
@@ -77,6 +79,7 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         ysvc: Arc::clone(ysvc),
         wanted_probes,
         surplus_probes,
+        unwritten: None,
         slices: writes.slices.into_iter().cloned().collect(),
         service: writes.service.cloned(),
         creates: present.is_none(),
@@ -236,10 +239,12 @@ impl Plan {
         }
         let programmed = self.programmed_verdict(accepted, refused.is_some());
         let ready = self.ready(accepted, &programmed);
+        let mut resolved = self.translation.resolved.clone();
+        resolved.message.push_str(&self.unwritten_text());
         let mut conditions = base.map(|b| b.conditions.clone()).unwrap_or_default();
         for (kind, verdict) in [
             (condition::ACCEPTED, accepted),
-            (condition::BACKENDS_RESOLVED, &self.translation.resolved),
+            (condition::BACKENDS_RESOLVED, &resolved),
             (condition::PROGRAMMED, &programmed),
             (condition::READY, &ready),
         ] {
@@ -281,14 +286,23 @@ impl Plan {
             }
         }
         if counts.healthy == 0 {
-            let text = match counts.total {
+            let mut text = match counts.total {
                 0 => "no backend; clients are refused".to_owned(),
                 total => format!("none of {total} backends is healthy; clients are refused"),
             };
+            text.push_str(&self.unwritten_text());
             return Verdict::no(reason::NO_BACKENDS, text);
         }
         let text = format!("{} backends are healthy", counts.summary);
         Verdict::yes(reason::READY, text)
+    }
+
+    /// Nothing tells otherwise that backends are not asked: those that serve go on to, and new ones wait.
+    fn unwritten_text(&self) -> String {
+        let why = self.unwritten.as_ref();
+        why.map_or_else(String::new, |why| {
+            format!("; its NetworkProbes cannot be written, and without one a backend stays as it is: {why}")
+        })
     }
 
     /// The YusurService, for Events.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ycloud_api::{NetworkProbe, YusurService};
 use ycloud_compiler::ObjectKey;
 
@@ -100,7 +102,8 @@ pub fn reduce_probe(probe: &mut NetworkProbe) {
     if let Some(status) = &mut probe.status {
         status.prober = None;
         status.source = None;
-        status.reported = None;
+        // Whether anybody ever asked is of interest, when is not.
+        status.reported = status.reported.take().map(|_| Time(Timestamp::UNIX_EPOCH));
         status.round_trip_microseconds = None;
     }
 }

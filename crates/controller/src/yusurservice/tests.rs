@@ -23,6 +23,12 @@ fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// A client of an API server that is not there.
+pub(super) fn no_client() -> kube::Client {
+    let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    kube::Client::try_from(config).unwrap()
+}
+
 fn now(second: u8) -> Time {
     yaml(&format!("2026-01-01T00:00:{second:02}Z"))
 }

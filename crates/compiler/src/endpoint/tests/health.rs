@@ -181,3 +181,118 @@ fn former_endpoints_of_a_refused_spec_follow_their_probes() {
         ["http=8080 10.0.0.3 ", "http=8080 10.0.0.4 rs"]
     );
 }
+
+/// What ycloud-controller writes: the verdict since then, over a state that is Unknown since the first of January.
+fn assigned(world: &mut World, ysvc: &YusurService, accepted: &str, reported: &str) {
+    for mut probe in world.translate(ysvc).probes {
+        probe.status = Some(yaml(&format!(
+            "{{state: Unknown, since: {SINCE}, lastError: no chassis can ask{reported}, conditions: [{{type: Accepted, message: m, {accepted}}}]}}"
+        )));
+        let name = probe.metadata.name.clone().unwrap_or_default();
+        world.probes.insert(name, Arc::new(probe));
+    }
+}
+
+const NOBODY: &str = "status: 'False', reason: NoProber, lastTransitionTime: 2026-01-01T00:00:00Z";
+
+#[test]
+fn endpoints_stay_while_no_chassis_can_ask_them() {
+    let mut world = World::new().pod(1, true).vnic("ns/n1 None any 10.0.0.11");
+    let mut both = web();
+    both.spec.backends = yaml("[{kind: VNicIP, name: n1}]");
+    world.settle(&both);
+    world.made = false;
+    let all = ["http=8080 10.0.0.11 rs", "http=8080 10.0.0.3 rs"];
+    let sorted = |translation: &Translation| {
+        let mut lines = endpoints(translation);
+        lines.sort();
+        lines
+    };
+    assigned(
+        &mut world,
+        &both,
+        NOBODY,
+        ", reported: 2025-12-31T00:00:00Z",
+    );
+    at(&mut world, "2026-01-09T00:00:00Z");
+    let kept = world.translate(&both);
+    assert_eq!(
+        (sorted(&kept), kept.due.clone()),
+        (all.map(str::to_owned).to_vec(), None)
+    );
+    assert_eq!(
+        items(&kept)[0],
+        "n1 Unknown no chassis can ask; until it is asked it stays an endpoint"
+    );
+    // Five minutes begin anew when one can.
+    let somebody = "status: 'True', reason: Accepted, lastTransitionTime: 2026-01-09T00:00:00Z";
+    assigned(&mut world, &both, somebody, "");
+    at(&mut world, "2026-01-09T00:04:59Z");
+    let kept = world.translate(&both);
+    assert_eq!(sorted(&kept), all);
+    assert_eq!(kept.due, Some(time("2026-01-09T00:05:00Z")));
+    at(&mut world, "2026-01-09T00:05:00Z");
+    let over = world.translate(&both);
+    assert_eq!(
+        sorted(&over),
+        ["http=8080 10.0.0.11 ", "http=8080 10.0.0.3 "]
+    );
+}
+
+#[test]
+fn new_pods_count_by_their_readiness_while_no_chassis_can_ask() {
+    let mut world = World::new().pod(1, true).pod(2, false);
+    world.vnics.push(vnic("ns/n1 None any 10.0.0.11"));
+    let mut both = web();
+    both.spec.backends = yaml("[{kind: VNicIP, name: n1}]");
+    world.made = false;
+    assigned(&mut world, &both, NOBODY, "");
+    let first = world.translate(&both);
+    let expected = [
+        "http=8080 10.0.0.11 ",
+        "http=8080 10.0.0.3 rs",
+        "http=8080 10.0.0.4 ",
+    ];
+    assert_eq!(
+        endpoints(&first).into_iter().collect::<BTreeSet<_>>(),
+        expected.map(str::to_owned).into()
+    );
+    assert_eq!(
+        items(&first),
+        [
+            "n1 Unknown no chassis can ask",
+            "p0001 Unknown no chassis can ask; until it is asked its readiness decides",
+            "p0002 NotReady not ready"
+        ]
+    );
+    // One that was asked before may have failed.
+    assigned(
+        &mut world,
+        &both,
+        NOBODY,
+        ", reported: 2025-12-31T00:00:00Z",
+    );
+    let asked = world.translate(&both);
+    assert_eq!(asked.counts.summary, "0/3");
+    // A spec that cannot be carried out is no lack of probers.
+    let invalid = NOBODY.replace("NoProber", "Invalid");
+    assigned(&mut world, &both, &invalid, "");
+    assert_eq!(world.translate(&both).counts.summary, "0/3");
+}
+
+#[test]
+fn a_probe_that_nobody_took_up_takes_nothing_away() {
+    let mut world = World::new().pod(1, true);
+    world.settle(&web());
+    world.made = false;
+    let probe = world.translate(&web()).probes.remove(0);
+    let name = probe.metadata.name.clone().unwrap();
+    world.probes.insert(name.clone(), Arc::new(probe));
+    at(&mut world, "2026-01-09T00:00:00Z");
+    let kept = world.translate(&web());
+    assert_eq!(endpoints(&kept), ["http=8080 10.0.0.3 rs"]);
+    let expected = format!(
+        "p0001 Unknown waiting for ycloud-controller to say who asks, in NetworkProbe {name}; until it is asked it stays an endpoint"
+    );
+    assert_eq!((items(&kept), kept.due), (vec![expected], None));
+}

@@ -1,5 +1,7 @@
 //! Which NetworkProbes a YusurService needs.
 
+use ycloud_api::service::BackendState;
+
 use super::*;
 
 /// The probes, as text without their hashes.
@@ -72,7 +74,7 @@ fn equal_probes_are_one_object_with_a_name_that_people_can_read() {
         (&two.metadata.name, &two.spec)
     );
     let name = one.metadata.name.unwrap();
-    assert!(name.starts_with("p0001-") && name.len() == 14, "{name}");
+    assert!(name.starts_with("p0001-") && name.len() == 22, "{name}");
     let owner = &one.metadata.owner_references.unwrap()[0];
     assert_eq!((owner.uid.as_str(), owner.controller), ("uid-svc", None));
     assert_eq!(one.metadata.labels.unwrap()["iaas.yusur.io/vpc"], "vpc1");
@@ -86,7 +88,7 @@ fn equal_probes_are_one_object_with_a_name_that_people_can_read() {
         .metadata
         .name
         .unwrap();
-    assert_eq!(name.len(), 39 + 9, "{name}");
+    assert_eq!(name.len(), 39 + 17, "{name}");
 }
 
 #[test]
@@ -114,4 +116,66 @@ fn machines_are_asked_at_ports_of_their_own() {
         "{vpc: vpc1, ports: [{name: http, port: 80, targetPort: web}], backends: [{kind: VM, name: vm-1}]}",
     );
     assert_eq!(probes(&world, &none), [""; 0]);
+}
+
+#[test]
+fn a_backend_without_the_port_to_ask_is_told_which() {
+    let mut world = World::new().pod(1, true);
+    world.made = false;
+    let own = ysvc(
+        "{vpc: vpc1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: admin}, {name: d, port: 53, protocol: UDP}]}",
+    );
+    let lacks = "cannot be checked: no TCP port of it is named admin; name one that it has in targetPort, or write its number there or in spec.healthCheck.tcp.port";
+    let told = world.translate(&own);
+    let item = &told.counts.items[0];
+    assert_eq!(item.state, BackendState::NotReady);
+    assert_eq!(item.message.as_deref(), Some(lacks));
+    assert_eq!(
+        (endpoints(&told), told.probes),
+        (vec!["d=53 10.0.0.3 ".to_owned()], vec![])
+    );
+
+    // What serves is not taken away for it.
+    let mut before = own.clone();
+    before.spec.ports[0].target_port = None;
+    world.made = true;
+    world.settle(&before);
+    let kept = world.translate(&own);
+    assert_eq!(endpoints(&kept), ["d=53 10.0.0.3 rs"]);
+    let item = &kept.counts.items[0];
+    let expected = format!("{lacks}; until it is asked it stays an endpoint");
+    assert_eq!(
+        (item.state, item.message.clone()),
+        (BackendState::Unknown, Some(expected))
+    );
+}
+
+#[test]
+fn without_a_check_readiness_decides() {
+    let mut world = World::new()
+        .pod(1, true)
+        .pod(2, false)
+        .vnic("ns/n1 VM vm-1 10.0.0.11");
+    let mut own = web();
+    own.spec.backends = yaml("[{kind: VM, name: vm-1}]");
+    let checked = world.translate(&own).probes.len();
+    assert_eq!(checked, 3);
+    world.settle(&own);
+    world.probed(&own, ProbeState::Unhealthy, "2026-01-01T00:00:00Z", "down");
+    own.spec.health_check = Some(yaml("{disabled: true}"));
+    let told = world.translate(&own);
+    assert_eq!(told.probes, [], "those that there are go");
+    assert_eq!(
+        endpoints(&told).into_iter().collect::<BTreeSet<_>>(),
+        [
+            "http=8080 10.0.0.11 rs",
+            "http=8080 10.0.0.3 rs",
+            "http=8080 10.0.0.4 "
+        ]
+        .map(str::to_owned)
+        .into()
+    );
+    assert_eq!(told.counts.items[0].message.as_deref(), Some("not ready"));
+    own.spec.health_check = Some(yaml("{disabled: false, icmp: {}}"));
+    assert_eq!(world.translate(&own).probes.len(), checked);
 }

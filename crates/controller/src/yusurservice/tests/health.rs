@@ -73,6 +73,14 @@ fn probes_are_made_shared_and_left() {
         "{state: Healthy, since: 2026-01-01T00:00:00Z, roundTripMicroseconds: 7}",
     ));
     assert_eq!(apply(&mut world, &probe), ["ns/svc", "ns/two"]);
+    let status = probe.status.as_mut().unwrap();
+    status.reported = Some(now(1));
+    assert_eq!(
+        apply(&mut world, &probe),
+        ["ns/svc", "ns/two"],
+        "its first result"
+    );
+    probe.status.as_mut().unwrap().reported = Some(now(2));
     probe.status.as_mut().unwrap().round_trip_microseconds = Some(9);
     probe.metadata.resource_version = Some("9".into());
     assert_eq!(
@@ -115,4 +123,30 @@ fn while_none_is_healthy_clients_are_refused() {
     let counts = told.backends.unwrap();
     assert_eq!(counts.summary, "0/1");
     assert_eq!(counts.items[0].message.as_deref(), Some("its check fails"));
+}
+
+#[test]
+fn that_probes_cannot_be_written_is_said() {
+    let mut world = World::default();
+    world.apply(vpc());
+    world.apply(of("svc", "{kind: VM, name: vm-n}"));
+    world.apply(machine("n", "{ip: 10.0.0.9, vpc: vpc1}"));
+    let first = plan(&world, &svc()).unwrap();
+    for slice in &first.slices {
+        world.apply(News::EndpointSlice(Change::Apply(slice.clone())));
+    }
+    let mut service = first.service.unwrap();
+    service.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.7".into());
+    world.apply(News::Service(Change::Apply(service)));
+    program(&mut world);
+    let mut plan = plan(&world, &svc()).unwrap();
+    plan.unwritten = Some("quota".into());
+    let told = plan.status(None, None, &now(1));
+    for at in [1, 3] {
+        let message = &told.conditions[at].message;
+        assert!(
+            message.ends_with("; its NetworkProbes cannot be written, and without one a backend stays as it is: quota"),
+            "{message}"
+        );
+    }
 }
