@@ -165,6 +165,7 @@ impl Running {
                 let api = writer.clone();
                 Box::pin(async move { api.patch(&write) })
             }),
+            behind: watch::channel(None).1,
         });
         drop(_context);
         Self {

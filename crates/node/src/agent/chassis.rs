@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use ycloud_api::VNic;
 
 use super::affinity::{self, Affinity};
+use super::behind;
 use super::ct_flush::CtFlush;
 use super::devices::{self, Devices};
 use super::health::{self, Observed};
@@ -46,8 +47,16 @@ impl Chassis {
         let southbound = options.southbound.connect()?;
         let (progress, affinity) = watch::channel(affinity::Progress::default());
         let (ovs, netlink) = (Ovs::start(options.ovs.clone()), Netlink::open()?);
+        let bridge = behind::client(options.ovs.clone());
         let chassis = Self {
-            prober: prober::start(client, &ovs, &netlink, &options.node, options.mtu),
+            prober: prober::start(
+                client,
+                &ovs,
+                &netlink,
+                behind::watch(southbound.clone(), bridge.clone()),
+                &options.node,
+                options.mtu,
+            ),
             ovs,
             netlink,
             vnics: objects::vnics(client, &options.node),
@@ -62,7 +71,7 @@ impl Chassis {
         tokio::spawn(task.run());
         let task = CtFlush {
             southbound,
-            ovs: options.ovs.clone(),
+            bridge,
             openflow: options.openflow.clone(),
         };
         tokio::spawn(task.run());

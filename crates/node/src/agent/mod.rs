@@ -22,6 +22,7 @@
 pub mod add;
 pub mod address;
 pub mod affinity;
+pub mod behind;
 pub mod chassis;
 pub mod check;
 pub mod conntrack;

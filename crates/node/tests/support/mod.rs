@@ -32,6 +32,7 @@ use ycloud_api::vnic::{Attachment, AttachmentKind, Device, VNicIpv6, pod_vnic_na
 use ycloud_api::{EipGateway, Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
 use ycloud_node::agent::add::Limits;
 use ycloud_node::agent::affinity::{self, Affinity};
+use ycloud_node::agent::behind;
 use ycloud_node::agent::chassis::Chassis;
 use ycloud_node::agent::ct_flush::CtFlush;
 use ycloud_node::agent::devices::Devices;
@@ -365,9 +366,11 @@ fn chassis(
         progress,
     };
     tokio::spawn(task.run());
+    let bridge = behind::client(options.ovs.clone());
+    let behind = behind::watch(southbound.clone(), bridge.clone());
     let task = CtFlush {
         southbound,
-        ovs: options.ovs.clone(),
+        bridge,
         openflow: options.openflow.clone(),
     };
     tokio::spawn(task.run());
@@ -400,6 +403,7 @@ fn chassis(
         mtu: 1400,
         probes,
         writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
+        behind,
     });
     Chassis {
         prober,

@@ -6,13 +6,13 @@
 //! a UDP client gets an answer.
 //!
 //! ```text
-//!   Southbound: vips, options:draining ──► pairs that are gone ──► the bridge has the change, or 2 s ──► NXT_CT_FLUSH
-//!                                                                                                            │ 1 s
-//!                                       what has come back is left alone ◄───────────────────────────────────┴──► again
+//!   Southbound: vips, options:draining ──► pairs that are gone ──► the bridge has the change ──► NXT_CT_FLUSH ── 1 s ──► again
+//!                                                       │                        ▲
+//!                                                       └── 2 s: NXT_CT_FLUSH ───┘ where ovn-controller is late or away
 //! ```
 //!
-//! The second time is for what a packet of the old flows brought in again: Open vSwitch's cache follows the bridge within
-//! half a second or so. OVN's own `options:ct_flush` knows nothing of backends that drain.
+//! What has come back is left alone. The last time is for what a packet of the old flows brought in again: Open vSwitch's
+//! cache follows the bridge within half a second or so. OVN's own `options:ct_flush` knows nothing of backends that drain.
 //!
 //! # Caveats
 //! The reset that OVN sends where nobody is left has the sequence number 0 (`pinctrl_handle_tcp_reset`), so a client that
@@ -24,21 +24,24 @@
 mod message;
 pub mod pairs;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use ycloud_ovsdb::{Client, Config, Remote, Snapshot};
+use ycloud_ovsdb::{Client, Snapshot};
 
 use super::affinity::openflow::{self, Malformed, Message};
-use super::ovs::BRIDGE;
+use super::behind;
 use pairs::{Flush, Pair, Pairs};
 
 /// How long the bridge is waited for: where ovn-controller is away, old flows beat no flush.
 const BRIDGE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a pair is kept at most: ovn-controller is away for good, or Open vSwitch's OpenFlow is.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// When a pair is flushed again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -70,9 +73,9 @@ pub enum Error {
     /// The switch speaks otherwise.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The switch does not take a request.
+    /// The switch takes no request at all.
     #[error(
-        "failed to flush connections: Open vSwitch refuses with OpenFlow error type {kind}, code {code}; is it older than 3.1?"
+        "failed to flush connections: Open vSwitch refuses with OpenFlow error type {kind}, code {code}"
     )]
     Refused {
         /// `ofp_error_msg:type`.
@@ -86,18 +89,30 @@ pub enum Error {
 pub struct CtFlush {
     /// Client of the Southbound database, with what [`pairs::monitored`] says.
     pub southbound: Client,
-    /// Open vSwitch's database.
-    pub ovs: Remote,
+    /// Client of Open vSwitch's database, see [`behind::client`].
+    pub bridge: Client,
     /// The bridge's management socket, `<rundir>/br-int.mgmt`.
     pub openflow: PathBuf,
+}
+
+/// A pair that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Gone {
+    /// The bridge has the change at this number.
+    number: i64,
+    /// When it was noticed.
+    since: Instant,
+    stage: Stage,
 }
 
 /// How far a pair that is gone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The bridge may not have the change yet: it has it at this number, and is waited for no longer than this.
-    Waiting(i64, Instant),
-    /// It was flushed; once more then.
+    /// The bridge may not have the change yet, and is waited for no longer than this.
+    Waiting(Instant),
+    /// It was flushed before the bridge had the change: again when it has.
+    Early,
+    /// It was flushed after that; once more then.
     Again(Instant),
 }
 
@@ -107,12 +122,8 @@ impl CtFlush {
         if self.southbound.synced().await.is_err() {
             return;
         }
-        // A connection of its own: the bridge's ids change with each state of the Northbound database, which is nothing to
-        // those who follow ports.
-        let config = Config::new(vec![self.ovs.clone()], "Open_vSwitch");
-        let ovs = Client::spawn(config.monitor("Bridge", &["name", "external_ids"]));
-        let (mut changes, mut bridge) = (self.southbound.subscribe(), ovs.subscribe());
-        let (mut pairs, mut gone) = (Pairs::default(), BTreeMap::<Pair, Stage>::new());
+        let (mut changes, mut bridge) = (self.southbound.subscribe(), self.bridge.subscribe());
+        let (mut pairs, mut gone) = (Pairs::default(), BTreeMap::<Pair, Gone>::new());
         pairs.update(&self.southbound.snapshot());
         let (mut retry, mut told) = (None::<Instant>, String::new());
         loop {
@@ -124,18 +135,21 @@ impl CtFlush {
             }
             let now = Instant::now();
             take_in(&mut pairs, &mut gone, &self.southbound.snapshot(), now);
+            give_up(&mut gone, now);
             if retry.is_some_and(|at| now < at) {
                 continue;
             }
-            let due = due(&gone, bridge_number(&ovs.snapshot()), now);
+            let number = behind::number(&self.bridge.snapshot());
+            let due = due(&gone, number, now);
             if due.is_empty() {
                 continue;
             }
-            let flushes = pairs.flushes(due.iter().copied());
-            match self.flush(flushes.iter().copied().collect()).await {
-                Ok(()) => {
+            match self.flush(pairs.flushes(due.iter().copied())).await {
+                Ok(refused) => {
                     (retry, told) = (None, String::new());
-                    advance(&mut gone, due, Instant::now());
+                    // What was refused would be refused again.
+                    gone.retain(|pair, _| !refused.iter().any(|flush| flush.is_for(pair)));
+                    advance(&mut gone, due, number, Instant::now());
                 }
                 Err(error) => {
                     retry = Some(Instant::now() + RETRY);
@@ -153,70 +167,104 @@ impl CtFlush {
         }
     }
 
-    /// Flushes, and waits until that is done.
-    async fn flush(&self, flushes: Vec<Flush>) -> Result<(), Error> {
-        let socket = |source| Error::Socket {
-            path: self.openflow.clone(),
-            source,
+    /// Flushes, and waits until that is done. Returns what the switch refused.
+    async fn flush(&self, flushes: BTreeSet<Flush>) -> Result<BTreeSet<Flush>, Error> {
+        let flushes: Vec<Flush> = flushes.into_iter().collect();
+        let mut refused = BTreeSet::new();
+        let stream = UnixStream::connect(&self.openflow).await;
+        let mut talk = Talk {
+            path: &self.openflow,
+            stream: stream.map_err(|source| socket(&self.openflow, source))?,
+            unsent: openflow::hello(),
+            unread: Vec::new(),
         };
-        let mut stream = UnixStream::connect(&self.openflow).await.map_err(socket)?;
-        let (mut bytes, mut unread, mut xid) = (openflow::hello(), Vec::new(), 1_u32);
+        let mut xid = 1_u32;
         for batch in flushes.chunks(BATCH) {
+            let first = xid;
             for flush in batch {
-                bytes.extend(message::flush(xid, flush));
+                talk.unsent.extend(message::flush(xid, flush));
                 xid = xid.wrapping_add(1);
             }
-            bytes.extend(openflow::barrier(xid));
-            let done = async {
-                while !self.done(&mut stream, &mut bytes, &mut unread, xid).await? {}
-                Ok(())
-            };
-            let done = timeout(ANSWER_LIMIT, done).await;
-            done.unwrap_or(Err(Error::Silent))?;
+            talk.unsent.extend(openflow::barrier(xid));
+            let answer = timeout(ANSWER_LIMIT, talk.answer(xid)).await;
+            for (request, kind, code) in answer.unwrap_or(Err(Error::Silent))? {
+                let index = usize::try_from(request.wrapping_sub(first)).ok();
+                let Some(flush) = index.and_then(|index| batch.get(index)) else {
+                    return Err(Error::Refused { kind, code });
+                };
+                let (vip, backend) = (flush.vip, flush.backend.map(|b| b.to_string()));
+                tracing::warn!(
+                    protocol = flush.protocol,
+                    %vip,
+                    backend,
+                    kind,
+                    code,
+                    "Open vSwitch refuses to flush connections of a backend that is gone, with this OpenFlow error (is it older than 3.1?); they stay until they end"
+                );
+                refused.insert(*flush);
+            }
             xid = xid.wrapping_add(1);
         }
         tracing::info!(
-            flushed = flushes.len(),
+            flushed = flushes.len() - refused.len(),
             "flushed connections of backends that are gone"
         );
-        Ok(())
+        Ok(refused)
     }
+}
 
-    /// Sends, and reads some of the answer; whether it said that all before the barrier is done.
-    async fn done(
-        &self,
-        stream: &mut UnixStream,
-        unsent: &mut Vec<u8>,
-        unread: &mut Vec<u8>,
-        barrier: u32,
-    ) -> Result<bool, Error> {
-        let socket = |source| Error::Socket {
-            path: self.openflow.clone(),
-            source,
-        };
-        stream.write_all(unsent).await.map_err(socket)?;
-        unsent.clear();
-        if stream.read_buf(unread).await.map_err(socket)? == 0 {
-            return Err(socket(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        let mut done = false;
-        while let Some(message) = openflow::next(unread)? {
-            match message {
-                Message::Echo(body) => unsent.extend(openflow::echo(&body)),
-                Message::Refused { kind, code, .. } => return Err(Error::Refused { kind, code }),
-                Message::Done(xid) => done |= xid == barrier,
-                Message::Flows { .. } | Message::Other => {}
+fn socket(path: &Path, source: std::io::Error) -> Error {
+    let path = path.to_owned();
+    Error::Socket { path, source }
+}
+
+/// A conversation with the switch.
+struct Talk<'a> {
+    path: &'a Path,
+    stream: UnixStream,
+    unsent: Vec<u8>,
+    unread: Vec<u8>,
+}
+
+impl Talk<'_> {
+    /// Sends, and reads until all before the barrier is done. Returns the numbers of requests that were refused, with type
+    /// and code of the error.
+    async fn answer(&mut self, barrier: u32) -> Result<Vec<(u32, u16, u16)>, Error> {
+        let mut refused = Vec::new();
+        loop {
+            let sent = self.stream.write_all(&self.unsent).await;
+            sent.map_err(|source| socket(self.path, source))?;
+            self.unsent.clear();
+            let read = self.stream.read_buf(&mut self.unread).await;
+            if read.map_err(|source| socket(self.path, source))? == 0 {
+                let end = std::io::ErrorKind::UnexpectedEof.into();
+                return Err(socket(self.path, end));
+            }
+            let mut done = false;
+            while let Some(message) = openflow::next(&mut self.unread)? {
+                match message {
+                    Message::Echo(body) => self.unsent.extend(openflow::echo(&body)),
+                    Message::Refused {
+                        request,
+                        kind,
+                        code,
+                    } => refused.push((request, kind, code)),
+                    Message::Done(xid) => done |= xid == barrier,
+                    Message::Flows { .. } | Message::Other => {}
+                }
+            }
+            if done {
+                return Ok(refused);
             }
         }
-        Ok(done)
     }
 }
 
 /// When something is to be looked at, whatever changes until then.
-fn next_timer(gone: &BTreeMap<Pair, Stage>, retry: Option<Instant>) -> Option<Instant> {
-    let times = gone.values().map(|stage| match stage {
-        Stage::Waiting(_, limit) => *limit,
-        Stage::Again(then) => *then,
+fn next_timer(gone: &BTreeMap<Pair, Gone>, retry: Option<Instant>) -> Option<Instant> {
+    let times = gone.values().map(|gone| match gone.stage {
+        Stage::Waiting(then) | Stage::Again(then) => then,
+        Stage::Early => gone.since + PATIENCE,
     });
     let first = times.min();
     first.map(|first| retry.map_or(first, |retry| first.max(retry)))
@@ -225,70 +273,125 @@ fn next_timer(gone: &BTreeMap<Pair, Stage>, retry: Option<Instant>) -> Option<In
 /// Takes in a new state of the Southbound database. What has come back is not gone.
 fn take_in(
     pairs: &mut Pairs,
-    gone: &mut BTreeMap<Pair, Stage>,
+    gone: &mut BTreeMap<Pair, Gone>,
     southbound: &Snapshot,
     now: Instant,
 ) {
-    let waiting = Stage::Waiting(pairs::number(southbound), now + BRIDGE_LIMIT);
+    let new = Gone {
+        number: pairs::number(southbound),
+        since: now,
+        stage: Stage::Waiting(now + BRIDGE_LIMIT),
+    };
     let left = pairs.update(southbound);
-    gone.extend(left.into_iter().map(|pair| (pair, waiting)));
+    gone.extend(left.into_iter().map(|pair| (pair, new)));
     gone.retain(|pair, _| !pairs.has(pair));
 }
 
-/// The pairs whose time has come. `number`: what the bridge has.
-fn due(gone: &BTreeMap<Pair, Stage>, number: i64, now: Instant) -> Vec<Pair> {
-    let due = |stage: &Stage| match stage {
-        Stage::Waiting(wanted, limit) => number >= *wanted || now >= *limit,
-        Stage::Again(then) => now >= *then,
-    };
-    let due = gone.iter().filter(|(_, stage)| due(stage));
-    due.map(|(pair, _)| *pair).collect()
-}
-
-/// After the first flush comes a second one, and no third.
-fn advance(gone: &mut BTreeMap<Pair, Stage>, flushed: Vec<Pair>, now: Instant) {
-    for pair in flushed {
-        if let Some(Stage::Waiting(..)) = gone.remove(&pair) {
-            gone.insert(pair, Stage::Again(now + AGAIN));
-        }
+/// Forgets what took too long.
+fn give_up(gone: &mut BTreeMap<Pair, Gone>, now: Instant) {
+    let before = gone.len();
+    gone.retain(|_, gone| now < gone.since + PATIENCE);
+    let given_up = before - gone.len();
+    if given_up > 0 {
+        tracing::warn!(
+            given_up,
+            "connections of backends that are gone may be left: for {PATIENCE:?} ovn-controller did not bring the change into the bridge, or Open vSwitch did not answer"
+        );
     }
 }
 
-/// `Bridge:external_ids:ovn-nb-cfg`, ovn-controller(8): the newest `nb_cfg` whose flows are all in the bridge.
-fn bridge_number(ovs: &Snapshot) -> i64 {
-    let mut rows = ovs.table("Bridge").iter();
-    let bridge = rows.find(|row| row.get("name").and_then(|n| n.as_str()) == Some(BRIDGE));
-    let number = bridge.and_then(|row| {
-        let ids = row.get("external_ids")?.as_map()?;
-        ids.get_str("ovn-nb-cfg")?.parse().ok()
-    });
-    number.unwrap_or_default()
+/// The pairs whose time has come. `number`: what the bridge has.
+fn due(gone: &BTreeMap<Pair, Gone>, number: i64, now: Instant) -> Vec<Pair> {
+    let due = |gone: &Gone| match gone.stage {
+        Stage::Waiting(limit) => number >= gone.number || now >= limit,
+        Stage::Early => number >= gone.number,
+        Stage::Again(then) => now >= then,
+    };
+    let due = gone.iter().filter(|(_, gone)| due(gone));
+    due.map(|(pair, _)| *pair).collect()
+}
+
+/// After the first flush of what the bridge has comes a second one, and no third. `number`: what it had before the flush.
+fn advance(gone: &mut BTreeMap<Pair, Gone>, flushed: Vec<Pair>, number: i64, now: Instant) {
+    for pair in flushed {
+        let Some(state) = gone.get_mut(&pair) else {
+            continue;
+        };
+        match state.stage {
+            Stage::Again(_) => {
+                gone.remove(&pair);
+            }
+            Stage::Waiting(_) | Stage::Early if number >= state.number => {
+                state.stage = Stage::Again(now + AGAIN);
+            }
+            Stage::Waiting(_) | Stage::Early => state.stage = Stage::Early,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_pair_is_flushed_when_the_bridge_has_the_change_and_once_more() {
-        let pair = Pair {
+    fn pair() -> Pair {
+        Pair {
             protocol: 6,
             vip: "10.96.0.7:80".parse().unwrap(),
             backend: "10.0.0.1:80".parse().unwrap(),
+        }
+    }
+
+    fn gone(start: Instant) -> BTreeMap<Pair, Gone> {
+        let gone = Gone {
+            number: 7,
+            since: start,
+            stage: Stage::Waiting(start + BRIDGE_LIMIT),
         };
-        let start = Instant::now();
-        let mut gone = BTreeMap::from([(pair, Stage::Waiting(7, start + BRIDGE_LIMIT))]);
+        [(pair(), gone)].into()
+    }
+
+    #[test]
+    fn a_pair_is_flushed_when_the_bridge_has_the_change_and_once_more() {
+        let (pair, start) = (pair(), Instant::now());
+        let mut gone = gone(start);
         assert_eq!(next_timer(&gone, None), Some(start + BRIDGE_LIMIT));
         assert!(due(&gone, 6, start).is_empty());
-        assert_eq!(due(&gone, 6, start + BRIDGE_LIMIT), [pair], "it is late");
         assert_eq!(due(&gone, 7, start), [pair]);
-        advance(&mut gone, vec![pair], start);
+        advance(&mut gone, vec![pair], 7, start);
         assert!(due(&gone, 7, start).is_empty());
         let again = start + AGAIN;
         assert_eq!(next_timer(&gone, None), Some(again));
         assert_eq!(next_timer(&gone, Some(again + RETRY)), Some(again + RETRY));
         assert_eq!(due(&gone, 7, again), [pair]);
-        advance(&mut gone, vec![pair], again);
+        advance(&mut gone, vec![pair], 7, again);
         assert!(gone.is_empty() && next_timer(&gone, None).is_none());
+    }
+
+    #[test]
+    fn a_pair_that_was_flushed_early_is_flushed_again_when_the_bridge_has_the_change() {
+        let (pair, start) = (pair(), Instant::now());
+        let mut gone = gone(start);
+        let late = start + BRIDGE_LIMIT;
+        assert_eq!(due(&gone, 6, late), [pair]);
+        advance(&mut gone, vec![pair], 6, late);
+        let later = start + Duration::from_secs(100);
+        assert!(due(&gone, 6, later).is_empty(), "once is enough until then");
+        assert_eq!(next_timer(&gone, None), Some(start + PATIENCE));
+        assert_eq!(due(&gone, 8, later), [pair]);
+        advance(&mut gone, vec![pair], 8, later);
+        assert_eq!(due(&gone, 8, later + AGAIN), [pair]);
+        advance(&mut gone, vec![pair], 8, later + AGAIN);
+        assert!(gone.is_empty());
+    }
+
+    #[test]
+    fn a_pair_is_not_kept_for_ever() {
+        let (pair, start) = (pair(), Instant::now());
+        let mut gone = gone(start);
+        advance(&mut gone, vec![pair], 6, start + BRIDGE_LIMIT);
+        give_up(&mut gone, start + PATIENCE - Duration::from_secs(1));
+        assert_eq!(gone.len(), 1);
+        give_up(&mut gone, start + PATIENCE);
+        assert!(gone.is_empty());
     }
 }

@@ -32,6 +32,14 @@ pub struct Flush {
     pub backend: Option<SocketAddr>,
 }
 
+impl Flush {
+    /// Whether this takes out what a pair is.
+    pub fn is_for(&self, pair: &Pair) -> bool {
+        let backend = self.backend.is_none_or(|backend| backend == pair.backend);
+        (self.protocol, self.vip) == (pair.protocol, pair.vip) && backend
+    }
+}
+
 /// Adds what is read of the Southbound database.
 pub fn monitored(config: Config) -> Config {
     config

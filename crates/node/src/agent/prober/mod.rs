@@ -16,6 +16,7 @@
 //! A restart goes on from what the statuses say, so no state changes by it. The namespace ends with the process; the next
 //! one has its devices within a second.
 
+mod ability;
 pub mod lease;
 pub mod metrics;
 pub mod network;
@@ -24,6 +25,8 @@ pub mod space;
 mod targets;
 mod task;
 pub mod write;
+
+use std::time::Instant;
 
 use kube::Client;
 use nix::sys::resource::{Resource, getrlimit};
@@ -51,12 +54,15 @@ pub struct Parts {
     pub probes: watch::Receiver<Objects<NetworkProbe>>,
     /// Where their statuses go.
     pub writer: Writer,
+    /// Since when ovn-controller does not keep up, see [`behind`](crate::agent::behind::watch).
+    pub behind: watch::Receiver<Option<Instant>>,
 }
 
 /// How far the prober's task is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Whether it can ask: it is connected to Open vSwitch, and its devices are as they shall be as far as they are there.
+    /// Whether it can ask, see [`Ability`](ability::Ability): it is connected to Open vSwitch, has some of its devices, and
+    /// ovn-controller keeps up as far as others are not there.
     pub able: bool,
     /// Devices by which it asks.
     pub devices: usize,
@@ -84,7 +90,14 @@ impl Prober {
 }
 
 /// Starts the prober of the chassis `node`, with its Lease.
-pub fn start(client: &Client, ovs: &Ovs, netlink: &Netlink, node: &str, mtu: u32) -> Prober {
+pub fn start(
+    client: &Client,
+    ovs: &Ovs,
+    netlink: &Netlink,
+    behind: watch::Receiver<Option<Instant>>,
+    node: &str,
+    mtu: u32,
+) -> Prober {
     let prober = start_with(Parts {
         ovs: ovs.clone(),
         netlink: netlink.clone(),
@@ -92,6 +105,7 @@ pub fn start(client: &Client, ovs: &Ovs, netlink: &Netlink, node: &str, mtu: u32
         mtu,
         probes: objects::probes(client, node),
         writer: write::writer(client.clone()),
+        behind,
     });
     let (able, is_able) = watch::channel(false);
     let mut progress = prober.progress.clone();

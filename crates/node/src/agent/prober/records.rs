@@ -55,6 +55,10 @@ struct Record {
     /// When it is to be written, if it is.
     due: Option<Instant>,
     writing: bool,
+    /// The version that the write which is under way is for, or the last one was.
+    written_for: String,
+    /// The API server has another version by now: nothing is written until the watch tells of it.
+    stale: bool,
     /// Until then the watch may tell what was before the last write.
     echo: Option<Instant>,
     failures: u32,
@@ -113,23 +117,31 @@ impl Records {
                 own: 0,
                 due: None,
                 writing: false,
+                written_for: String::new(),
+                stale: false,
                 echo: None,
                 failures: 0,
             };
             self.by_key.insert(key.clone(), record);
             return false;
         };
+        let news = record.version != version;
         let later = number(&version) > record.own;
         record.version = version;
         let own = [Some(record.there), Some(record.stands.state), record.sent];
         if later && !own.contains(&Some(seen.state)) {
             record.there = seen.state;
             record.stands = seen;
+            record.stale = false;
             self.stop(key);
             return true;
         }
         if later {
             record.there = seen.state;
+        }
+        if news && std::mem::take(&mut record.stale) && record.due.is_some() {
+            self.wait(key, now);
+            return false;
         }
         let echo = record.echo.is_some_and(|until| now < until);
         let waits = record.writing || record.due.is_some();
@@ -199,7 +211,7 @@ impl Records {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// How many wait to be written, without those that are being written.
+    /// How many can be written and wait for it, without those that are being written.
     pub fn waiting(&self) -> usize {
         self.due.len()
     }
@@ -214,6 +226,7 @@ impl Records {
         record.due = None;
         record.writing = true;
         record.sent = Some(record.stands.state);
+        record.written_for.clone_from(&record.version);
         Some(Write {
             namespace: record.namespace.clone(),
             name: record.name.clone(),
@@ -242,7 +255,12 @@ impl Records {
             }
             // The watch will say so.
             Err(Refusal::Gone) => self.stop(key),
-            Err(Refusal::Conflict | Refusal::Failed(_)) => {
+            // Whatever the object is by now: the watch will say, or that it is none of ours any more.
+            Err(Refusal::Conflict) => {
+                record.stale = record.version == record.written_for;
+                self.wait(key, now);
+            }
+            Err(Refusal::Failed(_)) => {
                 let (first, last) = RETRY;
                 let wait = (first * 2_u32.pow(record.failures.min(5))).min(last);
                 record.failures += 1;
@@ -251,7 +269,8 @@ impl Records {
         }
     }
 
-    /// Lets it be written at `due`, or when the write that is under way has ended.
+    /// Lets it be written at `due`, or when the write that is under way has ended, or when the watch has told of the version
+    /// that there is.
     fn wait(&mut self, key: &Key, due: Instant) {
         let Some(record) = self.by_key.get_mut(key) else {
             return;
@@ -259,7 +278,7 @@ impl Records {
         if let Some(before) = record.due.replace(due) {
             self.due.remove(&(before, key.clone()));
         }
-        if !record.writing {
+        if !record.writing && !record.stale {
             self.due.insert((due, key.clone()));
         }
     }

@@ -26,6 +26,9 @@ const CONTROL: Timing = Timing {
     failures: 3,
 };
 
+/// How long a target waits for its Vpc's device before its state says so: a device is there within a second or two.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A NetworkProbe that this node shall ask.
 #[derive(Debug)]
 pub struct Order<'a> {
@@ -85,19 +88,24 @@ struct Made {
 pub struct Targets {
     handle: Handle,
     netns: Arc<OwnedFd>,
+    node: String,
     trust: Trust,
     made: BTreeMap<Key, Made>,
     /// Those that cannot be asked: at which generation, and from where.
     refused: BTreeMap<Key, (i64, IpAddr)>,
     controls: BTreeMap<Key, Made>,
+    /// The Vpcs in which there is something to ask and no device, and since when.
+    lacking: BTreeMap<String, Instant>,
 }
 
 impl Targets {
     /// None yet. `netns` is where their sockets are.
-    pub fn new(handle: Handle, netns: Arc<OwnedFd>) -> Self {
+    pub fn new(handle: Handle, netns: Arc<OwnedFd>, node: &str) -> Self {
         Self {
             handle,
             netns,
+            node: node.to_owned(),
+            lacking: BTreeMap::new(),
             trust: Trust::default(),
             made: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -132,13 +140,17 @@ impl Targets {
         }
     }
 
-    /// Adds and changes targets, as far as there are devices for them.
+    /// Adds and changes targets, as far as there are devices for them. Those for which there is none for long are Unknown,
+    /// and `lack` says why. Returns when the next one is.
     pub fn set(
         &mut self,
         orders: &[Order<'_>],
         devices: &BTreeMap<String, Device>,
+        lack: &str,
         records: &mut Records,
-    ) {
+        now: (Instant, Timestamp),
+    ) -> Option<Instant> {
+        self.count(orders, devices, now.0);
         for order in orders {
             let generation = order.object.metadata.generation.unwrap_or_default();
             let question = (generation, order.source);
@@ -164,17 +176,38 @@ impl Targets {
             }
             match (self.probe(order), made) {
                 (Ok(probe), Some(made)) => self.add(order, probe, made, records),
-                // It waits for its device.
+                // It waits for its device. What was asked of it before is asked no more.
+                (Ok(_), None) if self.is_overdue(order.vpc(), now.0) => {
+                    let (vpc, node) = (order.vpc(), &self.node);
+                    let words = format!("no device in Vpc {vpc} on {node}: {lack}");
+                    records.refuse(&order.key, words, now.0, now.1);
+                    self.forget(&order.key);
+                }
                 (Ok(_), None) => {}
                 (Err(words), _) => {
-                    let now = (Instant::now(), Timestamp::now());
                     records.refuse(&order.key, words, now.0, now.1);
                     self.refused.insert(order.key.clone(), question);
-                    self.made.remove(&order.key);
-                    self.handle.remove(order.key.clone());
+                    self.forget(&order.key);
                 }
             }
         }
+        let ends = self.lacking.values().map(|since| *since + PATIENCE);
+        ends.filter(|end| *end > now.0).min()
+    }
+
+    /// Notes since when Vpcs have no device.
+    fn count(&mut self, orders: &[Order<'_>], devices: &BTreeMap<String, Device>, now: Instant) {
+        let vpcs = orders.iter().map(Order::vpc);
+        let lacking: BTreeSet<&str> = vpcs.filter(|vpc| !devices.contains_key(*vpc)).collect();
+        self.lacking.retain(|vpc, _| lacking.contains(vpc.as_str()));
+        for vpc in lacking {
+            self.lacking.entry(vpc.to_owned()).or_insert(now);
+        }
+    }
+
+    fn is_overdue(&self, vpc: &str, now: Instant) -> bool {
+        let since = self.lacking.get(vpc);
+        since.is_some_and(|since| now >= *since + PATIENCE)
     }
 
     fn probe(&mut self, order: &Order<'_>) -> Result<Probe, String> {
@@ -303,12 +336,16 @@ mod tests {
         let (prober, handle, _reports) = ycloud_probe::Prober::new(Default::default());
         let running = tokio::spawn(prober.run());
         let netns = std::fs::File::open("/proc/self/ns/net").expect("a namespace");
-        let mut targets = Targets::new(handle.clone(), Arc::new(netns.into()));
+        let mut targets = Targets::new(handle.clone(), Arc::new(netns.into()), "n1");
         let mut records = Records::default();
         for order in &orders {
             assert!(!records.observe(&order.key, order.object, Instant::now()));
         }
-        targets.set(&orders, &BTreeMap::new(), &mut records);
+        let start = Instant::now();
+        let at = |seconds| (start + Duration::from_secs(seconds), Timestamp::UNIX_EPOCH);
+        let none = BTreeMap::new();
+        let next = targets.set(&orders, &none, "why", &mut records, at(0));
+        assert_eq!(next, Some(start + PATIENCE));
         assert!(targets.made.is_empty());
         let mut words = Vec::new();
         while let Some(write) = records.write(Instant::now(), Timestamp::UNIX_EPOCH) {
@@ -322,11 +359,23 @@ mod tests {
         assert!(words[0].starts_with("ca: \"Unknown\" \"spec.https.caBundle: certificate 1"));
         assert!(words[1].starts_with("family: \"Unknown\" \"status.source: 100.68.0.7: not of"));
 
+        targets.set(&orders, &none, "why", &mut records, at(4));
+        assert_eq!(records.next(), None, "it may come yet");
+        let next = targets.set(&orders, &none, "why", &mut records, at(5));
+        assert_eq!(next, None);
+        let write = records.write(at(5).0, at(5).1).expect("a write");
+        assert_eq!(
+            (&*write.name, &write.patch["status"]["lastError"]),
+            ("good", &"no device in Vpc v1 on n1: why".into())
+        );
+
         let device = Device {
             name: "yp1".into(),
             sources: networks(&orders)["v1"].clone(),
         };
-        targets.set(&orders, &[("v1".to_owned(), device)].into(), &mut records);
+        let devices = [("v1".to_owned(), device)].into();
+        targets.set(&orders, &devices, "why", &mut records, at(6));
+        assert!(targets.lacking.is_empty());
         let keys: Vec<&str> = targets.made.keys().map(|key| &**key).collect();
         assert_eq!(keys, ["ns/good/u"]);
         let keys: Vec<&str> = targets.controls.keys().map(|key| &**key).collect();

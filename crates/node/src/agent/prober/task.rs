@@ -11,10 +11,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use ycloud_api::NetworkProbe;
 use ycloud_probe::{Handle, Report};
 
-use super::network::{self, Device, Network};
+use super::ability::Ability;
+use super::network::{self, Device, Network, Sources};
 use super::records::{Key, Records, Refusal};
-use super::targets::{Targets, networks, orders};
+use super::targets::{Order, Targets, networks, orders};
 use super::{Parts, Progress};
+use crate::agent::in_full;
 use crate::agent::netlink::Events;
 use crate::agent::objects::Objects;
 
@@ -30,11 +32,26 @@ const TOGETHER: Duration = Duration::from_millis(20);
 /// From the end of one pass to the start of the next, at least.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// After so many passes in a row that failed, and left no device, this node is not able to ask.
-const ENOUGH: u32 = 4;
+/// How long ovn-controller may take for what the Southbound database has.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// Writes to the API server at once.
 const WRITES: usize = 16;
+
+/// How a look at the devices went.
+enum Outcome {
+    /// It came about; whether all were set as they shall be.
+    Looked(bool),
+    /// It did not, and why.
+    Blind(String),
+}
+
+impl Outcome {
+    /// Whether it is to be tried again soon. A connection that comes back says so itself.
+    fn failed(&self) -> bool {
+        !matches!(self, Outcome::Looked(true))
+    }
+}
 
 type Written = (Key, Result<String, Refusal>);
 
@@ -47,6 +64,7 @@ struct Task {
     progress: watch::Sender<Progress>,
     /// Passes in a row that failed.
     failures: u32,
+    ability: Ability,
     /// Whether a write failed the last time: said once.
     unwritten: bool,
 }
@@ -75,13 +93,14 @@ pub async fn run(
         "NetworkProbes are asked from a network namespace of their own"
     );
     let task = Task {
-        targets: Targets::new(handle, netns),
+        targets: Targets::new(handle, netns, &parts.node),
         parts,
         network,
         records: Records::default(),
         writes: JoinSet::new(),
         progress,
         failures: 0,
+        ability: Ability::default(),
         unwritten: false,
     };
     task.run(reports, events).await;
@@ -137,43 +156,67 @@ impl Task {
         }
     }
 
-    /// One comparison of devices and targets with what they shall be. Returns when to try again, if it failed.
+    /// One comparison of devices and targets with what they shall be. Returns when there is to be another.
     async fn pass(&mut self) -> Option<Instant> {
         let probes = self.parts.probes.clone();
-        if !self.parts.ovs.is_connected() {
-            self.able(false, 0);
-            return None;
-        }
         // Copied out: a mirror that is borrowed while the kernel is waited for would hold its watch up.
         let wanted = {
             let objects = probes.borrow();
             if !objects.synced {
                 return None;
             }
-            let orders = orders(&objects, &self.parts.node);
-            self.targets.retain(&orders);
-            networks(&orders)
+            networks(&self.follow(&objects))
         };
-        let (devices, wrong) = match self.network.pass(&wanted).await {
-            Ok(passed) => passed,
-            Err(error) => (BTreeMap::new(), Some(error)),
+        let (devices, outcome) = self.devices(&wanted).await;
+        let lack = match &outcome {
+            Outcome::Looked(_) => "it is not set up, or ovn-controller has not installed it; see the logs of ycloud-cni and ovn-controller there".to_owned(),
+            Outcome::Blind(words) => words.clone(),
         };
-        self.follow(&probes.borrow(), &devices);
-        let Some(error) = wrong else {
+        let overdue = {
+            let objects = probes.borrow();
+            let orders = self.follow(&objects);
+            let now = (Instant::now(), Timestamp::now());
+            let records = &mut self.records;
+            self.targets.set(&orders, &devices, &lack, records, now)
+        };
+        self.judge(&wanted, &devices, &outcome);
+        let retry = outcome.failed().then(|| {
+            self.failures += 1;
+            Instant::now() + Duration::from_millis(100) * 2_u32.pow(self.failures.min(6))
+        });
+        if retry.is_none() {
             self.failures = 0;
-            self.able(true, devices.len());
-            return None;
-        };
-        let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, "failed to set the prober's devices; trying again");
-        self.failures += 1;
-        self.able(!devices.is_empty() || self.failures < ENOUGH, devices.len());
-        let wait = Duration::from_millis(100) * 2_u32.pow(self.failures.min(6));
-        Some(Instant::now() + wait)
+        }
+        retry.into_iter().chain(overdue).min()
     }
 
-    /// Makes records and targets those of the objects, as far as there are devices.
-    fn follow(&mut self, objects: &Objects<NetworkProbe>, devices: &BTreeMap<String, Device>) {
+    /// Sets the devices as they shall be, as far as Open vSwitch can be asked; the targets follow the objects all the same.
+    async fn devices(
+        &mut self,
+        wanted: &BTreeMap<String, Sources>,
+    ) -> (BTreeMap<String, Device>, Outcome) {
+        if !self.parts.ovs.is_connected() {
+            let words = "Open vSwitch's database cannot be reached there; does ovsdb-server run?";
+            return (BTreeMap::new(), Outcome::Blind(words.to_owned()));
+        }
+        let (devices, error, looked) = match self.network.pass(wanted).await {
+            Ok((devices, error)) => (devices, error, true),
+            Err(error) => (BTreeMap::new(), Some(error), false),
+        };
+        if let Some(error) = &error {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(error, "failed to set the prober's devices; trying again");
+        }
+        let outcome = match &error {
+            Some(error) if !looked => Outcome::Blind(in_full(error)),
+            error => Outcome::Looked(error.is_none()),
+        };
+        (devices, outcome)
+    }
+
+    /// Makes records and targets those of the objects, as far as they can be without devices: what this node is not to ask
+    /// any more it does not ask, whatever Open vSwitch does.
+    fn follow<'a>(&mut self, objects: &'a Objects<NetworkProbe>) -> Vec<Order<'a>> {
         let orders = orders(objects, &self.parts.node);
         let now = Instant::now();
         for order in &orders {
@@ -184,7 +227,25 @@ impl Task {
         let keys: BTreeSet<&Key> = orders.iter().map(|order| &order.key).collect();
         self.records.retain(|key| keys.contains(key));
         self.targets.retain(&orders);
-        self.targets.set(&orders, devices, &mut self.records);
+        orders
+    }
+
+    /// Whether this node can ask. One Vpc without a device may be that Vpc's fault, on whichever node it is asked from; it is
+    /// this node's where no Vpc has one, or where ovn-controller has something to do and does nothing.
+    fn judge(
+        &mut self,
+        wanted: &BTreeMap<String, Sources>,
+        devices: &BTreeMap<String, Device>,
+        outcome: &Outcome,
+    ) {
+        let now = Instant::now();
+        let stuck = self.parts.behind.borrow().is_some_and(|s| now > s + BEHIND);
+        let lacks = wanted.keys().any(|vpc| !devices.contains_key(vpc));
+        let none = lacks && devices.is_empty();
+        let looked = matches!(outcome, Outcome::Looked(_));
+        let well = looked && !none && !(lacks && stuck);
+        let able = self.ability.observe(well, now);
+        self.able(able, devices.len());
     }
 
     /// Starts what is due to be written.

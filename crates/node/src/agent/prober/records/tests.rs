@@ -210,15 +210,36 @@ fn what_the_watch_tells_late_of_its_own_writes_is_no_news() {
 }
 
 #[test]
-fn a_conflict_is_tried_again_with_the_version_that_is_seen_then() {
+fn a_conflict_is_tried_again_when_the_version_that_is_there_is_seen() {
     let mut world = World::new(ProbeState::Unknown);
     world.records.report(&report(State::Healthy), world.now);
     assert!(world.write().is_some());
     world.written(Err(Refusal::Conflict));
+    world.pass(60);
+    assert_eq!(world.write(), None, "the clock tells nothing");
+    world.records.report(&report(State::Unhealthy), world.now);
+    world.see("1", ProbeState::Unknown);
+    assert_eq!(world.write(), None, "that is no news");
     world.see("5", ProbeState::Unknown);
-    world.pass(1);
     let patch = world.write().expect("a write").patch;
     assert_eq!(patch["metadata"]["resourceVersion"], "5");
+    assert_eq!(patch["status"]["state"], "Unhealthy");
+    world.written(Ok("6"));
+    assert_eq!((world.write(), world.records.next()), (None, None));
+}
+
+#[test]
+fn a_conflict_that_the_watch_foretold_is_tried_again_at_once() {
+    let mut world = World::new(ProbeState::Unknown);
+    world.records.report(&report(State::Healthy), world.now);
+    assert!(world.write().is_some());
+    world.see("5", ProbeState::Unknown);
+    world.written(Err(Refusal::Conflict));
+    let patch = world.write().expect("a write").patch;
+    assert_eq!(patch["metadata"]["resourceVersion"], "5");
+    world.written(Err(Refusal::Conflict));
+    world.records.retain(|_| false);
+    assert_eq!((world.write(), world.records.next()), (None, None));
 }
 
 #[test]
