@@ -542,10 +542,12 @@ async fn a_machine_that_is_deleted_keeps_its_port_until_it_is_no_endpoint() {
 async fn a_machine_gets_the_family_that_its_subnet_gains_and_keeps_its_port() {
     let server = Server::start().await;
     let mut objects = base("10.0.1.0/24");
-    let (machine, pod) = (
+    let (mut machine, pod) = (
         holder("VM", "m", "10.0.1.9"),
         holder("Pod", "p", "10.0.1.8"),
     );
+    Arc::make_mut(&mut machine).metadata.finalizers =
+        Some(vec![ycloud_api::key::IN_USE_FINALIZER.to_owned()]);
     objects.push(Object::VNic(machine.clone()));
     objects.push(Object::VNic(pod.clone()));
     let mut controller = Controller::start(&server, &objects).await;
