@@ -5,6 +5,7 @@
 //! * After a failure the next job of that YusurService waits, longer each time, whatever else happens to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -178,11 +179,15 @@ impl Asking {
     }
 }
 
-/// The error with its causes, and the cure where the API server says no.
+/// The API server's own words, or the causes if it did not answer; and the cure where it says no.
 fn words(error: &Error) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    let text = text.join(": ");
+    let text = match error.answer() {
+        Some(answer) => format!("{error}: {answer}"),
+        None => {
+            let causes = std::iter::successors(error.source(), |&cause| cause.source());
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+        }
+    };
     match error.code() {
         Some(403 | 404 | 422) => format!(
             "{text}; see that the CRDs and the ClusterRole of yusurservice-controller are those of its release, and the quotas of the namespace"
@@ -233,10 +238,9 @@ mod tests {
         assert!(ended.dirty && wait > Duration::ZERO);
         let text = asking.trouble(&key).unwrap().to_owned();
         assert!(
-            text.starts_with("failed to create NetworkProbe a: "),
+            text.starts_with("failed to create NetworkProbe a: a is forbidden; see"),
             "{text}"
         );
-        assert!(text.contains("see that the CRDs"), "{text}");
         assert_eq!(asking.write(&key, order(), start), Err(start + wait));
         assert!(asking.write(&key, order(), start + wait).is_ok());
 

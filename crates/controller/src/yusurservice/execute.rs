@@ -75,6 +75,11 @@ impl Error {
         self.code() == Some(code)
     }
 
+    /// What the API server answered, in its words.
+    pub(super) fn answer(&self) -> Option<&str> {
+        self.status().map(|status| status.message.as_str())
+    }
+
     /// The HTTP status that the API server answered with.
     pub(super) fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
