@@ -17,7 +17,7 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
-    LinkMessage,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -118,6 +118,10 @@ pub struct Link {
     pub up: bool,
     /// Index of the bridge, bond or datapath that it is a port of.
     pub master: Option<u32>,
+    /// Index of the link of the same namespace on which it stands, as a VLAN does, or of its other end.
+    pub lower: Option<u32>,
+    /// What it is, as `ip -details link` has it: `veth`, `vlan`; empty for a network card and what pretends to be one.
+    pub kind: String,
 }
 
 impl Link {
@@ -129,16 +133,30 @@ impl Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             master: None,
+            lower: None,
+            kind: String::new(),
         };
+        let mut elsewhere = false;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::Link(index) => link.lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::LinkInfo(info) => {
+                    let kinds = info.into_iter().filter_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                    link.kind = kinds.last().unwrap_or_default();
+                }
                 LinkAttribute::Address(bytes) => link.mac = Mac::of(&bytes).unwrap_or_default(),
                 _ => {}
             }
         }
+        // The index is one of another namespace then.
+        link.lower = link.lower.filter(|index| *index != 0 && !elsewhere);
         link
     }
 }
@@ -290,6 +308,16 @@ impl Netlink {
     pub async fn set_up(&self, link: &Link) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(link.index).up().build();
         self.set(message, &format!("set link {} up", link.name))
+            .await
+    }
+
+    /// Sets a link down.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn set_down(&self, link: &Link) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(link.index).down().build();
+        self.set(message, &format!("set link {} down", link.name))
             .await
     }
 
