@@ -16,8 +16,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -144,20 +144,30 @@ impl Link {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.lower = Some(index),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-                LinkAttribute::LinkInfo(info) => {
-                    let kinds = info.into_iter().filter_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
-                    link.kind = kinds.last().unwrap_or_default();
-                }
-                LinkAttribute::Address(bytes) => link.mac = Mac::of(&bytes).unwrap_or_default(),
+                LinkAttribute::LinkInfo(info) => link.take_info(info),
                 _ => {}
             }
         }
         // The index is one of another namespace then.
         link.lower = link.lower.filter(|index| *index != 0 && !elsewhere);
         link
+    }
+
+    fn take_info(&mut self, info: Vec<LinkInfo>) {
+        for info in info {
+            match info {
+                LinkInfo::Kind(kind) => self.kind = kind.to_string(),
+                // It has no IFLA_LINK.
+                LinkInfo::Data(InfoData::Vxlan(data)) => {
+                    let lower = data.iter().find_map(|data| match data {
+                        InfoVxlan::Link(index) => Some(*index),
+                        _ => None,
+                    });
+                    self.lower = self.lower.or(lower);
+                }
+                _ => {}
+            }
+        }
     }
 }
 
