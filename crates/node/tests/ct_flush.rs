@@ -215,3 +215,49 @@ async fn moves(node: &Node, net: &str, length: &str, vip: &str) {
     assert!(soon(|| last.ask().is_err()).await, "nobody is left");
     assert!(soon(|| ask(&udp_a).is_none()).await, "nobody is left");
 }
+
+#[test]
+fn a_flush_that_comes_before_the_flows_is_repeated_after_them() {
+    on_node(|node| async move {
+        node.ovn.switch("r", "s", "10.0.1.1/24");
+        let [a, b, client] = [
+            pod(&node, "a", "10.0.1.11").await,
+            pod(&node, "b", "10.0.1.12").await,
+            pod(&node, "client", "10.0.1.100").await,
+        ];
+        serve(&a, b'a').await;
+        serve(&b, b'b').await;
+        let vip = "10.96.0.7:80";
+        let both = "10.0.1.11:80,10.0.1.12:80";
+        node.ovn.nbctl(&["lb-add", "udp", vip, both, "udp"]);
+        node.ovn.nbctl(&["--wait=hv", "ls-lb-add", "s", "udp"]);
+        // The old flows balance it to the same backend again: they go by its addresses and ports.
+        let mut to_a = None;
+        for _ in 0..40 {
+            let datagrams = socket(&client, vip).await;
+            if ask(&datagrams) == Some(b'a') {
+                to_a = Some(datagrams);
+                break;
+            }
+        }
+        let to_a = to_a.unwrap();
+        node.ovn.kill("controller");
+        let vips = format!("vips={{\"{vip}\"=\"10.0.1.12:80\"}}");
+        node.ovn
+            .nbctl(&["--wait=sb", "set", "load_balancer", "udp", &vips]);
+        let start = Instant::now();
+        let mut last = None;
+        while start.elapsed() < Duration::from_secs(4) {
+            last = ask(&to_a).or(last);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(last.is_some(), "the old flows are there");
+        node.ovn.start_controller();
+        let moved = |answer: Option<u8>| answer == Some(b'b');
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(10) && !moved(ask(&to_a)) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(moved(ask(&to_a)), "before: {last:?}");
+    });
+}

@@ -135,7 +135,12 @@ fn a_tap_is_wired_when_it_comes_and_unwired_when_it_goes() {
 
         forget(&node, "vm-7");
         eventually("it goes", SOON, || interface(&node, "tap7").is_empty()).await;
-        run("ip", &["link", "show", "tap7"]);
+        let link = run("ip", &["-o", "link", "show", "tap7"]);
+        assert!(!link.contains("UP"), "{link}");
+        eventually("its rule goes last", SOON, || {
+            !run("nft", &["list", "table", "netdev", "ycloud-devices"]).contains("tap7")
+        })
+        .await;
     });
 }
 
@@ -169,11 +174,20 @@ fn a_server_behind_a_veth_is_reached() {
 #[test]
 fn nobody_s_device_is_taken_away() {
     on_node(|node| async move {
-        for name in ["uplink", "bridged", "brport", "byhand", "mine"] {
+        for name in [
+            "uplink", "bridged", "brport", "byhand", "mine", "parent", "way",
+        ] {
             run("ip", &["tuntap", "add", name, "mode", "tap"]);
         }
         run("ip", &["address", "add", "192.0.2.7/24", "dev", "uplink"]);
         run("ip", &["link", "add", "br0", "type", "bridge"]);
+        for add in [
+            "link add tunnel type vxlan id 7 dstport 4789 dev parent",
+            "link set way up",
+            "route add 198.51.100.0/24 dev way",
+        ] {
+            run("ip", &add.split(' ').collect::<Vec<_>>());
+        }
         run("ip", &["link", "set", "bridged", "master", "br0"]);
         node.ovn.vsctl(&[
             "add-br",
@@ -194,6 +208,10 @@ fn nobody_s_device_is_taken_away() {
             ("byhand", "is a port of br-int"),
             ("br-int", "is a port of br-int"),
             ("lo", "has address 127.0.0.1/8"),
+            ("parent", "is what tunnel (vxlan) stands on"),
+            ("br0", "has a port, bridged"),
+            ("tunnel", "is the end of a tunnel (vxlan)"),
+            ("way", "has the machine's route to 198.51.100.0/24"),
         ];
         for (number, (device, part)) in cases.into_iter().enumerate() {
             let name = format!("vm-{device}");
@@ -237,5 +255,25 @@ fn nobody_s_device_is_taken_away() {
         node.ovn
             .vsctl(&["remove", "interface", "byhand", "external_ids", "iface-id"]);
         says(&node, "vm-b", "True", "Wired", "mine").await;
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_set_up_is_its_own_vnic_s_affair() {
+    on_node(|node| async move {
+        for name in ["good", "low"] {
+            run("ip", &["tuntap", "add", name, "mode", "tap"]);
+        }
+        // With such an MTU the kernel has no IPv6 on it that could be switched.
+        run("ip", &["link", "set", "low", "mtu", "1200"]);
+        node.vm("vm-a", "low", "s", "10.0.1.11", 1);
+        let said =
+            "device low of chassis node-1 cannot be set up: failed to keep IPv6 off link low";
+        says(&node, "vm-a", "False", "Pending", said).await;
+        node.vm("vm-b", "good", "s", "10.0.1.12", 2);
+        says(&node, "vm-b", "True", "Wired", "good").await;
+        assert_eq!(interface(&node, "low"), "");
+        run("ip", &["link", "set", "low", "mtu", "1500"]);
+        says(&node, "vm-a", "True", "Wired", "low").await;
     });
 }

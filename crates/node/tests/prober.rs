@@ -16,11 +16,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use ycloud_api::NetworkProbe;
 use ycloud_api::network_probe::{ProbeState, prober_port, source_mac};
+use ycloud_node::agent::behind;
+use ycloud_node::agent::ct_flush::pairs;
 use ycloud_node::agent::netlink::Netlink;
 use ycloud_node::agent::objects::Objects;
 use ycloud_node::agent::ovs::Ovs;
 use ycloud_node::agent::prober::records::{Refusal, Write};
 use ycloud_node::agent::prober::{self, Prober};
+use ycloud_ovsdb::{Client, Config};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -155,6 +158,9 @@ impl Running {
         let _context = runtime.enter();
         let remote = format!("unix:{}", node.ovn.path("db.sock").display());
         let writer = api.clone();
+        let southbound = format!("unix:{}", node.ovn.path("sb.sock").display());
+        let southbound = Config::new(vec![southbound.parse().unwrap()], "OVN_Southbound");
+        let southbound = Client::spawn(pairs::monitored(southbound));
         let prober = prober::start_with(prober::Parts {
             ovs: Ovs::start(remote.parse().unwrap()),
             netlink: Netlink::open().unwrap(),
@@ -165,7 +171,7 @@ impl Running {
                 let api = writer.clone();
                 Box::pin(async move { api.patch(&write) })
             }),
-            behind: watch::channel(None).1,
+            behind: behind::watch(southbound, behind::client(remote.parse().unwrap())),
         });
         drop(_context);
         Self {
@@ -473,5 +479,76 @@ fn a_chassis_answers_without_its_agent() {
         api.until("chassis", ProbeState::Healthy).await;
         assert_eq!(api.state("machine").0, ProbeState::Healthy);
         drop(running);
+    });
+}
+
+#[test]
+fn without_ovn_controller_what_is_new_is_unknown_and_the_node_is_not_able() {
+    on_node(|node| async move {
+        let api = Api::new();
+        let running = Running::start(&node, &api);
+        for name in ["vpc1", "vpc2"] {
+            vpc(&node, name);
+        }
+        let pods = [machine(&node, "vpc1"), machine(&node, "vpc2")];
+        for (name, pod) in ["vpc1", "vpc2"].into_iter().zip(&pods) {
+            pod.serve(80, name).await;
+        }
+        api.add("vpc1", "vpc1", "10.0.1.5", json!({}));
+        api.until("vpc1", ProbeState::Healthy).await;
+        assert!(running.prober.progress().able);
+        node.ovn.kill("controller");
+        node.ovn.nbctl(&["--wait=sb", "sync"]);
+        api.add("vpc2", "vpc2", "10.0.1.5", json!({}));
+        let mut object = serde_json::to_value(api.get("vpc2")).unwrap();
+        object["status"]["state"] = "Healthy".into();
+        api.put(object);
+        let error = api.until("vpc2", ProbeState::Unknown).await.unwrap();
+        let said = format!("no device in Vpc vpc2 on {NODE}: it is not set up, or ovn-controller");
+        assert!(error.starts_with(&said), "{error}");
+        assert!(running.prober.progress().able, "not for a moment's wait");
+        let limit = Duration::from_secs(30);
+        let able = || running.prober.progress().able;
+        eventually("it is not able", limit, || !able()).await;
+        assert_eq!(
+            api.state("vpc1").0,
+            ProbeState::Healthy,
+            "its flows are there"
+        );
+        // The probe moves, and nothing is wrong any more.
+        api.remove("vpc2");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!able(), "that it failed is not forgotten");
+        node.ovn.start_controller();
+        api.add("vpc2", "vpc2", "10.0.1.5", json!({}));
+        api.until("vpc2", ProbeState::Healthy).await;
+        assert!(!able(), "it has to be well for a while");
+    });
+}
+
+#[test]
+fn what_moves_away_while_open_vswitch_s_database_is_away_is_asked_no_more() {
+    on_node(|node| async move {
+        let api = Api::new();
+        let running = Running::start(&node, &api);
+        vpc(&node, "vpc1");
+        let pod = machine(&node, "vpc1");
+        pod.serve(80, "one").await;
+        for name in ["stays", "moves"] {
+            api.add(name, "vpc1", "10.0.1.5", json!({}));
+            api.until(name, ProbeState::Healthy).await;
+        }
+        node.ovn.kill("conf");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        api.remove("moves");
+        eventually("it is asked no more", SOON, || {
+            running.prober.figures().targets == 2
+        })
+        .await;
+        pod.ip(&["link", "set", "eth0", "down"]);
+        eventually("the other one is asked still", SOON, || {
+            api.state("stays").0 != ProbeState::Healthy
+        })
+        .await;
     });
 }

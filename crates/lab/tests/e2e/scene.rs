@@ -43,7 +43,7 @@ impl Scene {
         kubectl(&["create", "namespace", &scene.name]).must();
         // Pods are refused before it is there.
         let account = ["-n", &scene.name, "get", "serviceaccount", "default"];
-        eventually("the namespace's service account", SOON, || {
+        eventually("the namespace's service account", SLOW, || {
             let printed = kubectl(&account);
             if printed.ok { Ok(()) } else { Err(printed.err) }
         });

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use ycloud_api::VNic;
 
 use super::affinity::{self, Affinity};
 use super::behind;
 use super::ct_flush::CtFlush;
-use super::devices::{self, Devices};
+use super::devices::Devices;
+use super::devices::reports::{self, Reports};
 use super::health::{self, Observed};
 use super::metrics::Metrics;
 use super::netlink::Netlink;
@@ -75,8 +76,8 @@ impl Chassis {
             openflow: options.openflow.clone(),
         };
         tokio::spawn(task.run());
-        let (reports, reported) = mpsc::unbounded_channel();
-        tokio::spawn(devices::write(client.clone(), reported));
+        let reports = Reports::default();
+        tokio::spawn(reports::write(client.clone(), reports.clone()));
         let task = Devices {
             chassis: options.node.clone(),
             vnics: chassis.vnics.clone(),

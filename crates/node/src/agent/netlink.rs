@@ -16,8 +16,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
-    LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -118,6 +118,10 @@ pub struct Link {
     pub up: bool,
     /// Index of the bridge, bond or datapath that it is a port of.
     pub master: Option<u32>,
+    /// Index of the link of the same namespace on which it stands, as a VLAN does, or of its other end.
+    pub lower: Option<u32>,
+    /// What it is, as `ip -details link` has it: `veth`, `vlan`; empty for a network card and what pretends to be one.
+    pub kind: String,
 }
 
 impl Link {
@@ -129,17 +133,41 @@ impl Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             master: None,
+            lower: None,
+            kind: String::new(),
         };
+        let mut elsewhere = false;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
-                LinkAttribute::Address(bytes) => link.mac = Mac::of(&bytes).unwrap_or_default(),
+                LinkAttribute::Link(index) => link.lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::LinkInfo(info) => link.take_info(info),
                 _ => {}
             }
         }
+        // The index is one of another namespace then.
+        link.lower = link.lower.filter(|index| *index != 0 && !elsewhere);
         link
+    }
+
+    fn take_info(&mut self, info: Vec<LinkInfo>) {
+        for info in info {
+            match info {
+                LinkInfo::Kind(kind) => self.kind = kind.to_string(),
+                // It has no IFLA_LINK.
+                LinkInfo::Data(InfoData::Vxlan(data)) => {
+                    let lower = data.iter().find_map(|data| match data {
+                        InfoVxlan::Link(index) => Some(*index),
+                        _ => None,
+                    });
+                    self.lower = self.lower.or(lower);
+                }
+                _ => {}
+            }
+        }
     }
 }
 
@@ -290,6 +318,16 @@ impl Netlink {
     pub async fn set_up(&self, link: &Link) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(link.index).up().build();
         self.set(message, &format!("set link {} up", link.name))
+            .await
+    }
+
+    /// Sets a link down.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn set_down(&self, link: &Link) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(link.index).down().build();
+        self.set(message, &format!("set link {} down", link.name))
             .await
     }
 

@@ -36,7 +36,7 @@ use ycloud_node::agent::behind;
 use ycloud_node::agent::chassis::Chassis;
 use ycloud_node::agent::ct_flush::CtFlush;
 use ycloud_node::agent::devices::Devices;
-use ycloud_node::agent::devices::status::Report;
+use ycloud_node::agent::devices::reports::Reports;
 use ycloud_node::agent::metrics::Metrics;
 use ycloud_node::agent::netlink::Netlink;
 use ycloud_node::agent::node_interface::NodeInterface;
@@ -374,7 +374,8 @@ fn chassis(
         openflow: options.openflow.clone(),
     };
     tokio::spawn(task.run());
-    let (reports, mut reported) = mpsc::unbounded_channel::<Report>();
+    let reports = Reports::default();
+    let reported = reports.clone();
     let task = Devices {
         chassis: NODE.into(),
         vnics: vnics.clone(),
@@ -384,7 +385,10 @@ fn chassis(
     };
     tokio::spawn(task.run());
     tokio::spawn(async move {
-        while let Some(report) = reported.recv().await {
+        let mut last = (String::new(), String::new());
+        loop {
+            let report = reported.take(&last).await;
+            last = (report.namespace.clone(), report.name.clone());
             mirror.send_modify(|objects| {
                 let key = (report.namespace, report.name);
                 if let Some(vnic) = objects.by_key.get_mut(&key) {

@@ -15,19 +15,18 @@
 //! the machine's own stack.
 
 pub mod plan;
+pub mod reports;
 pub mod status;
+mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use ycloud_api::VNic;
-use ycloud_api::condition::Verdict;
+use ycloud_api::condition::{Verdict, reason};
 
 use super::netlink::{self, Events, Link, Netlink};
 use super::objects::{Key, Objects};
@@ -35,7 +34,7 @@ use super::ovs::device_port::{DevicePort, Interface};
 use super::ovs::{self, Ovs};
 use super::{ethtool, in_full, nft};
 use plan::{Device, Machine, Plan};
-use status::Report;
+use reports::Reports;
 
 /// How often everything is looked at even if nothing changed: somebody may have flushed the rules.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -43,8 +42,11 @@ const REFRESH: Duration = Duration::from_secs(30);
 /// How long until a condition that the VNic still does not show is written again.
 const REPEAT: Duration = Duration::from_secs(5);
 
-/// The master that all ports of Open vSwitch in the kernel have.
-const DATAPATH: &str = "ovs-system";
+/// Changes that come together are one pass.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// From the end of one pass to the start of the next, at least.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A pass failed; there will be another.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +76,11 @@ pub struct Devices {
     /// Links of the chassis.
     pub netlink: Netlink,
     /// Where conditions go to be written.
-    pub reports: mpsc::UnboundedSender<Report>,
+    pub reports: Reports,
 }
+
+/// Why devices could not be set up, in words, by VNic.
+type Failed = BTreeMap<String, String>;
 
 /// What a pass leaves for the next one.
 #[derive(Default)]
@@ -84,6 +89,10 @@ struct Done {
     rules: Option<String>,
     /// The devices that were set up, by name and index.
     ready: BTreeSet<(String, u32)>,
+    /// What kept devices from being set up the last time, by VNic.
+    failed: Failed,
+    /// Passes in a row that failed, or left a device that could not be set up.
+    failures: u32,
     /// What each VNic was reported to say, of which generation, and when.
     told: BTreeMap<Key, (Option<Verdict>, Option<i64>, Instant)>,
 }
@@ -98,38 +107,52 @@ impl Devices {
         let mut changes = self.ovs.subscribe();
         let mut refresh = interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut done, mut failures) = (Done::default(), 0_u32);
+        let mut done = Done::default();
+        let (mut due, mut pause) = (None::<Instant>, Instant::now());
         loop {
-            let retry = Duration::from_millis(100) * 2_u32.pow(failures.min(6));
-            tokio::select! {
+            let soon = Some(Instant::now() + TOGETHER);
+            let at = tokio::select! {
                 _ = refresh.tick() => {
                     done.rules = None;
                     done.ready.clear();
+                    soon
                 }
-                _ = changes.next() => {}
-                true = events.changed() => {}
-                Ok(()) = self.vnics.changed() => {}
-                () = sleep(retry), if failures > 0 => {}
-                () = sleep(REPEAT), if !done.told.is_empty() => {}
-            }
-            if !self.ovs.is_connected() || !self.vnics.borrow_and_update().synced {
-                continue;
-            }
-            match self.pass(&mut done).await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    // A device that goes away fails a pass now and then.
-                    if failures > 1 {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(
-                            error,
-                            "failed to put devices of VNics on the bridge; trying again"
-                        );
-                    }
+                _ = changes.next() => soon,
+                true = events.changed() => soon,
+                Ok(()) = self.vnics.changed() => soon,
+                () = sleep(REPEAT), if !done.told.is_empty() => soon,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
+                    let again = self.attempt(&mut done).await;
+                    pause = Instant::now() + PAUSE;
+                    again
                 }
-            }
+            };
+            due = due.into_iter().chain(at.map(|at| at.max(pause))).min();
         }
+    }
+
+    /// A pass, if there can be one. Returns when to try again, if something failed.
+    async fn attempt(&self, done: &mut Done) -> Option<Instant> {
+        if !self.ovs.is_connected() || !self.vnics.borrow().synced {
+            return None;
+        }
+        let result = self.pass(done).await;
+        if result.is_ok() && done.failed.is_empty() {
+            done.failures = 0;
+            return None;
+        }
+        done.failures += 1;
+        // A device that goes away fails a pass now and then.
+        if let (Err(error), true) = (&result, done.failures > 1) {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(
+                error,
+                "failed to put devices of VNics on the bridge; trying again"
+            );
+        }
+        let wait = Duration::from_millis(100) * 2_u32.pow(done.failures.min(6));
+        Some(Instant::now() + wait)
     }
 
     async fn pass(&self, done: &mut Done) -> Result<(), Error> {
@@ -149,7 +172,9 @@ impl Devices {
                 interfaces: &interfaces,
             },
         );
-        let result = self.carry_out(&plan, &links, userspace, done).await;
+        let leaving = leaving(&plan, &interfaces, &links);
+        let result = self.carry_out(&plan, &leaving, &links, userspace, done);
+        let result = result.await;
         self.tell(&vnics, &plan, result.as_ref().err(), done);
         result
     }
@@ -167,74 +192,100 @@ impl Devices {
                 .filter_map(|v| v.spec.attachment.device.as_ref());
             devices.any(|device| device.name() == Some(name))
         };
-        let mut devices = BTreeMap::new();
+        let known = |name: &str| interfaces.iter().any(|interface| interface.name == name);
+        let (mut devices, mut routes) = (BTreeMap::new(), None);
         for link in links {
-            let known = interfaces
-                .iter()
-                .any(|interface| interface.name == link.name);
-            let used = match known || !named(&link.name) {
-                true => None,
-                false => self.used(link, links).await?,
-            };
+            let mut used = None;
+            if named(&link.name) && !known(&link.name) {
+                let addresses = self.netlink.addresses(link).await?;
+                let routes = match &mut routes {
+                    Some(routes) => routes,
+                    none => none.insert(self.netlink.routes(None).await?),
+                };
+                used = used::used(link, links, &addresses, routes);
+            }
             let index = link.index;
             devices.insert(link.name.clone(), Device { index, used });
         }
         Ok(devices)
     }
 
-    async fn used(&self, link: &Link, links: &[Link]) -> Result<Option<String>, Error> {
-        let master = links.iter().find(|other| Some(other.index) == link.master);
-        if let Some(master) = master.filter(|master| master.name != DATAPATH) {
-            return Ok(Some(format!("is a port of {}", master.name)));
-        }
-        let addresses = self.netlink.addresses(link).await?;
-        let own = addresses.iter().find(|address| !is_link_local(address));
-        Ok(own.map(|address| format!("has address {address} of the machine itself")))
-    }
-
+    /// A device that leaves is set down before its port goes, and its rule goes last: at no time does the machine's own
+    /// stack hear what is behind it.
     async fn carry_out(
         &self,
         plan: &Plan,
+        leaving: &[&Link],
         links: &[Link],
         userspace: bool,
         done: &mut Done,
     ) -> Result<(), Error> {
-        let rules = nft::device_table(
-            plan.ports.iter().map(|p| (p.name.as_str(), p.index)),
-            userspace,
-        );
-        if done.rules.as_ref() != Some(&rules) {
-            nft::apply(&rules).await?;
-            done.rules = Some(rules);
-        }
-        let current = |port: &&DevicePort| (port.name.clone(), port.index);
-        done.ready
-            .retain(|key| plan.ports.iter().any(|port| current(&port) == *key));
-        for port in &plan.ports {
-            let link = links.iter().find(|link| link.name == port.name);
-            let Some(link) = link.filter(|link| !link.up || !done.ready.contains(&current(&port)))
-            else {
-                continue;
-            };
-            if userspace {
-                ethtool::offload_off(&link.name)?;
+        guard(plan, leaving, userspace, done).await?;
+        for link in leaving {
+            match self.netlink.set_down(link).await {
+                Err(error) if !error.is_absent() => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "a device that leaves the bridge stays up");
+                }
+                _ => {}
             }
-            self.netlink.without_ipv6_address(link).await?;
-            self.netlink.set_up(link).await?;
-            done.ready.insert(current(&port));
         }
-        for port in &plan.added {
+        if !plan.removed.is_empty() {
+            tracing::info!(ports = plan.removed.len(), "taking devices off the bridge");
+        }
+        self.ovs.remove_device_ports(&plan.removed).await?;
+        self.prepare(plan, links, userspace, done).await;
+        let able = |port: &&DevicePort| !done.failed.contains_key(&port.vnic);
+        let added: Vec<DevicePort> = plan.added.iter().filter(able).cloned().collect();
+        for port in &added {
             tracing::info!(
                 device = port.name,
                 vnic = port.vnic,
                 "putting a device on the bridge"
             );
         }
-        if !plan.removed.is_empty() {
-            tracing::info!(ports = plan.removed.len(), "taking devices off the bridge");
+        self.ovs.add_device_ports(&added).await?;
+        guard(plan, &[], userspace, done).await?;
+        Ok(())
+    }
+
+    /// Sets devices up. One that cannot be is its own VNic's affair.
+    async fn prepare(&self, plan: &Plan, links: &[Link], userspace: bool, done: &mut Done) {
+        let current = |port: &DevicePort| (port.name.clone(), port.index);
+        done.ready
+            .retain(|key| plan.ports.iter().any(|port| current(port) == *key));
+        let before = std::mem::take(&mut done.failed);
+        for port in &plan.ports {
+            let link = links.iter().find(|link| link.name == port.name);
+            let Some(link) = link.filter(|link| !link.up || !done.ready.contains(&current(port)))
+            else {
+                continue;
+            };
+            let Err(error) = self.set_up(link, userspace).await else {
+                done.ready.insert(current(port));
+                continue;
+            };
+            let words = in_full(&error);
+            if before.get(&port.vnic) != Some(&words) {
+                let (device, vnic) = (&port.name, &port.vnic);
+                tracing::warn!(
+                    device,
+                    vnic,
+                    error = words,
+                    "failed to set a device up; trying again"
+                );
+            }
+            done.ready.remove(&current(port));
+            done.failed.insert(port.vnic.clone(), words);
         }
-        self.ovs.remove_device_ports(&plan.removed).await?;
-        self.ovs.add_device_ports(&plan.added).await?;
+    }
+
+    async fn set_up(&self, link: &Link, userspace: bool) -> Result<(), Error> {
+        if userspace {
+            ethtool::offload_off(&link.name)?;
+        }
+        self.netlink.without_ipv6_address(link).await?;
+        self.netlink.set_up(link).await?;
         Ok(())
     }
 
@@ -247,9 +298,14 @@ impl Devices {
         done: &mut Done,
     ) {
         done.told.retain(|key, _| plan.verdicts.contains_key(key));
+        let mut shown = BTreeSet::new();
         for (key, verdict) in &plan.verdicts {
             let Some(vnic) = vnics.get(key) else { continue };
+            let failed = done.failed.get(&format!("{}/{}", key.0, key.1));
             let verdict = match (verdict, error) {
+                (Some(_), _) if failed.is_some() => {
+                    failed.map(|words| unprepared(vnic, &self.chassis, words))
+                }
                 (Some(verdict), Some(error)) if verdict.status.is_none() => {
                     let message = format!("{}: {}", verdict.message, in_full(error));
                     Some(Verdict::unknown(verdict.reason, message))
@@ -258,6 +314,7 @@ impl Devices {
             };
             let Some(report) = status::report(vnic, verdict.as_ref(), Timestamp::now()) else {
                 done.told.remove(key);
+                shown.insert(key);
                 continue;
             };
             let told = done.told.get(key);
@@ -269,25 +326,51 @@ impl Devices {
             }
             done.told
                 .insert(key.clone(), (verdict, generation, Instant::now()));
-            // The writer ends with the runtime.
-            let _ = self.reports.send(report);
+            self.reports.put(report);
         }
+        // What it says already, and what is of another chassis now, is not to be written any more.
+        self.reports
+            .retain(|key| plan.verdicts.contains_key(key) && !shown.contains(key));
     }
 }
 
-fn is_link_local(address: &IpNet) -> bool {
-    match address.addr() {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+/// Sets the rules of all devices that are or shall be on the bridge.
+async fn guard(
+    plan: &Plan,
+    leaving: &[&Link],
+    userspace: bool,
+    done: &mut Done,
+) -> Result<(), nft::Error> {
+    let ports = plan.ports.iter().map(|p| (p.name.as_str(), p.index));
+    let leaving = leaving.iter().map(|l| (l.name.as_str(), l.index));
+    let rules = nft::device_table(ports.chain(leaving), userspace);
+    if done.rules.as_ref() != Some(&rules) {
+        nft::apply(&rules).await?;
+        done.rules = Some(rules);
     }
+    Ok(())
 }
 
-/// Writes conditions as they are reported, for ever. One that cannot be written is reported again.
-pub async fn write(client: Client, mut reports: mpsc::UnboundedReceiver<Report>) {
-    while let Some(report) = reports.recv().await {
-        if let Err(error) = status::write(&client, &report).await {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "a VNic does not say how its device is; trying again");
-        }
-    }
+/// The devices that are there, are on the bridge, and shall not be.
+fn leaving<'a>(plan: &Plan, interfaces: &[Interface], links: &'a [Link]) -> Vec<&'a Link> {
+    let leaves = |link: &&Link| {
+        let stays = plan.ports.iter().any(|port| port.name == link.name);
+        let removed = |interface: &&Interface| {
+            let device = interface.device.as_ref();
+            device.is_some_and(|d| (&d.name, d.index) == (&link.name, link.index))
+                && plan.removed.contains(&interface.uuid)
+        };
+        !stays && interfaces.iter().any(|interface| removed(&interface))
+    };
+    links.iter().filter(leaves).collect()
+}
+
+/// What is said of a device that cannot be set up.
+fn unprepared(vnic: &VNic, chassis: &str, words: &str) -> Verdict {
+    let device = vnic.spec.attachment.device.as_ref();
+    let device = device.and_then(|device| device.name()).unwrap_or_default();
+    Verdict::no(
+        reason::PENDING,
+        format!("device {device} of chassis {chassis} cannot be set up: {words}"),
+    )
 }
