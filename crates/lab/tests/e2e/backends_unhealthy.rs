@@ -1,5 +1,6 @@
 //! A backend that fails, in whatever way, is left out in time, and comes back when it serves again.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use ycloud_lab::ask::{Attempts, Heard, Protocol, Stream, knock};
@@ -7,7 +8,7 @@ use ycloud_lab::backend::{Backend, Kind};
 
 use crate::asking::{assert_answer, assert_met, pod, target};
 use crate::backends::{ALL, CHECK, FAST, LEAVES, Mixed, assert_served};
-use crate::cluster::{always, condition, eventually, get};
+use crate::cluster::{always, condition, eventually, get, lab};
 use crate::scene::Scene;
 
 /// How often the client asks.
@@ -101,6 +102,40 @@ fn backends_unhealthy_a_virtual_machine_without_power_leaves_in_time_and_returns
         |vm| vm.stop().expect("off"),
         |vm| vm.start().expect("on"),
         &ALL,
+    );
+}
+
+/// A machine is cut off from all networks, while it is in scope.
+struct CutOff(&'static str);
+
+impl CutOff {
+    fn begin(machine: &'static str) -> Self {
+        lab(&["isolate", machine]).must();
+        Self(machine)
+    }
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        let joined = lab(&["rejoin", self.0]);
+        if !joined.ok {
+            eprintln!("clean-up: {}", joined.err);
+        }
+    }
+}
+
+/// Who asks a backend is on its own chassis, and dies with it.
+#[test]
+fn alone_backends_unhealthy_with_the_chassis_that_they_are_on() {
+    let mixed = Mixed::fast("be-chassis");
+    let cut = RefCell::new(None);
+    leaves_and_returns(
+        &mixed,
+        &mixed.bm,
+        ("bm", "its chassis is cut off"),
+        |_| *cut.borrow_mut() = Some(CutOff::begin("dpu-1")),
+        |_| drop(cut.take()),
+        &FAST,
     );
 }
 
