@@ -141,6 +141,7 @@ impl Link {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Address(bytes) => link.mac = Mac::of(&bytes).unwrap_or_default(),
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.lower = Some(index),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
