@@ -248,15 +248,15 @@ pub fn hold(client: &Place, protocol: Protocol, to: SocketAddr, backend: &str) -
     )
 }
 
-/// Asserts that a client was served all the while. One question of a hundred may fail, but no two that follow each other: each has a
-/// second, which is as long as TCP waits before it sends a lost first packet again.
+/// Asserts that a client was served all the while. One question of a hundred may fail, and one in any case: each has a second, which is
+/// as long as TCP waits before it sends a lost first packet again.
 #[track_caller]
 pub fn assert_served(attempts: &Attempts) {
     let (failed, total) = (attempts.failed(), attempts.0.len());
-    assert!(failed * 100 <= total, "{failed} of {total} failed");
+    assert!(failed <= 1.max(total / 100), "{failed} of {total} failed");
     let outage = attempts.longest_outage();
     assert!(
-        outage < Duration::from_millis(250),
+        outage < Duration::from_millis(500),
         "nobody answered for {outage:?}"
     );
 }

@@ -13,7 +13,7 @@ use crate::scene::Scene;
 /// One question each so often on new connections.
 const PACE: Duration = Duration::from_millis(50);
 /// How long they may fail where nothing that they need changes: one that is lost on a busy machine, not two in a row.
-const HICCUP: Duration = Duration::from_millis(150);
+const HICCUP: Duration = Duration::from_millis(500);
 
 /// Conversations by TCP and UDP that stay open, and new ones at a steady pace.
 struct Watch {

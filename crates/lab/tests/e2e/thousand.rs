@@ -17,7 +17,7 @@ const SERVICES: usize = 20;
 const EIPS: usize = 2;
 
 /// How long until all are programmed, and until nothing is left. The API server's share is the larger one.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(600);
 
 /// Every row of the tables that ycloud writes, as text, sorted.
 fn rows() -> Vec<String> {
@@ -121,7 +121,7 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
 
     // In this order nothing waits for its users.
     let namespace = scene.name.clone();
-    kubectl(&["delete", "namespace", &namespace, "--timeout=300s"]).must();
+    kubectl(&["delete", "namespace", &namespace, "--timeout=600s"]).must();
     drop(scene);
     eventually("the Northbound database is as it was", LONG, || {
         let after = rows();
