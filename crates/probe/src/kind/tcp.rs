@@ -20,6 +20,6 @@ impl Tcp {
     }
 
     pub(crate) async fn ask(&self, round: &Round<'_>) -> Result<(), Failure> {
-        stream::connect(round, self.port, 0).await.map(drop)
+        stream::connect(round, self.port, 0).await?.close()
     }
 }
