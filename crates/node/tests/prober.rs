@@ -234,8 +234,10 @@ fn machine(node: &Node, vpc: &str) -> Sandbox {
     machine
 }
 
-/// Runs a program in the prober's network namespace: that of a device of this process' with such a name.
-fn inside(arguments: &[&str]) -> Option<String> {
+/// Runs a program in the network namespace of this node's prober. Other tests of this process have theirs, so it is known by
+/// the name of a device.
+fn inside(node: &Node, arguments: &[&str]) -> Option<String> {
+    let device = format!(": {}@", ports(node).first()?);
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     let links = descriptors.filter_map(|d| Some((d.path(), std::fs::read_link(d.path()).ok()?)));
     let spaces = links.filter(|(_, link)| link.to_string_lossy().starts_with("net:"));
@@ -244,7 +246,7 @@ fn inside(arguments: &[&str]) -> Option<String> {
         let number = path.file_name().unwrap().to_string_lossy().into_owned();
         let netns = format!("--net=/proc/{process}/fd/{number}");
         let links = run("nsenter", &[&netns, "ip", "-o", "link"]);
-        if links.contains(": yp") {
+        if links.contains(&device) {
             return Some(run("nsenter", &[&[&*netns], arguments].concat()));
         }
     }
@@ -333,10 +335,16 @@ fn vpcs_with_equal_addresses_are_asked_at_once_and_get_no_answer_from_the_prober
             }
         }
         // It is the rules that keep it silent: the way there is open.
-        inside(&["sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=0"]).unwrap();
+        inside(
+            &node,
+            &["sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=0"],
+        )
+        .unwrap();
         assert!(!pings(&one, SOURCES[0]));
-        inside(&["nft", "delete", "table", "inet", "ycloud-prober"]).unwrap();
-        assert!(pings(&one, SOURCES[0]), "the way there is not open");
+        inside(&node, &["nft", "delete", "table", "inet", "ycloud-prober"]).unwrap();
+        // The kernel's answer takes the route of whichever device was first, so it comes to one Vpc or to the other.
+        let open = [&one, &two].map(|machine| pings(machine, SOURCES[0]));
+        assert!(open.contains(&true), "the way there is not open");
 
         for name in ["vpc1-v4", "vpc1-v6", "vpc1-ping", "vpc1-ping6"] {
             api.remove(name);
