@@ -36,7 +36,9 @@ enum Task {
 }
 
 fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Of the checkout that cargo was started in, which another one, with the same build cache, may have compiled this for.
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").context("run `cargo xtask`")?;
+    let root = Path::new(&xtask)
         .parent()
         .context("xtask is not in the workspace")?;
     match Arguments::parse().task {

@@ -26,7 +26,7 @@ impl Drop for Northd {
 
 impl Northd {
     fn start() -> Northd {
-        let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ovsdb/schemas");
+        let schemas = Path::new("../ovsdb/schemas");
         let nb = Server::start(&schemas.join("ovn-nb.ovsschema"));
         let sb = Server::start(&schemas.join("ovn-sb.ovsschema"));
         let folder = tempfile::tempdir().expect("a temporary folder");

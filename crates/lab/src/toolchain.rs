@@ -70,8 +70,8 @@ pub(crate) struct Toolchain {
 
 /// The folder `crates/lab` of the checkout that this program was started from.
 pub(crate) fn crate_dir() -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
+    let compiled_in = || PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(compiled_in, PathBuf::from)
 }
 
 /// Builds what is missing. The first time takes minutes and a download of Kubernetes' sources.

@@ -335,8 +335,7 @@ fn what_is_behind_vnics_answers_and_goes_with_the_lab() {
     let folder = tempfile::tempdir().unwrap();
     let vnics = folder.path().join("vnics.yaml");
     fs::write(&vnics, VNICS).unwrap();
-    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
-    kubectl(&["apply", "--server-side", "-f", crds.to_str().unwrap()]);
+    kubectl(&["apply", "--server-side", "-f", "../../deploy/crds"]);
     let crd = "crd/vnics.iaas.yusur.io";
     kubectl(&["wait", "--for=condition=Established", crd, "--timeout=30s"]);
     kubectl(&["apply", "-f", vnics.to_str().unwrap()]);

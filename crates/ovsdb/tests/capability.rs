@@ -9,11 +9,8 @@ use support::{Server, within};
 use ycloud_ovsdb::{Client, Config, Error, Operation, Refusal, Remote, TransactError, Uuid, nb};
 
 /// OVN 23.03's Northbound: schema 7.0.0.
-const OLD: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/schemas/ovn-nb-23.03.ovsschema"
-);
-const NEW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/ovn-nb.ovsschema");
+const OLD: &str = "tests/schemas/ovn-nb-23.03.ovsschema";
+const NEW: &str = "schemas/ovn-nb.ovsschema";
 
 async fn client(server: &Server) -> Result<Client> {
     let config = Config::new(Remote::parse_list(&server.unix())?, nb::DATABASE)

@@ -11,9 +11,7 @@ mod fuzz;
 const BYTES: &[u8] = b"{}[]\",:019etu\\\x00\xff";
 
 fn each(target: &str, run: fn(&[u8])) -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/corpus")
-        .join(target);
+    let folder = Path::new("../../fuzz/corpus").join(target);
     let mut inputs = 0;
     for entry in folder
         .read_dir()
@@ -53,9 +51,7 @@ fn mutations_of_the_corpus() -> Result<()> {
         ("scanner", fuzz::scanner as fn(&[u8])),
         ("codec", fuzz::codec),
     ] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../fuzz/corpus")
-            .join(target);
+        let folder = Path::new("../../fuzz/corpus").join(target);
         let mut inputs: Vec<Vec<u8>> = Vec::new();
         for entry in folder.read_dir()? {
             inputs.push(std::fs::read(entry?.path())?);

@@ -9,7 +9,7 @@ use ycloud_compiler::{Event, Object, Prober, Settings, Snapshot};
 use super::objects::from;
 
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cases")
+    PathBuf::from("../../cases")
 }
 
 /// The folders of all cases.

@@ -19,10 +19,7 @@ use ycloud_controller::state::State;
 use ycloud_ovsdb::{Client, Columns, Config, Operation, Outcome, Remote, Row, Subscription, nb};
 
 /// The schema that the client's tables are made from.
-const SCHEMA: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../ovsdb/schemas/ovn-nb.ovsschema"
-);
+const SCHEMA: &str = "../ovsdb/schemas/ovn-nb.ovsschema";
 
 /// An ovsdb-server that ends with this value.
 pub struct Server {

@@ -29,10 +29,7 @@ impl Ovn {
         ];
         for (name, schema, socket) in databases {
             let file = ovn.text(&format!("{name}.db"));
-            let schema = format!(
-                "{}/../ovsdb/schemas/{schema}.ovsschema",
-                env!("CARGO_MANIFEST_DIR")
-            );
+            let schema = format!("../ovsdb/schemas/{schema}.ovsschema");
             ovn.tool("ovsdb-tool", &["create", &file, &schema]);
             let remote = format!("--remote=p{}", ovn.unix(socket));
             ovn.daemon("ovsdb-server", &[&file, &remote, "--no-chdir"], name);
