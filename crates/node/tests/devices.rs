@@ -135,12 +135,12 @@ fn a_tap_is_wired_when_it_comes_and_unwired_when_it_goes() {
 
         forget(&node, "vm-7");
         eventually("it goes", SOON, || interface(&node, "tap7").is_empty()).await;
-        let link = run("ip", &["-o", "link", "show", "tap7"]);
-        assert!(!link.contains("UP"), "{link}");
         eventually("its rule goes last", SOON, || {
             !run("nft", &["list", "table", "netdev", "ycloud-devices"]).contains("tap7")
         })
         .await;
+        let link = run("ip", &["-o", "link", "show", "tap7"]);
+        assert!(!link.contains("UP"), "{link}");
     });
 }
 

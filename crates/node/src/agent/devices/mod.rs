@@ -221,19 +221,13 @@ impl Devices {
         done: &mut Done,
     ) -> Result<(), Error> {
         guard(plan, leaving, userspace, done).await?;
-        for link in leaving {
-            match self.netlink.set_down(link).await {
-                Err(error) if !error.is_absent() => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "a device that leaves the bridge stays up");
-                }
-                _ => {}
-            }
-        }
+        self.set_down(leaving).await;
         if !plan.removed.is_empty() {
             tracing::info!(ports = plan.removed.len(), "taking devices off the bridge");
         }
         self.ovs.remove_device_ports(&plan.removed).await?;
+        // ovs-vswitchd writes back the flags of a port that it lets go as it last heard of them, which may be up.
+        self.set_down(leaving).await;
         self.prepare(plan, links, userspace, done).await;
         let able = |port: &&DevicePort| !done.failed.contains_key(&port.vnic);
         let added: Vec<DevicePort> = plan.added.iter().filter(able).cloned().collect();
@@ -247,6 +241,18 @@ impl Devices {
         self.ovs.add_device_ports(&added).await?;
         guard(plan, &[], userspace, done).await?;
         Ok(())
+    }
+
+    async fn set_down(&self, leaving: &[&Link]) {
+        for link in leaving {
+            match self.netlink.set_down(link).await {
+                Err(error) if !error.is_absent() => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "a device that leaves the bridge stays up");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Sets devices up. One that cannot be is its own VNic's affair.
