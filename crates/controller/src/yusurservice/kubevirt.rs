@@ -10,8 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -23,6 +25,7 @@ use ycloud_api::kubevirt::{DEFINITION, InstanceCondition, PAUSED, VirtualMachine
 use ycloud_compiler::ObjectKey;
 use ycloud_compiler::endpoint::selects_vmi;
 
+use super::LONGEST_WAIT;
 use super::labelled::{Candidates, Labelled};
 use super::world::News;
 use crate::watch::{Change, Closed, Key, watch};
@@ -33,10 +36,13 @@ type Definition = PartialObjectMeta<CustomResourceDefinition>;
 /// How many changes of one CustomResourceDefinition may wait.
 const WAITING: usize = 4;
 
+/// How long to wait for a kind that is not served yet; it doubles up to the controller's longest wait.
+const NOT_SERVED_WAIT: Duration = Duration::from_millis(200);
+
 /// What is known of VirtualMachineInstances.
 #[derive(Debug)]
 pub enum Instances {
-    /// The kind exists.
+    /// The kind exists, and is served.
     Found,
     /// It does not, or no more.
     Gone,
@@ -55,7 +61,7 @@ pub async fn discover(client: Client, news: mpsc::Sender<News>) {
             definition = DEFINITION,
             "may not look whether KubeVirt is installed: taken as not; apply deploy/rbac"
         );
-        if news.send(News::Instances(Instances::Gone)).await.is_err() {
+        if tell(&news, Instances::Gone).await.is_err() {
             return;
         }
     }
@@ -71,22 +77,20 @@ pub async fn discover(client: Client, news: mpsc::Sender<News>) {
     while let Some(change) = definitions.recv().await {
         let told = match change {
             Change::Apply(_) if instances.is_empty() => {
-                tracing::info!(
-                    "KubeVirt is installed: VM backends select its VirtualMachineInstances"
-                );
-                let sent = news.send(News::Instances(Instances::Found)).await;
+                tracing::info!(definition = DEFINITION, "KubeVirt is installed");
                 instances.spawn(follow(client.clone(), news.clone()));
-                sent
+                Ok(())
             }
             Change::Delete(_) => {
-                tracing::info!("KubeVirt is not installed any more");
+                tracing::info!(
+                    definition = DEFINITION,
+                    "KubeVirt is not installed any more"
+                );
                 // Nothing of it may come behind its end.
                 instances.shutdown().await;
-                news.send(News::Instances(Instances::Gone)).await
+                tell(&news, Instances::Gone).await
             }
-            Change::Synced if instances.is_empty() => {
-                news.send(News::Instances(Instances::Gone)).await
-            }
+            Change::Synced if instances.is_empty() => tell(&news, Instances::Gone).await,
             Change::Apply(_) | Change::Synced => Ok(()),
         };
         if told.is_err() {
@@ -97,16 +101,36 @@ pub async fn discover(client: Client, news: mpsc::Sender<News>) {
 
 async fn may_not_look(api: &Api<Definition>) -> bool {
     let looked = api.get_opt(DEFINITION).await;
-    matches!(looked, Err(kube::Error::Api(status)) if status.code == 403)
+    looked.is_err_and(|error| is(&error, 403))
 }
 
-/// Watches VirtualMachineInstances. The API server may need a moment before it serves a new kind; the watch tries again.
+async fn tell(news: &mpsc::Sender<News>, what: Instances) -> Result<(), Closed> {
+    let sent = news.send(News::Instances(what)).await;
+    sent.map_err(|_| Closed)
+}
+
+/// Whether the API server answered with this code.
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Watches VirtualMachineInstances, from when the API server serves them: it needs a moment for a new kind.
 async fn follow(client: Client, news: mpsc::Sender<News>) {
     let api: Api<VirtualMachineInstance> = Api::all(client);
-    let deliver = |change| {
-        let sent = news.send(News::Instances(Instances::Changed(Box::new(change))));
-        async { sent.await.map_err(|_| Closed) }
-    };
+    let one = ListParams::default().limit(1);
+    let mut wait = NOT_SERVED_WAIT;
+    while matches!(api.list_metadata(&one).await, Err(error) if is(&error, 404)) {
+        // A release without this version must not keep others waiting: what is not served is not there.
+        if tell(&news, Instances::Gone).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait = LONGEST_WAIT.min(wait * 2);
+    }
+    if tell(&news, Instances::Found).await.is_err() {
+        return;
+    }
+    let deliver = |change| tell(&news, Instances::Changed(Box::new(change)));
     watch(api, watcher::Config::default(), reduce_vmi, deliver).await;
 }
 
