@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!has(self.ip) || self.kind == 'VNicIP'").message("spec.backends[].ip: only with kind VNicIP"))]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
-    /// Pod, VM (virtual machine), BM (bare-metal server) or VNicIP (address of a VNic).
+    /// Pod, VM (virtual machine: a VNic that names one, or a VirtualMachineInstance where KubeVirt is installed), BM (bare-metal
+    /// server: a VNic that names one) or VNicIP (address of a VNic).
     pub kind: BackendKind,
     /// The backends' Vpc; only with scope multiVpc. Default: `spec.vpc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,10 +24,12 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
-    /// Labels of the backends.
+    /// Labels of the backends: of Pods, VNics or VirtualMachineInstances. A launcher Pod of a VirtualMachineInstance that is
+    /// selected here is no backend beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// Name of the one backend.
+    /// Name of the one backend: of the Pod; with kind VM or BM the machine's, as `spec.attachment.name` of its VNic, or of the
+    /// VirtualMachineInstance; with kind VNicIP of the VNic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub name: Option<String>,
@@ -45,7 +48,7 @@ pub struct Backend {
 pub enum BackendKind {
     /// A Pod.
     Pod,
-    /// A virtual machine.
+    /// A virtual machine: a VNic whose attachment is one, or a VirtualMachineInstance of KubeVirt.
     VM,
     /// A bare-metal server.
     BM,

@@ -354,7 +354,7 @@ pub struct BackendCounts {
 pub struct BackendStatus {
     /// Pod, VM, BM or VNicIP.
     pub kind: BackendKind,
-    /// Name of the Pod or VNic, with its namespace before a slash if that is another than the YusurService's.
+    /// Name of the Pod, VNic or VirtualMachineInstance, with its namespace before a slash if that is another than the YusurService's.
     pub name: String,
     /// The Vpc that it is in; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -381,7 +381,8 @@ pub enum BackendState {
     Unhealthy,
     /// It has not been asked yet, or nobody can tell; it is an endpoint if it was one before.
     Unknown,
-    /// It has no address yet, is in another Vpc, has no such port, or is a Pod that is not ready.
+    /// It has no address yet, is in another Vpc, has no such port, is a Pod that is not ready, or a VirtualMachineInstance that
+    /// does not run or is paused.
     NotReady,
     /// It is going away, takes no new connections and keeps those it has.
     Draining,

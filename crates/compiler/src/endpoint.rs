@@ -1,9 +1,9 @@
 //! A YusurService and the backends that it selects → the Service, EndpointSlices, conditions and counts it must have.
 //!
 //! ```text
-//!   spec ── refusal ──► backend (Pods, VNics) ──► found ──► slices (stable packing) ─┐
-//!                                                 │ ▲       service ─────────────────┼──► Translation
-//!                             probe (who is asked)┘ └ health (ready, serving, gone) ─┘
+//!   spec ── refusal ──► backend (Pods, VNics, VMIs) ──► found ──► slices (stable packing) ─┐
+//!                                                       │ ▲       service ─────────────────┼──► Translation
+//!                                   probe (who is asked)┘ └ health (ready, serving, gone) ─┘
 //! ```
 //!
 //! Pure, like everything in this crate. yusurservice-controller gathers the input and carries out what comes back.
@@ -29,11 +29,13 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use ycloud_api::condition::{Verdict, reason};
+use ycloud_api::kubevirt::VirtualMachineInstance;
 use ycloud_api::service::{BackendCounts, ExternalTrafficPolicy};
 use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService};
 
 pub use backend::pod::PodBackend;
-pub use backend::{selects, selects_vnic};
+pub use backend::vmi::created_by;
+pub use backend::{selects, selects_vmi, selects_vnic};
 pub use found::HealthChange;
 pub use health::UNKNOWN_LASTS;
 pub use scope::{namespaces, vpcs};
@@ -62,10 +64,14 @@ pub struct TranslateInput<'a> {
     pub eip: Option<&'a Eip>,
     /// Labels of the YusurService's namespace.
     pub namespace_labels: &'a BTreeMap<String, String>,
-    /// Pods of any namespace, in any order; at least those that it [`selects`] and those that are endpoints already.
+    /// Pods of any namespace, in any order; at least those that it [`selects`], those that are endpoints already, and the
+    /// launchers of `vmis`.
     pub pods: &'a [PodBackend<'a>],
     /// VNics of any namespace, in any order; at least those that it [`selects_vnic`] and those that are endpoints already.
     pub vnics: &'a [&'a VNic],
+    /// VirtualMachineInstances of any namespace, in any order; at least those that it [`selects_vmi`] and those that are
+    /// endpoints already. None: KubeVirt is not installed.
+    pub vmis: Option<&'a [&'a VirtualMachineInstance]>,
     /// The NetworkProbes of its namespace, by name.
     pub probes: &'a BTreeMap<String, Arc<NetworkProbe>>,
     /// Those of them that name it as an owner, in any order.
@@ -167,7 +173,7 @@ impl Objects {
 /// Works out what `ysvc` must have.
 ///
 /// # Guarantees
-/// * The same input gives the same output, whatever the order of Pods, VNics and slices.
+/// * The same input gives the same output, whatever the order of Pods, VNics, VirtualMachineInstances and slices.
 /// * An endpoint stays in the slice that it is in, so that one backend's change rewrites one slice.
 /// * A refusal names field, value and cure. What was made for an earlier, accepted spec goes on to serve: with the ports
 ///   and backends of that spec, of which those that go, become unready or are no longer permitted are taken out.
@@ -176,7 +182,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
     let refusal = refusal::check(ysvc, input);
     let withholds = refusal.as_ref().is_some_and(|refusal| refusal.withholds);
     let foreign = input.service.is_some_and(|service| !belongs(service, ysvc));
-    let candidates = backend::candidates(input);
+    let candidates = backend::candidates(ysvc, input);
     let former = Former::of(ysvc, input.slices);
     let rules = Rules::of(ysvc, input.now);
     let present = Present::of(input.own_probes);
@@ -196,7 +202,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
         check: Check::of(ysvc),
         probe: &known,
     };
-    let mut found = found::find(&look, &candidates);
+    let mut found = found::find(&look, &candidates, input.vmis.is_some());
     let owner = ysvc.metadata.uid.clone().unwrap_or_default();
     let permitted = |namespace: &str, vpc: &str| permission::permits(ysvc, input, namespace, vpc);
     let refreshed = || {

@@ -1,21 +1,25 @@
 //! What may be a backend, whatever kind of object it is.
 
 pub mod pod;
+pub mod vmi;
 pub mod vnic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use ycloud_api::address::Family;
 use ycloud_api::backend::{BackendKind, BackendPort};
+use ycloud_api::kubevirt::VirtualMachineInstance;
 use ycloud_api::service::ServicePort;
 use ycloud_api::{VNic, YusurService};
 
 use self::pod::PodBackend;
+use self::vmi::VmiBackend;
 use super::TranslateInput;
 use super::scope::{own_namespace, sets};
 
@@ -26,14 +30,27 @@ pub enum Candidate<'a> {
     Pod(PodBackend<'a>),
     /// A VNic of anything else.
     VNic(&'a VNic),
+    /// A VirtualMachineInstance of KubeVirt.
+    Vmi(VmiBackend<'a>),
 }
 
-/// Everything of the input that may be a backend, in the order of namespace and name. Pods that ended are left out.
-pub fn candidates<'a>(input: &TranslateInput<'a>) -> Vec<Candidate<'a>> {
-    let pods = input.pods.iter().filter(|c| !pod::finished(c.pod));
+/// Everything of the input that may be a backend of `ysvc`, in the order of namespace and name. Pods that ended are left out,
+/// and so are launchers of VirtualMachineInstances that it means: these stand for them.
+pub fn candidates<'a>(ysvc: &YusurService, input: &TranslateInput<'a>) -> Vec<Candidate<'a>> {
+    let vmis = input.vmis.unwrap_or_default().iter();
+    let vmis: Vec<VmiBackend> = vmis.map(|vmi| VmiBackend::new(vmi, input.pods)).collect();
+    let means = |vmi: &&VmiBackend| sets(ysvc, Candidate::Vmi(**vmi)).next().is_some();
+    let meant = vmis.iter().filter(means);
+    let meant: BTreeSet<&str> = meant
+        .filter_map(|vmi| vmi.vmi.metadata.uid.as_deref())
+        .collect();
+    let stands = |pod: &Pod| vmi::created_by(pod).is_some_and(|uid| meant.contains(uid));
+    let pods = input.pods.iter();
+    let pods = pods.filter(|c| !pod::finished(c.pod) && !stands(c.pod));
     let vnics = input.vnics.iter().filter(|vnic| vnic::is_backend(vnic));
     let mut all: Vec<Candidate> = pods.map(|pod| Candidate::Pod(*pod)).collect();
     all.extend(vnics.map(|vnic| Candidate::VNic(vnic)));
+    all.extend(vmis.into_iter().map(Candidate::Vmi));
     all.sort_by(|a, b| (a.namespace(), a.name()).cmp(&(b.namespace(), b.name())));
     all
 }
@@ -49,11 +66,19 @@ pub fn selects_vnic(ysvc: &YusurService, vnic: &VNic) -> bool {
     sets(ysvc, Candidate::VNic(vnic)).next().is_some()
 }
 
+/// Whether `ysvc` means `vmi`, by its namespace and its labels or name.
+pub fn selects_vmi(ysvc: &YusurService, vmi: &VirtualMachineInstance) -> bool {
+    let launcher = None;
+    let candidate = Candidate::Vmi(VmiBackend { vmi, launcher });
+    sets(ysvc, candidate).next().is_some()
+}
+
 impl<'a> Candidate<'a> {
     fn meta(&self) -> &'a ObjectMeta {
         match self {
             Candidate::Pod(pod) => &pod.pod.metadata,
             Candidate::VNic(vnic) => &vnic.metadata,
+            Candidate::Vmi(vmi) => &vmi.vmi.metadata,
         }
     }
 
@@ -62,7 +87,7 @@ impl<'a> Candidate<'a> {
         self.meta().namespace.as_deref().unwrap_or_default()
     }
 
-    /// Name of the Pod or VNic.
+    /// Name of the Pod, VNic or VirtualMachineInstance.
     pub fn name(&self) -> &'a str {
         self.meta().name.as_deref().unwrap_or_default()
     }
@@ -92,6 +117,7 @@ impl<'a> Candidate<'a> {
         match self {
             Candidate::Pod(pod) => pod.vpc(ysvc),
             Candidate::VNic(vnic) => vnic::vpc(vnic),
+            Candidate::Vmi(vmi) => vmi.launcher?.vpc(ysvc),
         }
     }
 
@@ -100,14 +126,16 @@ impl<'a> Candidate<'a> {
         match self {
             Candidate::Pod(pod) => pod.address(family),
             Candidate::VNic(vnic) => vnic::address(vnic, family),
+            Candidate::Vmi(vmi) => vmi.launcher?.address(family),
         }
     }
 
-    /// The number of its port `name`. VNics have none with names.
+    /// The number of its port `name`. VNics have none with names; KubeVirt names a guest's on the launcher Pod.
     fn named_port(&self, name: &str, protocol: &str) -> Option<i32> {
         match self {
             Candidate::Pod(pod) => pod::container_port(pod.pod, name, protocol),
             Candidate::VNic(_) => None,
+            Candidate::Vmi(vmi) => pod::container_port(vmi.launcher?.pod, name, protocol),
         }
     }
 
@@ -116,12 +144,26 @@ impl<'a> Candidate<'a> {
         matches!(self, Candidate::Pod(pod) if pod::host_network(pod.pod))
     }
 
-    /// Whether it calls itself ready: what its kubelet says of a Pod; machines and addresses are ready.
+    /// Whether it calls itself ready: what its kubelet says of a Pod; machines and addresses are ready, unless they are
+    /// [`Self::halted`]. A launcher Pod is not asked: it is not ready for a while after a migration.
     pub fn ready(&self) -> bool {
         match self {
             Candidate::Pod(pod) => pod::ready(pod.pod),
-            Candidate::VNic(_) => true,
+            Candidate::VNic(_) | Candidate::Vmi(_) => self.halted().is_none(),
         }
+    }
+
+    /// Why nobody can answer there, whatever its probe says.
+    pub fn halted(&self) -> Option<String> {
+        match self {
+            Candidate::Pod(_) | Candidate::VNic(_) => None,
+            Candidate::Vmi(vmi) => vmi.halted(),
+        }
+    }
+
+    /// Whether it goes on as it was when its address changes: a guest that migrates.
+    pub fn moves(&self) -> bool {
+        matches!(self, Candidate::Vmi(_))
     }
 
     /// When its deletion began.
@@ -129,6 +171,7 @@ impl<'a> Candidate<'a> {
         match self {
             Candidate::Pod(pod) => pod::deleted(pod.pod),
             Candidate::VNic(vnic) => vnic.metadata.deletion_timestamp.clone(),
+            Candidate::Vmi(vmi) => vmi.deleted(),
         }
     }
 
@@ -153,11 +196,14 @@ impl<'a> Candidate<'a> {
 
     /// It in this state, at one of its addresses.
     pub fn endpoint(&self, address: IpAddr, state: EndpointConditions) -> Endpoint {
+        let node = |pod: &Pod| pod.spec.as_ref()?.node_name.clone();
         let (kind, version, node) = match self {
-            Candidate::Pod(pod) => {
-                let spec = pod.pod.spec.as_ref();
-                ("Pod", None, spec.and_then(|spec| spec.node_name.clone()))
-            }
+            Candidate::Pod(pod) => ("Pod", None, node(pod.pod)),
+            Candidate::Vmi(vmi) => (
+                VirtualMachineInstance::KIND,
+                Some(VirtualMachineInstance::API_VERSION.into()),
+                vmi.launcher.and_then(|launcher| node(launcher.pod)),
+            ),
             Candidate::VNic(vnic) => {
                 let version = format!("{}/{}", ycloud_api::GROUP, ycloud_api::VERSION);
                 let status = vnic.status.as_ref();

@@ -62,6 +62,8 @@ pub struct Look<'a, 'b> {
 /// The backends of one YusurService.
 #[derive(Debug, Default)]
 pub struct Found {
+    /// Whether VirtualMachineInstances were looked at.
+    pub(super) kubevirt: bool,
     /// Backends that the sets match, without Pods that ended.
     pub(super) matched: usize,
     /// Of those, backends in another Vpc than they must be, or in none, as "name (where)".
@@ -100,9 +102,12 @@ pub struct HealthChange {
     pub why: String,
 }
 
-/// Finds the backends among `candidates`, which are sorted.
-pub fn find<'a>(look: &Look<'a, '_>, candidates: &[Candidate<'a>]) -> Found {
-    let mut found = Found::default();
+/// Finds the backends among `candidates`, which are sorted. `kubevirt`: VirtualMachineInstances are among them.
+pub fn find<'a>(look: &Look<'a, '_>, candidates: &[Candidate<'a>], kubevirt: bool) -> Found {
+    let mut found = Found {
+        kubevirt,
+        ..Found::default()
+    };
     for candidate in candidates {
         let all: Vec<Set> = sets(look.ysvc, *candidate).collect();
         found.hits.extend(all.iter().filter_map(|set| set.index));
@@ -133,9 +138,7 @@ impl Found {
         let addresses: BTreeMap<Family, IpAddr> = look.families.iter().filter_map(at).collect();
         let primary = addresses.get(&look.primary).or(addresses.values().next());
         let (Some(vpc), Some(primary)) = (vpc, primary.copied()) else {
-            self.waiting += 1;
-            let text = unready("no address yet".into());
-            self.note(look, candidate, set.kind, vpc, None, text);
+            self.lost(look, candidate, set.kind, vpc);
             return;
         };
         for family in look.families.iter().filter(|f| !addresses.contains_key(f)) {
@@ -165,6 +168,26 @@ impl Found {
             (shape, candidate.endpoint(address, conditions.clone()))
         };
         self.endpoints.extend(addresses.into_iter().map(shaped));
+    }
+
+    /// Notes one without an address.
+    fn lost(&mut self, look: &Look, candidate: &Candidate, kind: BackendKind, vpc: Option<&str>) {
+        let halted = candidate.halted();
+        if halted.is_none() {
+            self.waiting += 1;
+        }
+        let why = halted.unwrap_or_else(|| "no address yet".into());
+        let former = look.former.anywhere(candidate);
+        let served = former.is_some_and(|former| former.ready == Some(true));
+        // A guest that ended loses its launcher, and with it the address.
+        if served && candidate.moves() && candidate.deleted().is_none() {
+            self.changes.push(HealthChange {
+                name: candidate.shown(look.ysvc),
+                healthy: false,
+                why: why.clone(),
+            });
+        }
+        self.note(look, candidate, kind, vpc, None, unready(why));
     }
 
     /// Whether it is in none of the Vpcs that its sets say; notes that.
@@ -253,7 +276,13 @@ impl Found {
                 let text = unnamed(ysvc, candidate, set, port, name);
                 self.unnamed.push(text);
             }
-            if let (Some(name), Candidate::Pod(_)) = (name_of(port, set, number), candidate) {
+            let named = match candidate {
+                Candidate::Pod(_) => true,
+                Candidate::VNic(_) => false,
+                // Its ports are known by its launcher.
+                Candidate::Vmi(vmi) => vmi.launcher.is_some(),
+            };
+            if let Some(name) = name_of(port, set, number).filter(|_| named) {
                 let seen = self.named.entry((name, protocol)).or_default();
                 *seen |= number.is_ok();
             }

@@ -41,10 +41,21 @@ impl Former {
         Self(all)
     }
 
-    /// How the backend is at this address.
+    /// How the backend is at this address; one that moves, how it is at its former one.
+    ///
+    /// So a guest that migrates goes on as an endpoint where it arrives, before anybody can have asked it there.
     pub fn at(&self, candidate: &Candidate, address: IpAddr) -> Option<&EndpointConditions> {
-        let key = (candidate.uid().to_owned(), address.to_string());
-        self.0.get(&key)
+        let uid = candidate.uid();
+        let exact = self.0.get(&(uid.to_owned(), address.to_string()));
+        exact.or_else(|| self.anywhere(candidate).filter(|_| candidate.moves()))
+    }
+
+    /// How the backend is at whichever of its addresses.
+    pub fn anywhere(&self, candidate: &Candidate) -> Option<&EndpointConditions> {
+        let uid = candidate.uid();
+        let mut all = self.0.range((uid.to_owned(), String::new())..);
+        let (_, state) = all.next().filter(|((of, _), _)| of == uid)?;
+        Some(state)
     }
 }
 
@@ -133,20 +144,21 @@ pub fn judge(
     let since = finding.status.and_then(|status| status.since.clone());
     if let Some(began) = candidate.deleted() {
         // A VNic stays for as long as it is an endpoint, so it must cease to be one.
-        let stays = rules.publish && matches!(candidate, Candidate::Pod(_));
+        let stays = rules.publish && !matches!(candidate, Candidate::VNic(_));
         return leaving(&began, serving, since, finding.due, stays, rules);
     }
-    let (state, message) = match finding.state {
-        ProbeState::Unhealthy => {
+    let (state, message) = match (finding.state, candidate.halted()) {
+        (_, Some(why)) => (BackendState::NotReady, Some(why)),
+        (ProbeState::Unhealthy, _) => {
             let text = finding.words().unwrap_or("its check fails".into());
             (BackendState::Unhealthy, Some(text))
         }
         _ if !candidate.ready() => (BackendState::NotReady, Some("not ready".into())),
-        ProbeState::Unknown if finding.lack.is_some() && !finding.passes => {
+        (ProbeState::Unknown, _) if finding.lack.is_some() && !finding.passes => {
             (BackendState::NotReady, Some(finding.unknown()))
         }
-        ProbeState::Healthy => (BackendState::Healthy, None),
-        ProbeState::Unknown => (BackendState::Unknown, Some(finding.unknown())),
+        (ProbeState::Healthy, _) => (BackendState::Healthy, None),
+        (ProbeState::Unknown, _) => (BackendState::Unknown, Some(finding.unknown())),
     };
     Judgement {
         conditions: Some(EndpointConditions {

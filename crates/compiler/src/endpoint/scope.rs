@@ -6,7 +6,7 @@ use ycloud_api::backend::{Backend, BackendKind, BackendPort};
 use ycloud_api::service::Scope;
 use ycloud_api::{YusurService, key, selector};
 
-use super::backend::{Candidate, vnic};
+use super::backend::{Candidate, vmi, vnic};
 
 /// One of the sets of backends that a spec selects: that of `spec.selector`, or one of `spec.backends`.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub fn vpcs(ysvc: &YusurService) -> BTreeSet<&str> {
     own_vpc(ysvc).into_iter().chain(theirs).collect()
 }
 
-/// The namespaces whose Pods and VNics may be backends, the own one among them.
+/// The namespaces whose Pods, VNics and VirtualMachineInstances may be backends, the own one among them.
 pub fn namespaces(ysvc: &YusurService) -> BTreeSet<&str> {
     let backends = ysvc.spec.backends.iter();
     let others = backends.filter_map(|backend| backend.namespace.as_deref());
@@ -103,6 +103,7 @@ fn meant(ysvc: &YusurService, backend: &Backend, candidate: &Candidate) -> bool 
     }
     let pod = match candidate {
         Candidate::VNic(vnic) => return vnic::meant(backend, vnic, vpc_of(ysvc, backend)),
+        Candidate::Vmi(vmi) => return vmi::meant(backend, vmi.vmi),
         Candidate::Pod(pod) => pod.pod,
     };
     let none = BTreeMap::new();

@@ -82,7 +82,7 @@ pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> 
 }
 
 /// The present slices of `ysvc` with the present state of their backends, as `judge` (backend, Vpc, its address) says: those
-/// that are gone, ended or at another address are taken out, and so are those that `permitted` (namespace, Vpc) says no to.
+/// that are gone, ended or at another address are taken out, but for guests that migrated, which are followed; and so are those that `permitted` (namespace, Vpc) says no to.
 /// None is added, and ports stay.
 pub fn refresh<'a>(
     ysvc: &YusurService,
@@ -98,7 +98,7 @@ pub fn refresh<'a>(
             return None;
         }
         let address = candidate.address(family)?;
-        if former.addresses != [address.to_string()] {
+        if former.addresses != [address.to_string()] && !candidate.moves() {
             return None;
         }
         Some(candidate.endpoint(address, judge(candidate, vpc, address)?))
@@ -192,7 +192,7 @@ fn keep(shape: &Shape, endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> K
     Kept { drafts, new }
 }
 
-/// What makes an endpoint the same one: its Pod or VNic.
+/// What makes an endpoint the same one: its Pod, VNic or VirtualMachineInstance.
 pub fn identity(endpoint: &Endpoint) -> String {
     let target = endpoint.target_ref.as_ref();
     target.and_then(|t| t.uid.clone()).unwrap_or_default()

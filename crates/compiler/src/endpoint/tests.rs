@@ -5,7 +5,9 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
+use ycloud_api::backend::BackendKind;
 use ycloud_api::condition::{Verdict, reason};
+use ycloud_api::kubevirt::VirtualMachineInstance;
 use ycloud_api::network_probe::{NetworkProbeStatus, ProbeState};
 use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService};
 
@@ -17,6 +19,7 @@ mod outside;
 mod probes;
 mod refusals;
 mod scopes;
+mod vmis;
 mod vnics;
 
 fn yaml<T: DeserializeOwned>(text: &str) -> T {
@@ -31,6 +34,8 @@ struct World {
     namespace: BTreeMap<String, String>,
     pods: Vec<(Pod, Option<VNic>)>,
     vnics: Vec<VNic>,
+    /// None: KubeVirt is not installed.
+    vmis: Option<Vec<VirtualMachineInstance>>,
     /// The NetworkProbes that exist. Those that a translation wants and are not here are there at once, and Healthy, unless
     /// `made` is false.
     probes: BTreeMap<String, Arc<NetworkProbe>>,
@@ -48,6 +53,7 @@ impl World {
             namespace: BTreeMap::new(),
             pods: Vec::new(),
             vnics: Vec::new(),
+            vmis: None,
             probes: BTreeMap::new(),
             made: true,
             now: time("2026-01-01T00:00:00Z"),
@@ -96,6 +102,8 @@ impl World {
                 vnic: vnic.as_ref(),
             })
             .collect();
+        let vmis: Option<Vec<&VirtualMachineInstance>> =
+            self.vmis.as_ref().map(|vmis| vmis.iter().collect());
         translate(
             ysvc,
             &TranslateInput {
@@ -104,6 +112,7 @@ impl World {
                 namespace_labels: &self.namespace,
                 pods: &pods,
                 vnics: &self.vnics.iter().collect::<Vec<_>>(),
+                vmis: vmis.as_deref(),
                 probes,
                 own_probes: &probes.values().map(Arc::as_ref).collect::<Vec<_>>(),
                 now: &self.now,

@@ -52,7 +52,7 @@ impl Found {
             return Verdict::no(reason::NOT_FOUND, text);
         }
         if self.matched == 0 {
-            return Verdict::no(reason::NO_BACKENDS, nothing(ysvc));
+            return Verdict::no(reason::NO_BACKENDS, nothing(ysvc, self.kubevirt));
         }
         if self.matched == self.elsewhere.len() {
             let text = format!("no backend:{elsewhere}");
@@ -120,11 +120,17 @@ impl Found {
     fn empty_text(&self, ysvc: &YusurService) -> String {
         let empty = self.without_match(ysvc).map(|(index, backend)| {
             let kind = kind_name(backend.kind);
-            match &backend.name {
+            let text = match &backend.name {
                 Some(name) => {
                     format!("; spec.backends[{index}].name {name}: there is no such {kind}")
                 }
                 None => format!("; spec.backends[{index}].selector matches no {kind}"),
+            };
+            match backend.kind {
+                BackendKind::VM if self.kubevirt => {
+                    text + ", neither a VNic nor a VirtualMachineInstance"
+                }
+                _ => text,
             }
         });
         empty.take(NAMED).collect()
@@ -152,10 +158,10 @@ impl Found {
 }
 
 /// That nothing was found, and where it was looked for.
-fn nothing(ysvc: &YusurService) -> &'static str {
+fn nothing(ysvc: &YusurService, kubevirt: bool) -> String {
     let mut backends = ysvc.spec.backends.iter();
-    let only_pods = backends.all(|backend| backend.kind == BackendKind::Pod);
-    match (namespaces(ysvc).len() == 1, only_pods) {
+    let only_pods = backends.clone().all(|b| b.kind == BackendKind::Pod);
+    let text = match (namespaces(ysvc).len() == 1, only_pods) {
         (true, true) => {
             "no Pod of this namespace has the labels of spec.selector, or is named by spec.backends"
         }
@@ -168,5 +174,9 @@ fn nothing(ysvc: &YusurService) -> &'static str {
         (false, false) => {
             "no Pod or VNic has the labels of spec.selector or spec.backends, or is named by spec.backends, in the namespace that it must be of; a VM or BM is a VNic whose spec.attachment names it"
         }
+    };
+    match kubevirt && backends.any(|backend| backend.kind == BackendKind::VM) {
+        true => format!("{text}, or a VirtualMachineInstance"),
+        false => text.to_owned(),
     }
 }

@@ -14,6 +14,7 @@
 mod ask;
 mod asking;
 pub mod execute;
+pub mod kubevirt;
 mod labelled;
 pub mod metrics;
 mod pace;
@@ -231,7 +232,9 @@ impl Control {
     fn dispatch(&mut self) {
         while self.jobs.len() < JOBS {
             let busy = &self.busy;
-            let Some(key) = self.dirty.iter().find(|key| !busy.contains(key)).cloned() else {
+            let world = &self.world;
+            let may = |key: &&ObjectKey| !busy.contains(key) && world.knows(key);
+            let Some(key) = self.dirty.iter().find(may).cloned() else {
                 break;
             };
             self.dirty.remove(&key);
@@ -373,6 +376,7 @@ fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
     spawn(&mut watches, client, sender, pods::reduce_pod, |change| {
         News::Pod(Box::new(change))
     });
+    watches.spawn(kubevirt::discover(client.clone(), sender.clone()));
     spawn(&mut watches, client, sender, |_| {}, News::Service);
     spawn(&mut watches, client, sender, |_| {}, News::EndpointSlice);
     spawn(

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus};
 use ycloud_api::YusurService;
 use ycloud_api::backend::{Backend, BackendKind};
+use ycloud_api::kubevirt::{CREATED_BY, VirtualMachineInstance};
 use ycloud_compiler::ObjectKey;
-use ycloud_compiler::endpoint::selects;
+use ycloud_compiler::endpoint::{created_by, selects};
 
 use super::labelled::{Candidates, Labelled};
 use crate::watch::Key;
@@ -54,6 +55,15 @@ impl Pods {
         found
     }
 
+    /// The launchers of a VirtualMachineInstance of `namespace`.
+    pub fn launchers(&self, namespace: &str, vmi: &VirtualMachineInstance) -> Candidates<'_, Pod> {
+        let uid = vmi.metadata.uid.clone().unwrap_or_default();
+        let label = BTreeMap::from([(CREATED_BY.to_owned(), uid)]);
+        let mut found = self.all.labelled(namespace, &label);
+        found.retain(|(_, pod)| created_by(pod).is_some());
+        found
+    }
+
     /// At least the Pods that `backend` means.
     fn candidates(&self, namespace: &str, backend: &Backend) -> Candidates<'_, Pod> {
         match (&backend.name, &backend.selector) {
@@ -72,6 +82,7 @@ pub fn reduce_pod(pod: &mut Pod) {
     pod.metadata.uid = meta.uid;
     pod.metadata.resource_version = meta.resource_version;
     pod.metadata.labels = meta.labels;
+    pod.metadata.creation_timestamp = meta.creation_timestamp;
     pod.metadata.deletion_timestamp = meta.deletion_timestamp;
     pod.metadata.deletion_grace_period_seconds = meta.deletion_grace_period_seconds;
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network);

@@ -91,6 +91,12 @@ pub fn targets(slice: &EndpointSlice) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// The kinds of the objects that a slice's endpoints are.
+pub fn kinds(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
+    let endpoints = slice.endpoints.iter();
+    endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref()?.kind.as_deref())
+}
+
 /// The Pods that are endpoints in a slice of ycloud's.
 fn pods(slice: &EndpointSlice) -> BTreeSet<ObjectKey> {
     let labels = slice.metadata.labels.as_ref();

@@ -16,6 +16,7 @@ use crate::watch::{Change, Key};
 
 mod families;
 mod health;
+mod kubevirt;
 mod outside;
 mod selection;
 

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use ycloud_api::kubevirt::VirtualMachineInstance;
 use ycloud_api::vnic::{AttachmentKind, pod_vnic_name};
 use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService, condition, key};
 use ycloud_compiler::ObjectKey;
 use ycloud_compiler::endpoint::{
-    PodBackend, TranslateInput, namespaces, selects, selects_vnic, vpcs,
+    PodBackend, TranslateInput, created_by, namespaces, selects, selects_vmi, selects_vnic, vpcs,
 };
 
+use super::kubevirt::{Instances, Vmis, is_vm};
 use super::pods::Pods;
 use super::probes::Probes;
-use super::slices::{Slices, targets};
+use super::slices::{Slices, kinds, targets};
 use super::store::{ByNamespace, insert, remove, take};
 use super::vnics::VNics;
 use crate::watch::Change;
@@ -36,6 +39,8 @@ pub enum News {
     Namespace(Change<Namespace>),
     /// A Pod, reduced by [`super::pods::reduce_pod`].
     Pod(Box<Change<Pod>>),
+    /// KubeVirt, and its VirtualMachineInstances.
+    Instances(Instances),
     /// A Service.
     Service(Change<Service>),
     /// An EndpointSlice.
@@ -44,7 +49,7 @@ pub enum News {
     NetworkProbe(Box<Change<NetworkProbe>>),
 }
 
-/// How many kinds [`News`] has, each of which must have synced.
+/// How many kinds [`News`] has, each of which must have synced; KubeVirt's need not ([`World::knows`]).
 const KINDS: usize = 9;
 
 /// The objects. One task owns it.
@@ -58,6 +63,7 @@ pub struct World {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     eips: ByNamespace<Eip>,
     pods: Pods,
+    vmis: Vmis,
     services: ByNamespace<Service>,
     slices: Slices,
     probes: Probes,
@@ -79,6 +85,7 @@ impl World {
             }
             News::Namespace(Change::Delete(key)) => self.apply_namespace(key.name, None),
             News::Pod(change) => self.apply_pod(*change),
+            News::Instances(instances) => self.apply_instances(instances),
             News::Service(change) => self.apply_service(change),
             News::EndpointSlice(change) => self.apply_slice(change),
             News::NetworkProbe(change) => self.apply_probe(*change),
@@ -89,6 +96,13 @@ impl World {
     /// Whether every kind was listed.
     pub fn synced(&self) -> bool {
         self.synced == KINDS
+    }
+
+    /// Whether all is known that a YusurService depends on, once [`Self::synced`]. One that means VMs needs to know of KubeVirt's:
+    /// to plan without those would take their endpoints away. Others do not wait, in case KubeVirt does not answer.
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        let means = || self.ysvc(key).is_some_and(|ysvc| self.means_vms(key, ysvc));
+        self.vmis.known() || !means()
     }
 
     /// Every YusurService.
@@ -144,6 +158,7 @@ impl World {
         let slices = self.slices(&own);
         let mut pods = self.pods.selected(ysvc);
         let mut vnics = self.vnics.selected(ysvc);
+        let mut vmis = self.vmis.selected(ysvc);
         for (namespace, name) in slices.iter().flat_map(|slice| targets(slice)) {
             if let Some(pod) = self.pods.get(namespace, name) {
                 pods.insert((namespace, name), pod);
@@ -151,7 +166,15 @@ impl World {
             if let Some(vnic) = self.vnics.get(namespace, name) {
                 vnics.insert((namespace, name), vnic);
             }
+            if let Some(vmi) = self.vmis.get(namespace, name) {
+                vmis.insert((namespace, name), vmi);
+            }
         }
+        for (place, vmi) in &vmis {
+            let launchers = self.pods.launchers(place.0, vmi).into_iter();
+            pods.extend(launchers.map(|(name, pod)| ((place.0, name), pod)));
+        }
+        let vmis: Vec<&VirtualMachineInstance> = vmis.into_values().collect();
         let no_probes = BTreeMap::new();
         let probes = self.probes.of_namespace(&own.namespace);
         let pods: Vec<PodBackend> = pods
@@ -176,6 +199,7 @@ impl World {
             namespace_labels: self.namespaces.get(&own.namespace).unwrap_or(&none),
             pods: &pods,
             vnics: &vnics.into_values().collect::<Vec<_>>(),
+            vmis: Some(vmis.as_slice()).filter(|_| self.vmis.found()),
             probes: probes.unwrap_or(&no_probes),
             own_probes: &self.own_probes(ysvc),
             now,
@@ -330,6 +354,52 @@ impl World {
         self.selecting(&pods)
     }
 
+    fn apply_instances(&mut self, instances: Instances) -> BTreeSet<ObjectKey> {
+        let change = match instances {
+            Instances::Found => {
+                self.vmis.find();
+                return BTreeSet::new();
+            }
+            Instances::Gone => {
+                self.vmis.lose();
+                return self.meaning_vms();
+            }
+            Instances::Changed(change) => *change,
+        };
+        let (key, former) = match change {
+            Change::Synced => {
+                self.vmis.list();
+                return self.meaning_vms();
+            }
+            Change::Apply(mut vmi) => {
+                // As with Pods: most changes concern nobody here.
+                vmi.metadata.resource_version = None;
+                self.vmis.insert(vmi)
+            }
+            Change::Delete(key) => self.vmis.remove(key),
+        };
+        let new = self.vmis.get(&key.namespace, &key.name).cloned();
+        if former == new {
+            return BTreeSet::new();
+        }
+        let either = former.iter().chain(&new);
+        either
+            .flat_map(|vmi| self.meaning(&key, |ysvc| selects_vmi(ysvc, vmi)))
+            .collect()
+    }
+
+    fn meaning_vms(&self) -> BTreeSet<ObjectKey> {
+        self.ysvcs_where(|key, ysvc| self.means_vms(key, ysvc))
+    }
+
+    /// Whether `ysvc` means VMs, or has a VirtualMachineInstance as an endpoint.
+    fn means_vms(&self, key: &ObjectKey, ysvc: &YusurService) -> bool {
+        let slices = self.slices(key);
+        let mut targets = slices.iter().flat_map(|slice| kinds(slice));
+        ysvc.spec.backends.iter().any(is_vm)
+            || targets.any(|kind| kind == VirtualMachineInstance::KIND)
+    }
+
     fn apply_service(&mut self, change: Change<Service>) -> BTreeSet<ObjectKey> {
         let key = match change {
             Change::Synced => return self.sync(),
@@ -355,7 +425,7 @@ impl World {
         Some(key).filter(|_| known).into_iter().collect()
     }
 
-    /// The YusurServices that select one of `pods`; or, where a refused spec left former endpoints, have one as an
+    /// The YusurServices that select one of `pods`, or the guest of which it is a launcher; or, where a refused spec left former endpoints, have one as an
     /// endpoint.
     fn selecting(&self, pods: &[Arc<Pod>]) -> BTreeSet<ObjectKey> {
         let mut keys = BTreeSet::new();
@@ -363,11 +433,16 @@ impl World {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let key = ObjectKey::new(namespace, pod.name_any());
             keys.extend(self.meaning(&key, |ysvc| selects(ysvc, pod)));
+            let vmi = created_by(pod).and_then(|uid| self.vmis.of_uid(namespace, uid));
+            if let Some(vmi) = vmi {
+                let key = ObjectKey::new(namespace, vmi.name_any());
+                keys.extend(self.meaning(&key, |ysvc| selects_vmi(ysvc, vmi)));
+            }
         }
         keys
     }
 
-    /// The YusurServices that mean the Pod or VNic `backend`; or, where a refused spec left former endpoints, have it as an
+    /// The YusurServices that mean the Pod, VNic or VirtualMachineInstance `backend`; or, where a refused spec left former endpoints, have it as an
     /// endpoint.
     fn meaning(
         &self,

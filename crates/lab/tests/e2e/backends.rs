@@ -71,10 +71,15 @@ impl Scene {
             Kind::Address => format!("kind: None, chassis: {chassis}"),
         };
         self.vnic(name, subnet, &attachment, more);
+        self.behind(name)
+    }
+
+    /// The device of a VNic that is there, and what is behind it, which runs.
+    pub fn behind(&self, name: &str) -> Plugged {
         let made = the_lab().backend(&self.name, name);
         let plugged = Plugged(made.expect("a VNic that the lab can serve"));
         plugged.plug().expect("its device can be made");
-        if kind != Kind::Address {
+        if plugged.kind() != Kind::Address {
             eventually(&format!("VNic {name} is wired"), SOON, || {
                 let object = get(&["-n", &self.name, "vnic", name]);
                 match condition(&object, "Wired") {

@@ -7,6 +7,8 @@
 mod asking;
 mod backends;
 mod backends_draining;
+mod backends_followed;
+mod backends_kubevirt;
 mod backends_of_every_kind;
 mod backends_probes;
 mod backends_unhealthy;
