@@ -49,18 +49,19 @@ impl Chassis {
         let (progress, affinity) = watch::channel(affinity::Progress::default());
         let (ovs, netlink) = (Ovs::start(options.ovs.clone()), Netlink::open()?);
         let bridge = behind::client(options.ovs.clone());
+        let vnics = objects::vnics(client, &options.node);
         let chassis = Self {
             prober: prober::start(
                 client,
-                &ovs,
-                &netlink,
+                (&ovs, &netlink),
+                &vnics,
                 behind::watch(southbound.clone(), bridge.clone()),
                 &options.node,
                 options.mtu,
             ),
             ovs,
             netlink,
-            vnics: objects::vnics(client, &options.node),
+            vnics,
             affinity,
             metrics,
         };
@@ -74,6 +75,8 @@ impl Chassis {
             southbound,
             bridge,
             openflow: options.openflow.clone(),
+            kept: options.run_dir.join("load-balancers"),
+            metrics: chassis.metrics.ct_flush.clone(),
         };
         tokio::spawn(task.run());
         let reports = Reports::default();
@@ -84,6 +87,7 @@ impl Chassis {
             ovs: chassis.ovs.clone(),
             netlink: chassis.netlink.clone(),
             reports,
+            metrics: chassis.metrics.devices.clone(),
         };
         tokio::spawn(task.run());
         Ok(chassis)
