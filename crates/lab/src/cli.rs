@@ -120,7 +120,8 @@ enum Action {
 /// What happens to what is behind a VNic.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
-    /// Make it and start it: HTTP on 8080 and UDP on 8081, which answer with the VNic's name
+    /// Make it and start it: HTTP on 8080, HTTPS on 8443 and UDP on 8081, which answer with the VNic's name; gRPC's health service
+    /// on 50051
     Start,
     /// Make only the device that the VNic names
     Plug,
