@@ -31,6 +31,64 @@ pub const NAME: &str = "server.lab";
 /// How long an order may take: a virtual machine's processor is emulated, and starting a process takes it a while.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// How such a server is asked: a kind of probe each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// A TCP connection to the port of HTTP.
+    Tcp,
+    /// HTTP GET.
+    Http,
+    /// HTTP GET over TLS; the certificate must be right.
+    Https,
+    /// gRPC's health service.
+    Grpc,
+    /// A datagram and the right answer.
+    Udp,
+    /// An echo request.
+    Icmp,
+}
+
+impl Check {
+    /// Every kind of probe.
+    pub const ALL: [Self; 6] = [
+        Self::Tcp,
+        Self::Http,
+        Self::Https,
+        Self::Grpc,
+        Self::Udp,
+        Self::Icmp,
+    ];
+
+    /// Its field in `spec.healthCheck`, with what is in it, in one line of YAML. `authority` is what [`authority`] returns.
+    pub fn yaml(self, authority: &str) -> String {
+        match self {
+            Self::Tcp => format!("{self}: {{port: {HTTP}}}"),
+            Self::Http => format!("{self}: {{port: {HTTP}, path: /healthz}}"),
+            // JSON's texts are YAML's.
+            Self::Https => format!(
+                "{self}: {{port: {HTTPS}, path: /healthz, serverName: {NAME}, caBundle: {}}}",
+                serde_json::Value::from(authority)
+            ),
+            Self::Grpc => format!("{self}: {{port: {GRPC}}}"),
+            Self::Udp => format!("{self}: {{port: {UDP}, send: echo ycloud, expect: ycloud}}"),
+            Self::Icmp => format!("{self}: {{}}"),
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Grpc => "grpc",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        })
+    }
+}
+
 /// What a server may be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {

@@ -7,6 +7,7 @@
 mod asking;
 mod backends;
 mod backends_draining;
+mod backends_kinds;
 mod backends_of_every_kind;
 mod backends_probes;
 mod backends_unhealthy;
