@@ -42,7 +42,7 @@ enum Action {
     Install,
     /// The main path, from YAML to packets: up, install, a VPC, backends, a client and a YusurService
     Demo(Up),
-    /// Measure a lab with ycloud installed: Pods at once, many Services
+    /// Measure a lab with ycloud installed: Pods at once, many Services; or fail-over, or probes
     Bench(Bench),
     /// Run Kubernetes' own end-to-end tests against a lab with ycloud installed
     E2e(E2e),
@@ -180,6 +180,10 @@ struct Bench {
     /// Instead, let what carries elastic addresses die and return, so many times each, and measure the outages
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     fail_over: Option<u32>,
+    /// Instead, let backends of every kind fail in every way and return, so many times each, and measure by when each kind of
+    /// probe has found out; prints Markdown
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "1", conflicts_with = "fail_over", value_parser = clap::value_parser!(u32).range(1..=100))]
+    probes: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -242,6 +246,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             fail_over: Some(rounds),
             ..
         }) => lab.bench_fail_over(rounds)?,
+        Action::Bench(Bench {
+            probes: Some(rounds),
+            ..
+        }) => lab.bench_probes(rounds)?,
         Action::Bench(bench) => lab.bench(&BenchOptions {
             services: bench.services,
             endpoints: bench.endpoints,
