@@ -26,7 +26,7 @@ use self::table::{Figures, Spell};
 use self::watch::{Cell, Watch, What};
 use super::NAMESPACE;
 use crate::ask::{Attempts, Protocol, Stream};
-use crate::command::{run, wait_until};
+use crate::command::{run, succeeds, wait_until};
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::progress::Progress;
@@ -92,6 +92,12 @@ impl Lab {
         interrupted: Arc<AtomicBool>,
         progress: &Progress,
     ) -> Result<Stage<'_>> {
+        run(&mut self.kubectl(["create", "namespace", NAMESPACE])?)?;
+        // Pods are refused before it is there.
+        let account = ["-n", NAMESPACE, "get", "serviceaccount", "default"];
+        wait_until(PATIENCE, Duration::from_millis(200), || {
+            Ok(succeeds(&mut self.kubectl(account)?))
+        })?;
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let file = folder.path().join("scene.yaml");
         fs::write(&file, yaml(placement, &server::authority()?)?)?;

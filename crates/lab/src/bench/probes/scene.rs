@@ -110,12 +110,11 @@ impl Lab {
     }
 }
 
-/// All objects. The Vpc has one Subnet, of its own name.
+/// All objects in the namespace, which must be there. The Vpc has one Subnet, of its own name.
 pub fn yaml(placement: Placement, authority: &str) -> Result<String> {
     let Placement { node, client } = placement;
     let mut yaml = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n\
-         ---\napiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {VPC}}}\nspec: {{}}\n\
+        "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {VPC}}}\nspec: {{}}\n\
          ---\napiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {VPC}}}\nspec: {{vpc: {VPC}, cidr: 10.0.1.0/24}}\n"
     );
     let pod = Behind::Pod.name();
