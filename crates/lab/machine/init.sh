@@ -21,4 +21,4 @@ for gateway in $(list "$GATEWAYS"); do
     esac
 done
 echo "$NAME is up after $(cut -d' ' -f1 /proc/uptime) s"
-exec /server "$NAME" 8080 8081
+exec /server "$NAME"

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The VNic says all there is to know: kind, chassis, device, addresses. The lab is who plugs the cable, runs the hypervisor
-//! and the server; that a device is put on `br-int` is ycloud's matter, except for bare addresses. The server answers as
-//! `agnhost netexec` does, HTTP on 8080 and UDP on 8081, and calls itself as the VNic is called.
+//! and the [server](crate::server); that a device is put on `br-int` is ycloud's matter, except for bare addresses. The server
+//! calls itself as the VNic is called.
 //!
 //! [`Lab::down`] takes all of it away, as it finds processes, namespaces and mounts: by name.
 
@@ -26,12 +26,8 @@ use crate::place::Place;
 use crate::process::{Process, enter};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
-use crate::{agent, cache, guest, net};
+use crate::{agent, cache, guest, net, toolchain};
 
-/// Port of the server's HTTP.
-pub const HTTP: u16 = 8080;
-/// Port of the server's UDP.
-pub const UDP: u16 = 8081;
 /// What ycloud gives to Pods too, bytes.
 const MTU: u16 = 1400;
 /// How long a virtual machine may take to serve: its processor is emulated, on a machine that may be busy.
@@ -212,16 +208,7 @@ impl Backend {
                 self.suspend()
             };
         }
-        let netns = self.netns(&self.lab.layout()?);
-        let nft = ["ip", "netns", "exec", &netns, "nft"];
-        // Adding before deleting: so that there is one to delete.
-        let rules = if joined {
-            "add table netdev cut; delete table netdev cut"
-        } else {
-            "add table netdev cut; add chain netdev cut in { type filter hook ingress device eth0 priority 0; policy drop; }"
-        };
-        run_words(&[&nft[..], &[rules]].concat())?;
-        Ok(())
+        self.place()?.set_cable(joined)
     }
 
     /// Ends it, and takes away the device and what is behind it. Does nothing where nothing is.
@@ -348,7 +335,7 @@ impl Backend {
         interface: &Interface,
         step: &Step,
     ) -> Result<()> {
-        let server = guest::server(step)?;
+        let server = toolchain::server(step)?;
         let netns = self.netns(layout);
         let mtu = MTU.to_string();
         let set = ["ip", "-n", &netns, "link", "set", "eth0"];
@@ -366,8 +353,6 @@ impl Backend {
             format!("--net={}", net::path(&netns).display()).into(),
             server.into(),
             self.vnic.clone().into(),
-            HTTP.to_string().into(),
-            UDP.to_string().into(),
         ];
         self.run(layout, programs, words, Duration::from_secs(10))
     }

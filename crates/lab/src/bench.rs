@@ -15,6 +15,7 @@ use crate::progress::Progress;
 
 mod fail_over;
 mod network_probes;
+mod probes;
 
 /// Namespace of what a benchmark makes.
 const NAMESPACE: &str = "ycloud-bench";

@@ -42,7 +42,7 @@ enum Action {
     Install,
     /// The main path, from YAML to packets: up, install, a VPC, backends, a client and a YusurService
     Demo(Up),
-    /// Measure a lab with ycloud installed: Pods at once, many Services
+    /// Measure a lab with ycloud installed: Pods at once, many Services; or fail-over, or probes
     Bench(Bench),
     /// Run Kubernetes' own end-to-end tests against a lab with ycloud installed
     E2e(E2e),
@@ -120,7 +120,8 @@ enum Action {
 /// What happens to what is behind a VNic.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
-    /// Make it and start it: HTTP on 8080 and UDP on 8081, which answer with the VNic's name
+    /// Make it and start it: HTTP on 8080, HTTPS on 8443 and UDP on 8081, which answer with the VNic's name; gRPC's health service
+    /// on 50051
     Start,
     /// Make only the device that the VNic names
     Plug,
@@ -182,6 +183,10 @@ struct Bench {
     /// Instead, let one node ask so many NetworkProbes every five seconds, and measure what that costs
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10000", conflicts_with = "fail_over", value_parser = clap::value_parser!(u32).range(1..=50_000))]
     network_probes: Option<u32>,
+    /// Instead, let backends of every kind fail in every way and return, so many times each, and measure by when each kind of
+    /// probe has found out; prints Markdown
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "1", conflicts_with_all = ["fail_over", "network_probes"], value_parser = clap::value_parser!(u32).range(1..=100))]
+    probes: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -248,6 +253,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             network_probes: Some(probes),
             ..
         }) => lab.bench_network_probes(probes)?,
+        Action::Bench(Bench {
+            probes: Some(rounds),
+            ..
+        }) => lab.bench_probes(rounds)?,
         Action::Bench(bench) => lab.bench(&BenchOptions {
             services: bench.services,
             endpoints: bench.endpoints,

@@ -1,5 +1,4 @@
-//! What virtual machines, bare-metal servers and bare addresses of a lab run: one small server, and for virtual machines a
-//! kernel of Debian and an initramfs around it.
+//! What virtual machines of a lab run: a kernel of Debian, and an initramfs around the lab's server.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{command, run};
 use crate::progress::Step;
-use crate::{cache, ovn_packages};
+use crate::{cache, ovn_packages, toolchain};
 
 /// Debian's release that the kernel is of, and the package that depends on its newest kernel for virtual machines.
 const SUITE: &str = "bookworm";
@@ -30,7 +29,6 @@ const MODULES: [&str; 8] = [
 /// Applets of busybox that `machine/init.sh` uses.
 const APPLETS: [&str; 6] = ["cut", "insmod", "ip", "mount", "sh", "tr"];
 
-const SERVER: &str = include_str!("../machine/server.c");
 const INIT: &str = include_str!("../machine/init.sh");
 
 /// Files of the cache.
@@ -43,7 +41,7 @@ pub(crate) struct Guest {
 /// Makes what is missing.
 pub(crate) fn ensure(step: &Step) -> Result<Guest> {
     let packages = kernel(step)?;
-    let server = server(step)?;
+    let server = toolchain::server(step)?;
     let busybox = Path::new("/bin/busybox");
     let key = cache::key([
         packages.to_string_lossy().as_ref(),
@@ -62,18 +60,6 @@ pub(crate) fn ensure(step: &Step) -> Result<Guest> {
         kernel: folder.join("vmlinuz"),
         initramfs: folder.join("initramfs"),
     })
-}
-
-/// The server, compiled.
-pub(crate) fn server(step: &Step) -> Result<PathBuf> {
-    let folder = cache::entry("guest-server", &cache::key([SERVER]), |aside, _| {
-        step.note("compiling the server");
-        let source = aside.join("server.c");
-        fs::write(&source, SERVER)?;
-        let mut gcc = command("gcc", ["-Os", "-Wall", "-static", "-s", "-o"]);
-        run(gcc.arg(aside.join("server")).arg(source)).map(drop)
-    })?;
-    Ok(folder.join("server"))
 }
 
 /// A folder with `vmlinuz` and the modules, out of Debian's package. It is unpacked, not installed.

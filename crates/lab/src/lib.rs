@@ -49,6 +49,7 @@ pub mod place;
 mod process;
 mod programs;
 mod progress;
+pub mod server;
 mod state;
 mod toolchain;
 

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::command::run;
+use crate::command::{run, run_words};
 use crate::lab::Lab;
 use crate::layout::Machine;
 use crate::net;
@@ -136,6 +136,22 @@ impl Place {
     /// Without the right to: needs root.
     pub fn raw(&self, peer: IpAddr, protocol: Protocol) -> io::Result<Socket> {
         self.socket(peer, Type::RAW, protocol)
+    }
+
+    /// Cuts the cable of `eth0`, or joins it again: while it is cut, what arrives there is dropped without a word.
+    ///
+    /// # Errors
+    /// Where there is no such device.
+    pub fn set_cable(&self, joined: bool) -> Result<()> {
+        // Adding before deleting: so that there is one to delete.
+        let rules = if joined {
+            "add table netdev cut; delete table netdev cut"
+        } else {
+            "add table netdev cut; add chain netdev cut in { type filter hook ingress device eth0 priority 0; policy drop; }"
+        };
+        // A process is in the network namespace of the thread that starts it.
+        self.inside(|| run_words(&["nft", rules]).map_err(io::Error::other))?;
+        Ok(())
     }
 
     fn socket(&self, peer: IpAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {

@@ -48,6 +48,12 @@ const COREDNS: Module = Module {
     programs: &[("coredns", ".")],
 };
 
+/// The server of VNics and probed Pods: our own, but for the gRPC library.
+const SERVER: Module = Module {
+    folder: "server",
+    programs: &[("server", ".")],
+};
+
 const E2E: Module = Module {
     folder: "e2e",
     programs: &[
@@ -64,6 +70,8 @@ pub(crate) struct Toolchain {
     /// Programs of Kubernetes' test images.
     pub images: PathBuf,
     pub coredns: PathBuf,
+    /// The folder of the program `server`.
+    pub server: PathBuf,
     /// `pause.c` and agnhost's certificate, out of Kubernetes' sources.
     pub sources: PathBuf,
 }
@@ -82,6 +90,7 @@ pub(crate) fn ensure(step: &Step) -> Result<Toolchain> {
         etcd: build(&go, &ETCD, step)?,
         images: build(&go, &IMAGES, step)?,
         coredns: build(&go, &COREDNS, step)?,
+        server: build(&go, &SERVER, step)?,
         sources: sources(&go, step)?,
     })
 }
@@ -89,6 +98,11 @@ pub(crate) fn ensure(step: &Step) -> Result<Toolchain> {
 /// The folder of Kubernetes' own end-to-end tests, built if it is missing.
 pub(crate) fn tests(step: &Step) -> Result<PathBuf> {
     build(&crate_dir().join("go"), &E2E, step)
+}
+
+/// The program `server`, built if it is missing.
+pub(crate) fn server(step: &Step) -> Result<PathBuf> {
+    Ok(build(&crate_dir().join("go"), &SERVER, step)?.join("server"))
 }
 
 /// Go's flag that puts Kubernetes' version, as the module requires it, into its programs.
@@ -121,8 +135,16 @@ fn module_key(folder: &Path, flags: &str) -> Result<String> {
     };
     let mut parts = vec![read("go.mod")?, read("go.sum")?, flags.into()];
     // A program of our own, made of others' packages.
-    if folder.join("main.go").exists() {
-        parts.push(read("main.go")?);
+    let mut sources = Vec::new();
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?
+    {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        sources.extend(name.ends_with(".go").then_some(name));
+    }
+    sources.sort_unstable();
+    for name in sources {
+        parts.push(read(&name)?);
     }
     Ok(cache::key(parts))
 }
@@ -209,7 +231,7 @@ mod tests {
         let go = crate_dir().join("go");
         let flags = linker_flags(&go).unwrap();
         assert!(flags.contains("gitVersion=v1."), "{flags}");
-        for module in [KUBERNETES, ETCD, IMAGES, COREDNS, E2E] {
+        for module in [KUBERNETES, ETCD, IMAGES, COREDNS, SERVER, E2E] {
             assert_eq!(
                 module_key(&go.join(module.folder), &flags).unwrap().len(),
                 12

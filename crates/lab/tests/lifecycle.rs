@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Protocol, ask, knock};
-use ycloud_lab::{Lab, Machine, PartStatus, UpOptions, backend};
+use ycloud_lab::{Lab, Machine, PartStatus, UpOptions, server};
 
 /// Takes the lab away also when its test fails.
 struct Guard(Lab);
@@ -378,10 +378,7 @@ fn what_is_behind_vnics_answers_and_goes_with_the_lab() {
     let client = backends[2].place().unwrap();
     for (i, vnic) in names.iter().enumerate() {
         let at = |port| format!("10.0.1.1{i}:{port}").parse().unwrap();
-        for (protocol, port) in [
-            (Protocol::Tcp, backend::HTTP),
-            (Protocol::Udp, backend::UDP),
-        ] {
+        for (protocol, port) in [(Protocol::Tcp, server::HTTP), (Protocol::Udp, server::UDP)] {
             let reply = ask(&client, protocol, at(port), Duration::from_secs(5));
             let reply = reply.unwrap_or_else(|error| panic!("{vnic} by {protocol}: {error}"));
             assert_eq!(reply.backend, *vnic);
@@ -392,7 +389,7 @@ fn what_is_behind_vnics_answers_and_goes_with_the_lab() {
     let limit = Duration::from_secs(1);
     for (i, heard) in [(0, Heard::Silence), (1, Heard::Refusal)] {
         backends[i].stop().unwrap();
-        let at = format!("10.0.1.1{i}:{}", backend::HTTP).parse().unwrap();
+        let at = format!("10.0.1.1{i}:{}", server::HTTP).parse().unwrap();
         assert_eq!(
             knock(&client, Protocol::Tcp, at, limit),
             heard,
@@ -401,7 +398,7 @@ fn what_is_behind_vnics_answers_and_goes_with_the_lab() {
         );
     }
     backends[1].start().unwrap();
-    let at = format!("10.0.1.11:{}", backend::HTTP).parse().unwrap();
+    let at = format!("10.0.1.11:{}", server::HTTP).parse().unwrap();
     for (joined, heard) in [(false, Heard::Silence), (true, Heard::Answer)] {
         backends[1].set_cable(joined).unwrap();
         assert_eq!(knock(&client, Protocol::Tcp, at, limit), heard);

@@ -119,6 +119,7 @@ pub(crate) fn ensure(toolchain: &Toolchain, step: &Step) -> Result<PathBuf> {
         coredns(toolchain)?,
         web_server(toolchain)?,
         invalid_packets(toolchain)?,
+        server(toolchain)?,
         iptables()?,
     ];
     let pause = toolchain.sources.join("pause.c");
@@ -237,6 +238,18 @@ fn web_server(toolchain: &Toolchain) -> Result<Image> {
         command: vec!["netexec", "--http-port=80"],
     };
     Ok(("web-server", rootfs, config))
+}
+
+/// What machines behind VNics run, for Pods.
+fn server(toolchain: &Toolchain) -> Result<Image> {
+    let mut rootfs = Rootfs::new();
+    rootfs.program(&toolchain.server.join("server"), "server")?;
+    let config = Config {
+        tags: vec!["ycloud.io/server:v1"],
+        entrypoint: vec!["/server"],
+        command: vec![],
+    };
+    Ok(("server", rootfs, config))
 }
 
 /// The server that answers with packets outside of any window.

@@ -8,6 +8,7 @@ mod asking;
 mod backends;
 mod backends_draining;
 mod backends_followed;
+mod backends_kinds;
 mod backends_kubevirt;
 mod backends_of_every_kind;
 mod backends_probes;
