@@ -232,9 +232,7 @@ impl Control {
     fn dispatch(&mut self) {
         while self.jobs.len() < JOBS {
             let busy = &self.busy;
-            let world = &self.world;
-            let may = |key: &&ObjectKey| !busy.contains(key) && world.knows(key);
-            let Some(key) = self.dirty.iter().find(may).cloned() else {
+            let Some(key) = self.dirty.iter().find(|key| !busy.contains(key)).cloned() else {
                 break;
             };
             self.dirty.remove(&key);
@@ -245,6 +243,10 @@ impl Control {
     }
 
     fn start(&mut self, key: ObjectKey) {
+        if !self.world.knows(&key) {
+            // What it waits for is news of it.
+            return;
+        }
         let (now, began) = (Time(Timestamp::now()), Instant::now());
         let Some(mut plan) = plan::plan(&self.world, &key, &now) else {
             self.told.remove(&key);
