@@ -213,9 +213,7 @@ impl Control {
     /// Starts jobs for the keys that wait, as many as may run.
     fn dispatch(&mut self) {
         while self.jobs.len() < JOBS {
-            let (busy, world) = (&self.busy, &self.world);
-            let may = |key: &ObjectKey| !busy.contains(key) && world.knows(key);
-            let Some(key) = self.pending.take(may) else {
+            let Some(key) = self.pending.take(&self.busy) else {
                 break;
             };
             self.start(key);
@@ -224,6 +222,10 @@ impl Control {
     }
 
     fn start(&mut self, key: ObjectKey) {
+        if !self.world.knows(&key) {
+            // What it waits for is news of it.
+            return;
+        }
         let (now, began) = (Time(Timestamp::now()), Instant::now());
         let Some(mut plan) = plan::plan(&self.world, &key, &now) else {
             self.told.remove(&key);

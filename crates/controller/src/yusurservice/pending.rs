@@ -57,9 +57,9 @@ impl Pending {
         self.dirty.extend(self.later.due(now));
     }
 
-    /// A key to plan for at once, of those that `may` be planned for; it waits no more.
-    pub fn take(&mut self, may: impl Fn(&ObjectKey) -> bool) -> Option<ObjectKey> {
-        let key = self.dirty.iter().find(|key| may(key)).cloned()?;
+    /// A key to plan for at once that is not among `busy`; it waits no more.
+    pub fn take(&mut self, busy: &BTreeSet<ObjectKey>) -> Option<ObjectKey> {
+        let key = self.dirty.iter().find(|key| !busy.contains(key)).cloned()?;
         self.dirty.remove(&key);
         self.later.forget(&key);
         Some(key)
