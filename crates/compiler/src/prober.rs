@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sha2::{Digest, Sha256};
 use ycloud_api::address::Family;
 use ycloud_api::network_probe::{ProbeTarget, chassis_probe};
 use ycloud_api::probe::{HealthCheck, IcmpCheck};
@@ -39,8 +38,8 @@ pub(crate) fn choose(
     let near = snapshot.chassis_of(vpc, ip);
     let near = near.and_then(|chassis| Some((chassis, snapshot.usable_prober(chassis)?)));
     let any = || {
-        let all = snapshot.usable_probers();
-        all.max_by_key(|(chassis, _)| (weight(probe, chassis), *chassis))
+        let (all, seed) = (snapshot.usable_probers(), Seed::of(probe));
+        all.max_by_key(|(chassis, _)| (seed.weight(chassis), *chassis))
     };
     let (chassis, offset) = near.or_else(any)?;
     let settings = snapshot.settings();
@@ -59,7 +58,8 @@ pub(crate) fn choose_other(
     let others = snapshot
         .usable_probers()
         .filter(|(other, _)| *other != chassis);
-    let (prober, offset) = others.max_by_key(|(other, _)| (weight(probe, other), *other))?;
+    let seed = Seed::of(probe);
+    let (prober, offset) = others.max_by_key(|(other, _)| (seed.weight(other), *other))?;
     let settings = snapshot.settings();
     Some(Assignment {
         prober: prober.to_owned(),
@@ -155,22 +155,37 @@ pub(crate) fn dead<'a>(accusations: &[Accusation<'a>], chassis: usize) -> BTreeS
     }
 }
 
-/// Whether `chassis` comes before `other` where the target's own chassis cannot ask.
-pub(crate) fn outweighs(probe: &ObjectKey, chassis: &str, other: &str) -> bool {
-    (weight(probe, chassis), chassis) > (weight(probe, other), other)
+/// A probe's part of its weights, which is the same for every chassis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seed(u64);
+
+impl Seed {
+    /// That of a probe.
+    pub(crate) fn of(probe: &ObjectKey) -> Self {
+        // No name has a zero byte, so that no two keys are one text.
+        let text = [probe.namespace.as_bytes(), &[0], probe.name.as_bytes()];
+        Self(fnv(text.into_iter().flatten()))
+    }
+
+    /// Rendezvous hashing: the chassis of the highest weight is chosen. It is worked out for every probe when a chassis begins
+    /// to ask, so it is a cheap one: nothing depends on it but who asks.
+    pub(crate) fn weight(self, chassis: &str) -> u64 {
+        mixed(self.0 ^ mixed(fnv(chassis.as_bytes())))
+    }
 }
 
-/// Rendezvous hashing: the chassis of the highest weight is chosen. The first eight bytes of SHA-256 over probe and chassis.
-fn weight(probe: &ObjectKey, chassis: &str) -> u64 {
-    let mut hash = Sha256::new();
-    for part in [probe.namespace.as_str(), probe.name.as_str(), chassis] {
-        hash.update(part.as_bytes());
-        // No name has it, so that no two triples are one text.
-        hash.update([0]);
+/// FNV-1a of 64 bits.
+fn fnv<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
+    let hashed = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, hashed)
+}
+
+/// The end of MurmurHash3: every bit of what goes in changes half of those that come out.
+fn mixed(mut hash: u64) -> u64 {
+    for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ hash >> 33).wrapping_mul(factor);
     }
-    let hash = hash.finalize();
-    let first = hash.iter().take(8);
-    first.fold(0, |weight, byte| weight << 8 | u64::from(*byte))
+    hash ^ hash >> 33
 }
 
 #[cfg(test)]
@@ -212,7 +227,7 @@ mod tests {
             .collect();
         let chosen = |probe: &ObjectKey, all: &[&'static str]| {
             let all = all.iter().copied();
-            all.max_by_key(|chassis| (weight(probe, chassis), *chassis))
+            all.max_by_key(|chassis| (Seed::of(probe).weight(chassis), *chassis))
         };
         let mut moved = 0;
         let mut shares = std::collections::BTreeMap::new();
@@ -220,7 +235,8 @@ mod tests {
             let before = chosen(probe, &["a", "b", "c"]).unwrap();
             let after = chosen(probe, &["a", "b", "c", "d"]).unwrap();
             assert!(after == before || after == "d");
-            assert_eq!(after == "d", outweighs(probe, "d", before));
+            let seed = Seed::of(probe);
+            assert_eq!(after == "d", seed.weight("d") > seed.weight(before));
             moved += u32::from(after == "d");
             *shares.entry(before).or_insert(0) += 1;
         }

@@ -22,6 +22,7 @@ use crate::owner::{ObjectKey, Owner};
 use crate::validate::network::Network;
 
 mod apply;
+mod asked;
 mod attach;
 mod dead;
 mod eip;

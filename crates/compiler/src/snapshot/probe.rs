@@ -8,14 +8,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ycloud_api::address::Family;
-use ycloud_api::condition::reason;
 use ycloud_api::{NetworkProbe, Subnet, VNic, Vpc, key};
 
 use super::apply::{Owners, insert, key_of, put, remove};
+use super::asked::Asked;
 use super::{Event, Held, Object, ObjectRef, Snapshot};
 use crate::compile::Rejection;
 use crate::owner::{ObjectKey, Owner};
-use crate::prober::{Assignment, chassis_probe_key, is_chassis_probe, outweighs};
+use crate::prober::{Assignment, chassis_probe_key, is_chassis_probe};
 use crate::validate::network_probe::{judge, target};
 
 /// A chassis that asks NetworkProbes: the Lease of its ycloud-cni holds, [`ycloud_api::key::prober_lease`].
@@ -40,6 +40,8 @@ pub(super) struct Probing {
     pub(super) probes: BTreeMap<ObjectKey, Arc<NetworkProbe>>,
     /// Who asks each probe, or why nobody does.
     verdicts: BTreeMap<ObjectKey, Result<Assignment, Rejection>>,
+    /// The same by prober.
+    asked: Asked,
     of_vpc: BTreeMap<String, BTreeSet<ObjectKey>>,
     of_target: BTreeMap<Target, BTreeSet<ObjectKey>>,
     /// Chassis whose Lease holds.
@@ -335,22 +337,8 @@ impl Snapshot {
 
     /// Works out anew who asks each probe that may be for `chassis` to ask, or no more.
     pub(super) fn reassign(&mut self, chassis: &str) -> Owners {
-        let new = self.usable_prober(chassis);
-        let concerned = |(key, verdict): (&ObjectKey, &Result<Assignment, Rejection>)| {
-            let concerned = match verdict {
-                Err(rejection) => rejection.reason == reason::NO_PROBER,
-                Ok(assignment) if assignment.prober == chassis => true,
-                Ok(_) if new.is_none() => false,
-                Ok(assignment) => {
-                    let target = self.probing.probes.get(key).and_then(|probe| target(probe));
-                    let on = target.and_then(|(vpc, ip)| self.chassis_of(&vpc, ip));
-                    on == Some(chassis) || outweighs(key, chassis, &assignment.prober)
-                }
-            };
-            concerned.then(|| key.clone())
-        };
-        let verdicts = self.probing.verdicts.iter();
-        let probes: Vec<ObjectKey> = verdicts.filter_map(concerned).collect();
+        let able = self.usable_prober(chassis).is_some();
+        let probes = self.probing.asked.concerned(chassis, able);
         self.rejudge_probes(probes)
     }
 
@@ -378,6 +366,10 @@ impl Snapshot {
         for key in probes {
             let probe = self.probing.probes.get(&key).cloned();
             let verdict = probe.as_ref().map(|probe| judge(self, &key, probe));
+            let at = probe.as_ref().and_then(|probe| target(probe));
+            let on = at.and_then(|(vpc, ip)| self.chassis_of(&vpc, ip));
+            let on = on.map(str::to_owned);
+            self.probing.asked.note(&key, verdict.as_ref(), on);
             if self.probing.verdicts.get(&key) != verdict.as_ref() {
                 owners.extend(self.set_verdict(&key, probe.as_deref(), verdict));
                 owners.insert(Owner::NetworkProbe(key));
