@@ -9,6 +9,7 @@ pub mod condition;
 pub mod eip;
 pub mod eip_gateway;
 pub mod key;
+pub mod mirror;
 pub mod network_probe;
 pub mod probe;
 pub mod schema;

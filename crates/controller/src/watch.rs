@@ -21,6 +21,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use ycloud_api::mirror;
 
 /// What happened to an object of one kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,8 +146,8 @@ impl Backoff for Retry {
 
 /// Delivers every change of the objects that `api` and `config` select, until `deliver` answers [`Closed`].
 ///
-/// `reduce` runs on every object first: take away what nobody reads, to save memory. Managed fields are always taken
-/// away. `config`: `watcher::Config::default()`, perhaps with selectors; lists are streamed (`WatchList`).
+/// `reduce` runs on every object first: take away what nobody reads, to save memory. What [`mirror::reduce`] takes away is
+/// always. `config`: `watcher::Config::default()`, perhaps with selectors; lists are streamed (`WatchList`).
 pub async fn watch<K, D, F>(
     api: Api<K>,
     config: watcher::Config,
@@ -172,7 +173,7 @@ pub async fn watch<K, D, F>(
             }
         };
         let event = event.modify(|object| {
-            object.managed_fields_mut().clear();
+            mirror::reduce(object.meta_mut());
             reduce(object);
         });
         for change in delivered.changes(event) {

@@ -131,7 +131,7 @@ where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let event = |mut object: K| {
-        object.meta_mut().managed_fields = None;
+        ycloud_api::mirror::reduce(object.meta_mut());
         Event::Apply(wrap(Arc::new(object)))
     };
     match result {

@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use ycloud_api::{EipGateway, NetworkProbe, Subnet, VNic};
+use ycloud_api::{EipGateway, NetworkProbe, Subnet, VNic, mirror};
 
 use super::family::is_usable;
 
@@ -113,13 +113,18 @@ where
     let mut listing = BTreeMap::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => apply(event, &mut listing, &sender),
+            Ok(event) => apply(reduced(event), &mut listing, &sender),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(kind, error, "watch failed; trying again");
             }
         }
     }
+}
+
+/// Takes away what nobody here reads.
+fn reduced<K: Resource>(event: Event<K>) -> Event<K> {
+    event.modify(|object| mirror::reduce(object.meta_mut()))
 }
 
 fn apply<K: Resource>(
@@ -237,6 +242,19 @@ mod tests {
         gateway.spec.cidr = "10.96.0.0/12".into();
         gateway.spec.address = None;
         assert_eq!(networks(&gateway), expected, "a change that is refused");
+    }
+
+    #[test]
+    fn what_nobody_reads_is_not_mirrored() {
+        let entry = k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry::default();
+        let mut object = vnic("a");
+        object.metadata.managed_fields = Some(vec![entry]);
+        for event in [Event::InitApply(object.clone()), Event::Apply(object)] {
+            match reduced(event) {
+                Event::InitApply(object) | Event::Apply(object) => assert_eq!(object, vnic("a")),
+                event => panic!("{event:?}"),
+            }
+        }
     }
 
     #[test]
