@@ -77,6 +77,10 @@ pub struct NetworkProbeStatus {
     /// Healthy, Unhealthy, or Unknown: not asked yet, or nobody can tell. Default: Unknown.
     #[serde(default)]
     pub state: ProbeState,
+    /// Healthy or Unhealthy: the last state before Unknown. Only while Unknown; none if it was never in another one. What was
+    /// Unhealthy then needs `successThreshold` successes to be Healthy, as if it still were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_known: Option<ProbeState>,
     /// Since when it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,

@@ -167,6 +167,11 @@ impl Running {
             node: NODE.into(),
             mtu: 1400,
             probes: api.objects.subscribe(),
+            vnics: watch::channel(Objects {
+                synced: false,
+                by_key: BTreeMap::new(),
+            })
+            .1,
             writer: Arc::new(move |write| {
                 let api = writer.clone();
                 Box::pin(async move { api.patch(&write) })

@@ -147,6 +147,7 @@ fn target(n: u16, port: i32, check: &HealthCheck, trust: &mut Trust) -> Target {
         probe: Probe::new(&spec, trust).expect("a probe"),
         group: "vpc1".into(),
         role: Role::Backend,
+        far: false,
         sockets: Arc::new(Way::default()),
         generation: 1,
     }

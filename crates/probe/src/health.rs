@@ -1,14 +1,16 @@
 //! The state machine of one target: outcomes in, Healthy, Unhealthy or Unknown out. Pure.
 //!
 //! ```text
-//!                 one success                  `failures` in a row
+//!            one success, or as before           `failures` in a row
 //!   Unknown ──────────────────► Healthy ──────────────────────────► Unhealthy
 //!      ▲  └────────────────────────────── `failures` in a row ───────►  │
 //!      │                           ▲                                    │
 //!      │                           └───────── `successes` in a row ─────┘
 //!      └── `failures` in a row that are the prober's own, or that the prober is suspected for
 //! ```
-//! From Unknown one success is enough: a target that answers is one that answers, and a backend that is new waits for it.
+//! From Unknown one success is enough: a target that answers is one that answers, and a backend that is new waits for it. But one
+//! that was Unhealthy before it became Unknown needs as many as if it still were: that nobody could tell for a while has not
+//! mended it.
 
 use crate::failure::Origin;
 use crate::probe::Timing;
@@ -31,6 +33,8 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Health {
     state: State,
+    /// The last state that was not Unknown; Unknown: there was none.
+    last_known: State,
     successes: u32,
     failures: u32,
     /// Rounds in a row that the prober itself spoiled. They say nothing of the target: its own counts stand.
@@ -38,17 +42,32 @@ pub struct Health {
 }
 
 impl Health {
-    /// As it was left by an earlier prober, or by this one before a restart.
-    pub fn resume(state: State) -> Self {
-        Self {
-            state,
+    /// As it was left by an earlier prober, or by this one before a restart. `last_known`: the last state before an Unknown
+    /// one; Unknown if there was none.
+    pub fn resume(state: State, last_known: State) -> Self {
+        let mut health = Self {
+            last_known,
             ..Self::default()
-        }
+        };
+        health.enter(state);
+        health
     }
 
     /// The state.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// The last state that was not Unknown; Unknown if there was none.
+    pub fn last_known(&self) -> State {
+        self.last_known
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        if state != State::Unknown {
+            self.last_known = state;
+        }
     }
 
     /// Takes in the outcome of a round; `verdict` is asked before a target that fell silent is called unhealthy.
@@ -65,12 +84,12 @@ impl Health {
         self.failures = 0;
         self.spoiled = 0;
         self.successes = self.successes.saturating_add(1);
-        let enough = match self.state {
+        let enough = match self.last_known {
             State::Unhealthy => self.successes >= timing.successes,
             State::Unknown | State::Healthy => true,
         };
         if enough {
-            self.state = State::Healthy;
+            self.enter(State::Healthy);
         }
     }
 
@@ -81,16 +100,16 @@ impl Health {
         if self.state == State::Unhealthy || self.failures < timing.failures {
             return;
         }
-        self.state = match verdict() {
+        self.enter(match verdict() {
             Verdict::Trust => State::Unhealthy,
             Verdict::Suspect => State::Unknown,
-        };
+        });
     }
 
     fn spoil(&mut self, timing: &Timing) {
         self.spoiled = self.spoiled.saturating_add(1);
         if self.spoiled >= timing.failures {
-            self.state = State::Unknown;
+            self.enter(State::Unknown);
         }
     }
 }
@@ -151,7 +170,7 @@ mod tests {
         fn thresholds_hold(timing in timing(), rounds in prop::collection::vec(outcome(), 0..60)) {
             let mut health = Health::default();
             for end in 1..=rounds.len() {
-                let before = health.state();
+                let (before, known) = (health.state(), health.last_known());
                 health.take(&rounds[end - 1], &timing, || Verdict::Trust);
                 let done = &rounds[..end];
                 let succeeded = tail(done, Result::is_ok, own);
@@ -161,8 +180,8 @@ mod tests {
                     _ if own(&rounds[end - 1]) => {
                         if spoiled >= timing.failures { State::Unknown } else { before }
                     }
-                    State::Unhealthy if succeeded >= timing.successes => State::Healthy,
-                    State::Unknown if succeeded >= 1 => State::Healthy,
+                    _ if known == State::Unhealthy && succeeded >= timing.successes => State::Healthy,
+                    State::Unknown if known != State::Unhealthy && succeeded >= 1 => State::Healthy,
                     _ if failed >= timing.failures => State::Unhealthy,
                     _ => before,
                 };
@@ -172,7 +191,7 @@ mod tests {
 
         #[test]
         fn a_suspected_prober_calls_nothing_unhealthy(timing in timing(), rounds in prop::collection::vec(outcome(), 0..60)) {
-            let mut health = Health::resume(State::Healthy);
+            let mut health = Health::resume(State::Healthy, State::Unknown);
             let mut answered_wrongly = false;
             for round in &rounds {
                 answered_wrongly |= matches!(round, Err(Failure::Refused));
@@ -183,9 +202,33 @@ mod tests {
     }
 
     #[test]
+    fn one_success_does_not_mend_what_was_unhealthy_before_nobody_could_tell() {
+        let timing = Timing::default();
+        let own = Err(Failure::prober("open a socket", &io::Error::other("full")));
+        let mut spoiled = Health::resume(State::Unhealthy, State::Unhealthy);
+        for _ in 0..timing.failures {
+            spoiled.take(&own, &timing, || Verdict::Trust);
+        }
+        assert_eq!(spoiled.state(), State::Unknown);
+        // Its prober was lost, and another one goes on.
+        let moved = Health::resume(State::Unknown, State::Unhealthy);
+        for mut health in [spoiled, moved] {
+            health.take(&success(), &timing, || Verdict::Trust);
+            assert_eq!(health.state(), State::Unknown);
+            health.take(&success(), &timing, || Verdict::Trust);
+            assert_eq!(health.state(), State::Healthy);
+        }
+        for before in [State::Unknown, State::Healthy] {
+            let mut health = Health::resume(State::Unknown, before);
+            health.take(&success(), &timing, || Verdict::Trust);
+            assert_eq!(health.state(), State::Healthy);
+        }
+    }
+
+    #[test]
     fn a_target_resumes_as_it_was_left() {
         let timing = Timing::default();
-        let mut health = Health::resume(State::Healthy);
+        let mut health = Health::resume(State::Healthy, State::Unknown);
         health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
         health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
         assert_eq!(health.state(), State::Healthy);

@@ -17,7 +17,7 @@ use crate::health::{Health, State};
 use crate::probe::{Probe, Timing};
 use crate::round::Outcome;
 use crate::socket::Sockets;
-use crate::suspicion::{self, Rule, Tally, Verdict};
+use crate::suspicion::{self, Case, Rule, Tally, Verdict};
 
 /// How soon a new target is asked, at most.
 pub const FIRST: Duration = Duration::from_secs(1);
@@ -47,8 +47,10 @@ pub struct Target {
     pub probe: Probe,
     /// What shares a way with others, such as a Vpc; see [`suspicion`].
     pub group: Arc<str>,
-    /// Whether it is a backend, or the group's control.
+    /// Whether it is a backend, or vouches for a way.
     pub role: Role,
+    /// Whether it is on another machine, to which a tunnel leads.
+    pub far: bool,
     /// The sockets of its rounds.
     pub sockets: Arc<dyn Sockets>,
     /// Handed back in each [`Report`], such as `metadata.generation`.
@@ -70,6 +72,8 @@ pub enum Role {
     Backend,
     /// It tells whether the way to the other targets of its group works.
     Control,
+    /// It is another machine, asked for its own sake; that it answers tells that the way to other machines works.
+    Machine,
 }
 
 /// What was known of a target before: by an earlier prober, or before a restart.
@@ -81,6 +85,8 @@ pub struct Known {
     pub since: SystemTime,
     /// What was wrong the last time.
     pub error: Option<String>,
+    /// The last state before, if it is Unknown; Unknown: there was none.
+    pub last_known: State,
 }
 
 /// What is known of a target; sent on a change of state, on a changed error (at most every [`ERRORS`]), and as a heartbeat.
@@ -92,6 +98,8 @@ pub struct Report {
     pub generation: i64,
     /// Its state.
     pub state: State,
+    /// The last state that was not Unknown; Unknown: there was none.
+    pub last_known: State,
     /// Since when.
     pub since: SystemTime,
     /// What was wrong the last time, in words; none while it is healthy.
@@ -169,6 +177,7 @@ struct Tallies {
     taken: Instant,
     groups: BTreeMap<Arc<str>, Tally>,
     prober: Tally,
+    afar: Tally,
 }
 
 impl Schedule {
@@ -328,6 +337,7 @@ impl Schedule {
                 key,
                 generation: target.generation,
                 state: entry.health.state(),
+                last_known: entry.health.last_known(),
                 since: entry.since,
                 error: entry.error.clone(),
                 round_trip: entry.round_trip,
@@ -347,9 +357,10 @@ impl Schedule {
         let heartbeat = self.heartbeat.mul_f64(self.random.random_range(0.0..1.0));
         let state = known.as_ref().map(|known| known.state).unwrap_or_default();
         let error = known.as_ref().and_then(|known| known.error.clone());
+        let last_known = known.as_ref().map(|known| known.last_known);
         Entry {
             target: Some(target),
-            health: Health::resume(state),
+            health: Health::resume(state, last_known.unwrap_or_default()),
             since: known.map_or(now.time, |known| known.since),
             told: (error.clone(), now.instant),
             error,
@@ -410,8 +421,8 @@ impl Schedule {
         let mut health = entry.health;
         health.take(outcome, &target.probe.timing, || {
             // What was never well has nothing to lose, and a control does not vouch for itself.
-            match silent.filter(|_| target.role == Role::Backend) {
-                Some(since) => self.judge(&target.group, now.instant - since, now),
+            match silent.filter(|_| target.role != Role::Control) {
+                Some(since) => self.judge(target, now.instant - since, now),
                 None => Verdict::Trust,
             }
         });
@@ -447,19 +458,27 @@ impl Schedule {
         }
     }
 
-    fn judge(&mut self, group: &Arc<str>, silent: Duration, now: Now) -> Verdict {
+    fn judge(&mut self, target: &Target, silent: Duration, now: Now) -> Verdict {
         let old = self.tallies.take();
         let tallies = old.filter(|old| now.instant < old.taken + TALLIES);
         let tallies = tallies.unwrap_or_else(|| self.tally(now.instant));
-        let of_group = tallies.groups.get(group).copied().unwrap_or_default();
-        let verdict = suspicion::judge(silent, &of_group, &tallies.prober, &self.rule);
+        let group = tallies.groups.get(&target.group);
+        let case = Case {
+            silent,
+            // Of other machines each is asked by one prober alone, and whom to believe then is decided elsewhere.
+            far: target.far && target.role == Role::Backend,
+            group: group.copied().unwrap_or_default(),
+            prober: tallies.prober,
+            afar: tallies.afar,
+        };
+        let verdict = suspicion::judge(&case, &self.rule);
         self.tallies = Some(tallies);
         verdict
     }
 
     fn tally(&self, now: Instant) -> Tallies {
         let mut groups: BTreeMap<Arc<str>, Tally> = BTreeMap::new();
-        let mut prober = Tally::default();
+        let (mut prober, mut afar) = (Tally::default(), Tally::default());
         for entry in self.entries.values() {
             let Some(target) = &entry.target else {
                 continue;
@@ -469,6 +488,9 @@ impl Schedule {
                 group.control = group.control.max(entry.answers);
                 continue;
             }
+            if target.role == Role::Machine {
+                afar.control = afar.control.max(entry.answers);
+            }
             let silent = entry
                 .silent
                 .is_some_and(|since| now < since + self.rule.patience);
@@ -476,7 +498,8 @@ impl Schedule {
                 continue;
             }
             let group = groups.entry(target.group.clone()).or_default();
-            for tally in [group, &mut prober] {
+            let far = (target.far && target.role == Role::Backend).then_some(&mut afar);
+            for tally in [group, &mut prober].into_iter().chain(far) {
                 tally.targets += 1;
                 tally.silent += usize::from(silent);
             }
@@ -485,6 +508,7 @@ impl Schedule {
             taken: now,
             groups,
             prober,
+            afar,
         }
     }
 }

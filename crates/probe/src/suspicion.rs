@@ -10,6 +10,9 @@
 //! * **A control decides.** A control is a target that says nothing of any backend but shares the way to them, such as the
 //!   group's router. It answers: the prober is well, the targets are believed. It is silent: the prober is suspected,
 //!   were it for one target.
+//! * **The router is near.** It is in the prober's own switch, and knows nothing of tunnels. So of far targets, which are on
+//!   other machines, it says only that it is silent: where it answers, numbers decide, as without a control, but of the
+//!   prober's far targets. Unless one of the other machines themselves is asked by this prober, and answers: the tunnels are well.
 //! * **Without a control, numbers decide**: at least [`Rule::minimum`] targets of a group (or of the prober as a whole) are
 //!   silent, and more than [`Rule::percent`] of those that were well. Fewer prove nothing: two machines of a tenant may
 //!   well have been switched off together.
@@ -49,8 +52,24 @@ pub struct Tally {
     pub targets: usize,
     /// How many of them are silent since.
     pub silent: usize,
-    /// Whether a control answered the last time that it was asked; `None` without one.
+    /// Whether a control answered the last time that it was asked; `None` without one. Of a prober as a whole: whether another
+    /// machine did.
     pub control: Option<bool>,
+}
+
+/// Whom a verdict is about, and what it is based on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Case {
+    /// How long the target has been silent.
+    pub silent: Duration,
+    /// Whether it is on another machine than the prober.
+    pub far: bool,
+    /// The targets of its group.
+    pub group: Tally,
+    /// Those of all groups.
+    pub prober: Tally,
+    /// Those of all groups that are far.
+    pub afar: Tally,
 }
 
 /// Whether a prober is to be believed.
@@ -62,16 +81,17 @@ pub enum Verdict {
     Suspect,
 }
 
-/// Whether to believe that a target of `group`, silent for `silent`, is unhealthy. `prober` counts all groups.
-pub fn judge(silent: Duration, group: &Tally, prober: &Tally, rule: &Rule) -> Verdict {
+/// Whether to believe that a target that is silent is unhealthy.
+pub fn judge(case: &Case, rule: &Rule) -> Verdict {
     let most = |tally: &Tally| {
         tally.silent >= rule.minimum && tally.silent * 100 > tally.targets * rule.percent
     };
-    let suspected = match group.control {
-        Some(answers) => !answers,
-        None => most(group) || most(prober),
+    let suspected = match case.group.control {
+        Some(false) => true,
+        Some(true) => case.far && case.afar.control != Some(true) && most(&case.afar),
+        None => most(&case.group) || most(&case.prober),
     };
-    if suspected && silent < rule.patience {
+    if suspected && case.silent < rule.patience {
         Verdict::Suspect
     } else {
         Verdict::Trust
@@ -123,16 +143,45 @@ mod tests {
             ),
         ];
         for (name, group, prober, expected) in cases {
-            let after = |seconds| {
-                judge(
-                    Duration::from_secs(seconds),
-                    &group,
-                    &prober,
-                    &Rule::default(),
-                )
+            let case = Case {
+                group,
+                prober,
+                ..Case::default()
             };
-            assert_eq!(after(15), expected, "{name}");
-            assert_eq!(after(60), Trust, "{name}, for too long");
+            expect(name, case, expected);
+        }
+    }
+
+    fn expect(name: &str, case: Case, expected: Verdict) {
+        let after = |seconds| {
+            let silent = Duration::from_secs(seconds);
+            judge(&Case { silent, ..case }, &Rule::default())
+        };
+        assert_eq!(after(15), expected, "{name}");
+        assert_eq!(after(60), Verdict::Trust, "{name}, for too long");
+    }
+
+    #[test]
+    fn a_router_that_answers_does_not_vouch_for_tunnels() {
+        use Verdict::{Suspect, Trust};
+        let cases = [
+            ("most", 10, 6, None, Suspect),
+            ("half", 10, 5, None, Trust),
+            ("too few to tell", 3, 3, None, Trust),
+            ("and no other machine", 10, 10, Some(false), Suspect),
+            ("but another machine answers", 10, 10, Some(true), Trust),
+        ];
+        for (name, targets, silent, machine, expected) in cases {
+            let case = Case {
+                far: true,
+                group: tally(targets, silent, Some(true)),
+                prober: tally(100, silent, None),
+                afar: tally(targets, silent, machine),
+                ..Case::default()
+            };
+            expect(name, case, expected);
+            let near = Case { far: false, ..case };
+            expect(name, near, Trust);
         }
     }
 }

@@ -23,6 +23,7 @@ fn target(port: u16, generation: i64) -> Target {
         probe: probe(&spec).expect("a probe"),
         group: "v".into(),
         role: Role::Backend,
+        far: false,
         sockets: Arc::new(Way::default()),
         generation,
     }
@@ -129,6 +130,7 @@ async fn a_restart_reports_nothing_that_was_known() {
         state: State::Healthy,
         since: SystemTime::UNIX_EPOCH,
         error: None,
+        last_known: State::Unknown,
     };
     handle.set("ns/a", target(port, 1), Some(known));
     let more = tokio::time::timeout(Duration::from_millis(2_500), reports.recv()).await;

@@ -57,7 +57,13 @@ pub fn status(
         if status.state != lost.state || status.since.is_none() {
             status.since = Some(now.clone());
         }
+        if status.state != ProbeState::Unknown {
+            status.last_known = Some(status.state);
+        }
         status.state = lost.state;
+        if lost.state != ProbeState::Unknown {
+            status.last_known = None;
+        }
         status.last_error = Some(lost.why.chars().take(512).collect());
     }
     if status.since.is_none() {
@@ -127,6 +133,7 @@ mod tests {
             (ProbeState::Unknown, Some(at(9)))
         );
         assert_eq!(unknown.last_error, why());
+        assert_eq!(unknown.last_known, Some(ProbeState::Healthy));
         assert_eq!(unknown.round_trip_microseconds, Some(700));
         let again = status(&probe(unknown.clone()), &by("b"), None, &at(11));
         assert_eq!(again, unknown, "once");

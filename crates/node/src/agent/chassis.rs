@@ -49,18 +49,19 @@ impl Chassis {
         let (progress, affinity) = watch::channel(affinity::Progress::default());
         let (ovs, netlink) = (Ovs::start(options.ovs.clone()), Netlink::open()?);
         let bridge = behind::client(options.ovs.clone());
+        let vnics = objects::vnics(client, &options.node);
         let chassis = Self {
             prober: prober::start(
                 client,
-                &ovs,
-                &netlink,
+                (&ovs, &netlink),
+                &vnics,
                 behind::watch(southbound.clone(), bridge.clone()),
                 &options.node,
                 options.mtu,
             ),
             ovs,
             netlink,
-            vnics: objects::vnics(client, &options.node),
+            vnics,
             affinity,
             metrics,
         };

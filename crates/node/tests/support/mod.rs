@@ -406,6 +406,7 @@ fn chassis(
         node: NODE.into(),
         mtu: 1400,
         probes,
+        vnics: vnics.clone(),
         writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
         behind,
     });

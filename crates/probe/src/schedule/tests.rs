@@ -136,6 +136,7 @@ fn target(timing: Timing) -> Target {
         },
         group: "vpc1".into(),
         role: Role::Backend,
+        far: false,
         sockets: Arc::new(Way::default()),
         generation: 1,
     }
@@ -250,6 +251,7 @@ fn a_restart_tells_nothing() {
         state,
         since: SystemTime::UNIX_EPOCH,
         error: None,
+        last_known: State::Unknown,
     };
     simulation.set("up", target(Timing::default()), Some(known(State::Healthy)));
     simulation.set(
@@ -348,18 +350,32 @@ fn ten_thousand_targets_that_arrive_together_are_spread() {
 
 /// Ten targets fall silent at second 30; a control does as `control` says.
 fn accident(control: Option<Does>) -> Simulation {
+    accident_of(false, control, None)
+}
+
+/// The same, near or far, with another machine that does as `machine` says.
+fn accident_of(far: bool, control: Option<Does>, machine: Option<Does>) -> Simulation {
     let mut simulation = Simulation::new(5);
     for n in 0..10 {
-        simulation.set(&n.to_string(), target(Timing::default()), None);
+        let mut target = target(Timing::default());
+        target.far = far;
+        simulation.set(&n.to_string(), target, None);
     }
-    if control.is_some() {
-        let mut router = target(Timing::default());
-        router.role = Role::Control;
-        simulation.set("router", router, None);
+    let others = [
+        ("router", control, Role::Control),
+        ("machine", machine, Role::Machine),
+    ];
+    for (name, does, role) in others {
+        if does.is_some() {
+            let mut target = target(Timing::default());
+            (target.role, target.far) = (role, role == Role::Machine);
+            simulation.set(name, target, None);
+        }
     }
     simulation.run(secs(150), |key, at| match (key, at.as_secs()) {
         (_, 0..30) => Does::Answer,
         ("router", _) => control.unwrap_or(Does::Answer),
+        ("machine", _) => machine.unwrap_or(Does::Answer),
         _ => Does::Nothing,
     });
     simulation
@@ -394,6 +410,30 @@ fn when_the_router_answers_all_are_believed_to_be_dead() {
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!(told[0].1, State::Unhealthy);
         assert!(told[0].0 <= secs(30 + 18), "{told:?}");
+    }
+}
+
+#[test]
+fn far_targets_that_all_fall_silent_are_suspect_though_the_router_answers() {
+    let (yes, no) = (Some(Does::Answer), Some(Does::Nothing));
+    let cases = [
+        (true, None, State::Unknown),
+        (true, no, State::Unknown),
+        (true, yes, State::Unhealthy),
+        (false, no, State::Unhealthy),
+    ];
+    for (far, machine, expected) in cases {
+        let simulation = accident_of(far, yes, machine);
+        for n in 0..10 {
+            let told = simulation.told(&n.to_string(), secs(30));
+            assert_eq!(told[0].1, expected, "{far} {machine:?} {told:?}");
+            assert!(told[0].0 <= secs(30 + 18), "{told:?}");
+        }
+        // A machine is called silent at once: whether its chassis is dead is not decided here.
+        if machine == no {
+            let told = simulation.told("machine", secs(30));
+            assert_eq!(told[0].1, State::Unhealthy);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use std::time::Instant;
 use kube::Client;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
-use ycloud_api::NetworkProbe;
+use ycloud_api::{NetworkProbe, VNic};
 use ycloud_probe::prober::Figures;
 use ycloud_probe::{Handle, Options};
 
@@ -52,6 +52,8 @@ pub struct Parts {
     pub mtu: u32,
     /// The NetworkProbes that it asks.
     pub probes: watch::Receiver<Objects<NetworkProbe>>,
+    /// The VNics of this chassis: what it asks of other addresses goes through tunnels.
+    pub vnics: watch::Receiver<Objects<VNic>>,
     /// Where their statuses go.
     pub writer: Writer,
     /// Since when ovn-controller does not keep up, see [`behind`](crate::agent::behind::watch).
@@ -92,8 +94,8 @@ impl Prober {
 /// Starts the prober of the chassis `node`, with its Lease.
 pub fn start(
     client: &Client,
-    ovs: &Ovs,
-    netlink: &Netlink,
+    (ovs, netlink): (&Ovs, &Netlink),
+    vnics: &watch::Receiver<Objects<VNic>>,
     behind: watch::Receiver<Option<Instant>>,
     node: &str,
     mtu: u32,
@@ -104,6 +106,7 @@ pub fn start(
         node: node.to_owned(),
         mtu,
         probes: objects::probes(client, node),
+        vnics: vnics.clone(),
         writer: write::writer(client.clone()),
         behind,
     });

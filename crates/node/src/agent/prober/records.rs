@@ -35,6 +35,8 @@ pub type Key = Arc<str>;
 #[derive(Debug, Clone, PartialEq)]
 struct Standing {
     state: ProbeState,
+    /// The last one before, if it is Unknown.
+    last_known: Option<ProbeState>,
     since: Option<Timestamp>,
     error: Option<String>,
     round_trip: Option<Duration>,
@@ -162,11 +164,8 @@ impl Records {
         let stands = &self.by_key.get(key)?.stands;
         let since = stands.since.map(SystemTime::from);
         Some(Known {
-            state: match stands.state {
-                ProbeState::Healthy => State::Healthy,
-                ProbeState::Unhealthy => State::Unhealthy,
-                ProbeState::Unknown => State::Unknown,
-            },
+            state: of_probe(stands.state),
+            last_known: stands.last_known.map(of_probe).unwrap_or_default(),
             since: since.unwrap_or_else(SystemTime::now),
             error: stands.error.clone(),
         })
@@ -178,11 +177,10 @@ impl Records {
             return;
         };
         let stands = &mut record.stands;
-        stands.state = match report.state {
-            State::Healthy => ProbeState::Healthy,
-            State::Unhealthy => ProbeState::Unhealthy,
-            State::Unknown => ProbeState::Unknown,
-        };
+        stands.state = to_probe(report.state);
+        let last_known = to_probe(report.last_known);
+        let unknown = stands.state == ProbeState::Unknown && last_known != ProbeState::Unknown;
+        stands.last_known = unknown.then_some(last_known);
         stands.since = Timestamp::try_from(report.since).ok();
         stands.error.clone_from(&report.error);
         stands.round_trip = report.round_trip;
@@ -200,6 +198,9 @@ impl Records {
             return;
         }
         stands.since = stands.since.filter(|_| known).or(Some(time));
+        if !known {
+            stands.last_known = Some(stands.state);
+        }
         stands.state = ProbeState::Unknown;
         stands.error = Some(words);
         stands.round_trip = None;
@@ -299,6 +300,7 @@ impl Record {
         let stands = &self.stands;
         let mut status = json!({
             "state": stands.state,
+            "lastKnown": stands.last_known,
             "since": stands.since.map(seconds),
             "lastError": stands.error,
             "reported": seconds(time),
@@ -324,10 +326,27 @@ fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+fn of_probe(state: ProbeState) -> State {
+    match state {
+        ProbeState::Healthy => State::Healthy,
+        ProbeState::Unhealthy => State::Unhealthy,
+        ProbeState::Unknown => State::Unknown,
+    }
+}
+
+fn to_probe(state: State) -> ProbeState {
+    match state {
+        State::Healthy => ProbeState::Healthy,
+        State::Unhealthy => ProbeState::Unhealthy,
+        State::Unknown => ProbeState::Unknown,
+    }
+}
+
 fn standing(object: &NetworkProbe) -> Standing {
     let status = object.status.as_ref();
     Standing {
         state: status.map(|status| status.state).unwrap_or_default(),
+        last_known: status.and_then(|status| status.last_known),
         since: status.and_then(|s| s.since.as_ref()).map(|time| time.0),
         error: status.and_then(|status| status.last_error.clone()),
         round_trip: None,

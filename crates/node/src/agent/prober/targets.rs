@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use ycloud_api::NetworkProbe;
 use ycloud_api::network_probe::gateway;
+use ycloud_api::{NetworkProbe, VNic, key};
 use ycloud_probe::kind::icmp::Icmp;
 use ycloud_probe::{Check, Handle, Probe, Role, Target, Timing, Trust, Way};
 
@@ -75,6 +75,23 @@ pub fn networks(orders: &[Order<'_>]) -> BTreeMap<String, Sources> {
     networks
 }
 
+/// Addresses, each with its Vpc.
+pub type Addresses = BTreeSet<(String, IpAddr)>;
+
+/// The addresses that are on this chassis; `None` while that is not known.
+pub fn here(vnics: &Objects<VNic>) -> Option<Addresses> {
+    let of = |vnic: &VNic| {
+        let status = vnic.status.as_ref()?;
+        let ipv6 = status.ipv6.as_ref().map(|ipv6| &ipv6.ip);
+        let ips = status.ip.iter().chain(ipv6);
+        let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok());
+        let vpc = status.vpc.as_ref()?;
+        Some(ips.map(|ip| (vpc.clone(), ip)).collect::<Vec<_>>())
+    };
+    let all = vnics.by_key.values().filter_map(of).flatten();
+    vnics.synced.then(|| all.collect())
+}
+
 /// What a target was made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Made {
@@ -82,6 +99,8 @@ struct Made {
     /// Of the device that it is asked by.
     device: String,
     source: IpAddr,
+    /// Whether it is on another chassis.
+    far: bool,
 }
 
 /// The targets of a running prober.
@@ -96,6 +115,8 @@ pub struct Targets {
     controls: BTreeMap<Key, Made>,
     /// The Vpcs in which there is something to ask and no device, and since when.
     lacking: BTreeMap<String, Instant>,
+    /// The addresses on this chassis; `None`: not known yet.
+    here: Option<Addresses>,
 }
 
 impl Targets {
@@ -110,7 +131,22 @@ impl Targets {
             made: BTreeMap::new(),
             refused: BTreeMap::new(),
             controls: BTreeMap::new(),
+            here: None,
         }
+    }
+
+    /// Takes in which addresses are on this chassis. Returns whether they are others than before.
+    pub fn is_here(&mut self, here: Option<Addresses>) -> bool {
+        let before = std::mem::replace(&mut self.here, here);
+        before != self.here
+    }
+
+    /// Whether a tunnel leads to what is asked. As long as nothing is known, none does: its router vouches for it.
+    fn is_far(&self, order: &Order<'_>) -> bool {
+        let target = &order.object.spec.target;
+        let at = target.ip.parse().ok().map(|ip| (target.vpc.clone(), ip));
+        let here = self.here.as_ref().zip(at);
+        here.is_some_and(|(here, at)| !here.contains(&at))
     }
 
     /// Removes the targets of which there is no order any more.
@@ -164,6 +200,7 @@ impl Targets {
                 generation,
                 device: device.name.clone(),
                 source: *source,
+                far: self.is_far(order),
             });
             let before = self.made.get(&order.key);
             let same = before.is_some_and(|before| match &made {
@@ -233,6 +270,7 @@ impl Targets {
         let control = control_key(order.vpc(), family);
         let of_control = Made {
             generation: 0,
+            far: false,
             ..made.clone()
         };
         if self.controls.get(&control) != Some(&of_control) {
@@ -244,6 +282,7 @@ impl Targets {
                 },
                 group: group.clone(),
                 role: Role::Control,
+                far: false,
                 sockets: sockets.clone(),
                 generation: 0,
             };
@@ -253,7 +292,8 @@ impl Targets {
         let target = Target {
             probe,
             group,
-            role: Role::Backend,
+            role: role(order),
+            far: made.far,
             sockets,
             generation: made.generation,
         };
@@ -261,6 +301,17 @@ impl Targets {
         self.refused.remove(&order.key);
         self.handle.set(order.key.clone(), target, known);
         self.made.insert(order.key.clone(), made);
+    }
+}
+
+/// A NetworkProbe that ycloud-controller made to ask for a chassis tells whether tunnels work.
+fn role(order: &Order<'_>) -> Role {
+    let meta = &order.object.metadata;
+    let labelled = meta.labels.as_ref();
+    let labelled = labelled.is_some_and(|labels| labels.contains_key(key::CHASSIS_PROBE));
+    match labelled && meta.namespace.as_deref() == Some(key::SYSTEM_NAMESPACE) {
+        true => Role::Machine,
+        false => Role::Backend,
     }
 }
 
@@ -376,6 +427,29 @@ mod tests {
         let devices = [("v1".to_owned(), device)].into();
         targets.set(&orders, &devices, "why", &mut records, at(6));
         assert!(targets.lacking.is_empty());
+        let far = |targets: &Targets| targets.made.values().any(|made| made.far);
+        assert!(!far(&targets), "nobody knows");
+        let vnic = json!({
+            "apiVersion": "iaas.yusur.io/v1",
+            "kind": "VNic",
+            "metadata": {"namespace": "ns", "name": "x"},
+            "spec": {"subnet": "s", "attachment": {"kind": "VM"}},
+            "status": {"vpc": "v1", "ip": "10.0.0.1"},
+        });
+        let vnic: VNic = serde_json::from_value(vnic).expect("a VNic");
+        for (by_key, expected) in [
+            (BTreeMap::new(), true),
+            ([(("ns".to_owned(), "x".to_owned()), vnic)].into(), false),
+        ] {
+            let vnics = Objects {
+                synced: true,
+                by_key,
+            };
+            assert!(targets.is_here(here(&vnics)));
+            assert!(!targets.is_here(here(&vnics)), "nothing new");
+            targets.set(&orders, &devices, "why", &mut records, at(6));
+            assert_eq!(far(&targets), expected);
+        }
         let keys: Vec<&str> = targets.made.keys().map(|key| &**key).collect();
         assert_eq!(keys, ["ns/good/u"]);
         let keys: Vec<&str> = targets.controls.keys().map(|key| &**key).collect();

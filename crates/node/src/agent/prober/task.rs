@@ -14,7 +14,7 @@ use ycloud_probe::{Handle, Report};
 use super::ability::Ability;
 use super::network::{self, Device, Network, Sources};
 use super::records::{Key, Records, Refusal};
-use super::targets::{Order, Targets, networks, orders};
+use super::targets::{Order, Targets, here, networks, orders};
 use super::{Parts, Progress};
 use crate::agent::in_full;
 use crate::agent::netlink::Events;
@@ -120,6 +120,7 @@ impl Task {
     async fn run(mut self, mut reports: mpsc::Receiver<Report>, mut events: Events) {
         let mut changes = self.parts.ovs.subscribe();
         let mut probes = self.parts.probes.clone();
+        let mut vnics = self.parts.vnics.clone();
         let mut refresh = interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(LOOK);
@@ -137,6 +138,12 @@ impl Task {
                 _ = changes.next() => at = Some(Instant::now() + TOGETHER),
                 true = events.changed() => at = Some(Instant::now() + TOGETHER),
                 Ok(()) = probes.changed() => at = Some(Instant::now() + TOGETHER),
+                Ok(()) = vnics.changed() => {
+                    let here = here(&vnics.borrow_and_update());
+                    if self.targets.is_here(here) {
+                        at = Some(Instant::now() + TOGETHER);
+                    }
+                }
                 Some(report) = reports.recv() => self.records.report(&report, Instant::now()),
                 Some(written) = self.writes.join_next(), if !self.writes.is_empty() => {
                     if let Ok((key, outcome)) = written {

@@ -26,6 +26,7 @@ fn report(state: State) -> Report {
         key: "k".into(),
         generation: 1,
         state,
+        last_known: State::Unknown,
         since: SystemTime::UNIX_EPOCH,
         error: (state != State::Healthy).then(|| "dead".to_owned()),
         round_trip: Some(Duration::from_micros(700)),
@@ -96,6 +97,7 @@ fn a_report_is_written_for_the_object_that_was_seen() {
         "metadata": {"resourceVersion": "1"},
         "status": {
             "state": "Healthy",
+            "lastKnown": null,
             "since": "1970-01-01T00:00:00Z",
             "lastError": null,
             "reported": "1970-01-01T00:00:00Z",
