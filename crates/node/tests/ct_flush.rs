@@ -214,6 +214,12 @@ async fn moves(node: &Node, net: &str, length: &str, vip: &str) {
     set(node, &vip, "", "");
     assert!(soon(|| last.ask().is_err()).await, "nobody is left");
     assert!(soon(|| ask(&udp_a).is_none()).await, "nobody is left");
+
+    // Each of three times two pairs was flushed at least twice; those of UDP and TCP by requests of their own.
+    let counted = &node.agent.chassis.metrics.ct_flush;
+    let (pairs, requests) = (counted.pairs.get(), counted.requests.get());
+    assert!(pairs >= 10 && requests <= pairs, "{requests} {pairs}");
+    assert_eq!(counted.failed.get(), 0);
 }
 
 #[test]

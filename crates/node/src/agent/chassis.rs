@@ -75,6 +75,7 @@ impl Chassis {
             southbound,
             bridge,
             openflow: options.openflow.clone(),
+            metrics: chassis.metrics.ct_flush.clone(),
         };
         tokio::spawn(task.run());
         let reports = Reports::default();
@@ -85,6 +86,7 @@ impl Chassis {
             ovs: chassis.ovs.clone(),
             netlink: chassis.netlink.clone(),
             reports,
+            metrics: chassis.metrics.devices.clone(),
         };
         tokio::spawn(task.run());
         Ok(chassis)

@@ -46,6 +46,10 @@ pub struct Metrics {
     pub ready: Gauge,
     /// Of the prober.
     pub prober: super::prober::metrics::Metrics,
+    /// Of flushes.
+    pub ct_flush: super::ct_flush::metrics::Metrics,
+    /// Of devices.
+    pub devices: super::devices::metrics::Metrics,
 }
 
 impl Metrics {
@@ -67,6 +71,8 @@ impl Metrics {
             affinity_applied: Gauge::default(),
             ready: Gauge::default(),
             prober: super::prober::metrics::Metrics::new(registry),
+            ct_flush: super::ct_flush::metrics::Metrics::new(registry),
+            devices: super::devices::metrics::Metrics::new(registry),
         };
         registry.register_with_unit(
             "ycloud_cni_request_duration",

@@ -372,6 +372,7 @@ fn chassis(
         southbound,
         bridge,
         openflow: options.openflow.clone(),
+        metrics: metrics.ct_flush.clone(),
     };
     tokio::spawn(task.run());
     let reports = Reports::default();
@@ -382,6 +383,7 @@ fn chassis(
         ovs: ovs.clone(),
         netlink: netlink.clone(),
         reports,
+        metrics: metrics.devices.clone(),
     };
     tokio::spawn(task.run());
     tokio::spawn(async move {

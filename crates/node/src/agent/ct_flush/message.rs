@@ -1,10 +1,10 @@
 //! The OpenFlow message that takes connections out of the connection tracking: pure. Source: Open vSwitch's
 //! include/openflow/nicira-ext.h, `NXT_CT_FLUSH`; in Open vSwitch since 3.1.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::super::affinity::openflow::{message, padded};
-use super::pairs::Flush;
+use super::pairs::{End, Flush};
 
 /// `OFPT_EXPERIMENTER`.
 const EXPERIMENTER: u8 = 4;
@@ -38,19 +38,23 @@ fn tuple(kind: u16, fields: &[u8]) -> Vec<u8> {
     padded(kind, &[&[0; 4], fields].concat(), true)
 }
 
-/// An address, of IPv4 as `::ffff:0:0/96` has it, and a port, whose padding its length counts.
-fn end(end: SocketAddr, address: u16, port: u16) -> Vec<u8> {
-    let ip = match end.ip() {
+/// An address, of IPv4 as `::ffff:0:0/96` has it, and the port if it is one, whose padding its length counts.
+fn end((ip, port): End, address_field: u16, port_field: u16) -> Vec<u8> {
+    let ip = match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
-    let mut bytes = padded(address, &ip.octets(), false);
-    bytes.extend(padded(port, &end.port().to_be_bytes(), true));
+    let mut bytes = padded(address_field, &ip.octets(), false);
+    if let Some(port) = port {
+        bytes.extend(padded(port_field, &port.to_be_bytes(), true));
+    }
     bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -61,8 +65,8 @@ mod tests {
     fn a_message_is_as_open_vswitch_has_it() {
         let request = Flush {
             protocol: 6,
-            vip: "10.10.0.2:8080".parse().unwrap(),
-            backend: Some("[fd00::1]:80".parse().unwrap()),
+            vip: (Ipv4Addr::new(10, 10, 0, 2).into(), Some(8080)),
+            backend: Some(("fd00::1".parse().unwrap(), Some(80))),
         };
         let to_vip = "0000002800000000\
                       0001001400000000000000000000ffff0a0a000200000000\
@@ -81,6 +85,16 @@ mod tests {
         assert_eq!(
             hex(&flush(0x11, &request)),
             format!("{}{to_vip}", head("0040"))
+        );
+        let any_port = Flush {
+            vip: (request.vip.0, None),
+            ..request
+        };
+        let to_any = "0000002000000000\
+                      0001001400000000000000000000ffff0a0a000200000000";
+        assert_eq!(
+            hex(&flush(0x11, &any_port)),
+            format!("{}{to_any}", head("0038"))
         );
     }
 }

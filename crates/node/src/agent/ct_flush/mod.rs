@@ -22,6 +22,7 @@
 //! alone.
 
 mod message;
+pub mod metrics;
 pub mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +94,8 @@ pub struct CtFlush {
     pub bridge: Client,
     /// The bridge's management socket, `<rundir>/br-int.mgmt`.
     pub openflow: PathBuf,
+    /// Counters.
+    pub metrics: metrics::Metrics,
 }
 
 /// A pair that is gone.
@@ -136,6 +139,8 @@ impl CtFlush {
             let now = Instant::now();
             take_in(&mut pairs, &mut gone, &self.southbound.snapshot(), now);
             give_up(&mut gone, now);
+            let waiting = i64::try_from(gone.len()).unwrap_or(i64::MAX);
+            self.metrics.waiting.set(waiting);
             if retry.is_some_and(|at| now < at) {
                 continue;
             }
@@ -144,15 +149,19 @@ impl CtFlush {
             if due.is_empty() {
                 continue;
             }
-            match self.flush(pairs.flushes(due.iter().copied())).await {
+            let requests = pairs.flushes(due.iter().copied());
+            let asked = (requests.len(), due.len());
+            match self.flush(requests).await {
                 Ok(refused) => {
                     (retry, told) = (None, String::new());
+                    self.count(asked, refused.len());
                     // What was refused would be refused again.
                     gone.retain(|pair, _| !refused.iter().any(|flush| flush.is_for(pair)));
                     advance(&mut gone, due, number, Instant::now());
                 }
                 Err(error) => {
                     retry = Some(Instant::now() + RETRY);
+                    self.metrics.failed.inc();
                     let text = super::in_full(&error);
                     // Once, not at each attempt while ovs-vswitchd is away.
                     if told != text {
@@ -165,6 +174,14 @@ impl CtFlush {
                 }
             }
         }
+    }
+
+    fn count(&self, (requests, pairs): (usize, usize), refused: usize) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.metrics.flushes.inc();
+        self.metrics.requests.inc_by(count(requests));
+        self.metrics.pairs.inc_by(count(pairs));
+        self.metrics.failed.inc_by(count(refused));
     }
 
     /// Flushes, and waits until that is done. Returns what the switch refused.
@@ -192,11 +209,10 @@ impl CtFlush {
                 let Some(flush) = index.and_then(|index| batch.get(index)) else {
                     return Err(Error::Refused { kind, code });
                 };
-                let (vip, backend) = (flush.vip, flush.backend.map(|b| b.to_string()));
                 tracing::warn!(
                     protocol = flush.protocol,
-                    %vip,
-                    backend,
+                    vip = ?flush.vip,
+                    backend = ?flush.backend,
                     kind,
                     code,
                     "Open vSwitch refuses to flush connections of a backend that is gone, with this OpenFlow error (is it older than 3.1?); they stay until they end"

@@ -1,14 +1,16 @@
 //! Which backends an address leads to, as the Southbound database has it, and what of that is gone: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 
-use ycloud_ovsdb::{Config, Row, Snapshot, Uuid};
+use ycloud_ovsdb::{Config, Row, Snapshot};
 
 /// `Load_Balancer:options` key of the backends that take no new connections and keep those they have: items
 /// `<vip:port>=<backend:port>`, separated by spaces. OVN knows nothing of it; northd copies all options.
 pub const DRAINING: &str = "draining";
+
+/// The table.
+const LOAD_BALANCER: &str = "Load_Balancer";
 
 /// A way that connections go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,29 +23,39 @@ pub struct Pair {
     pub backend: SocketAddr,
 }
 
+/// An address, with a port or with any.
+pub type End = (IpAddr, Option<u16>);
+
 /// Connections to take out of the connection tracking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flush {
     /// IP protocol number.
     pub protocol: u8,
-    /// Address and port that were called.
-    pub vip: SocketAddr,
-    /// Address and port that answered; `None`: whoever did.
-    pub backend: Option<SocketAddr>,
+    /// What was called.
+    pub vip: End,
+    /// Who answered; `None`: whoever did.
+    pub backend: Option<End>,
 }
 
 impl Flush {
     /// Whether this takes out what a pair is.
     pub fn is_for(&self, pair: &Pair) -> bool {
-        let backend = self.backend.is_none_or(|backend| backend == pair.backend);
-        (self.protocol, self.vip) == (pair.protocol, pair.vip) && backend
+        let is = |end: End, address: SocketAddr| {
+            end.0 == address.ip() && end.1.is_none_or(|port| port == address.port())
+        };
+        let backend = self.backend.is_none_or(|backend| is(backend, pair.backend));
+        self.protocol == pair.protocol && is(self.vip, pair.vip) && backend
     }
+}
+
+fn exactly(address: SocketAddr) -> End {
+    (address.ip(), Some(address.port()))
 }
 
 /// Adds what is read of the Southbound database.
 pub fn monitored(config: Config) -> Config {
     config
-        .monitor("Load_Balancer", &["vips", "protocol", "options"])
+        .monitor(LOAD_BALANCER, &["vips", "protocol", "options"])
         .monitor("SB_Global", &["nb_cfg"])
 }
 
@@ -57,32 +69,24 @@ pub fn number(southbound: &Snapshot) -> i64 {
 /// The pairs of all load balancers.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    rows: BTreeMap<Uuid, (Arc<Row>, Vec<Pair>)>,
+    /// What they were read from.
+    seen: Snapshot,
     /// In how many rows a pair is.
     counts: BTreeMap<Pair, usize>,
 }
 
 impl Pairs {
-    /// Takes a new state in, and returns the pairs that it has not got any more. Reads only rows that are not as they were.
+    /// Takes a new state in, and returns the pairs that it has not got any more. Reads only rows that are not as they were,
+    /// and finds these without a look at the others.
     pub fn update(&mut self, southbound: &Snapshot) -> BTreeSet<Pair> {
-        let table = southbound.table("Load_Balancer");
+        let before = std::mem::replace(&mut self.seen, southbound.clone());
+        let changes = before.difference(southbound);
         let mut left = Vec::new();
-        self.rows.retain(|uuid, (row, pairs)| {
-            let same = table.get(*uuid).is_some_and(|now| Arc::ptr_eq(now, row));
-            if !same {
-                left.append(pairs);
+        for change in changes.iter().filter(|c| &*c.table == LOAD_BALANCER) {
+            left.extend(change.old.as_deref().map(pairs).unwrap_or_default());
+            for pair in change.new.as_deref().map(pairs).unwrap_or_default() {
+                *self.counts.entry(pair).or_default() += 1;
             }
-            same
-        });
-        for row in table.iter() {
-            if self.rows.contains_key(&row.uuid()) {
-                continue;
-            }
-            let pairs = pairs(row);
-            for pair in &pairs {
-                *self.counts.entry(*pair).or_default() += 1;
-            }
-            self.rows.insert(row.uuid(), (Arc::clone(row), pairs));
         }
         // After the new ones are counted: most of a row's pairs are in it before and after.
         let mut gone = BTreeSet::new();
@@ -103,26 +107,40 @@ impl Pairs {
         self.counts.contains_key(pair)
     }
 
-    /// What to take out for pairs that are gone. Where an address leads nowhere any more, one request does for all of its
-    /// backends: each makes Open vSwitch look through all connections.
+    /// What to take out for pairs that are gone, in as few requests as can be, as each makes Open vSwitch look through all
+    /// connections: where an address and port lead nowhere any more, one for all backends; where an address leads to a backend
+    /// by no port any more, one for all ports.
     pub fn flushes(&self, gone: impl IntoIterator<Item = Pair>) -> BTreeSet<Flush> {
-        let flush = |pair: Pair| Flush {
-            protocol: pair.protocol,
-            vip: pair.vip,
-            backend: self.leads(pair.protocol, pair.vip).then_some(pair.backend),
+        let flush = |pair: Pair| {
+            let (vip, backend) = (pair.vip, pair.backend);
+            let (vip, backend) = if !self.of(pair.protocol, vip.ip()).any(|p| p.vip == vip) {
+                (exactly(vip), None)
+            } else if self
+                .of(pair.protocol, vip.ip())
+                .all(|p| p.backend.ip() != backend.ip())
+            {
+                ((vip.ip(), None), Some((backend.ip(), None)))
+            } else {
+                (exactly(vip), Some(exactly(backend)))
+            };
+            Flush {
+                protocol: pair.protocol,
+                vip,
+                backend,
+            }
         };
         gone.into_iter().map(flush).collect()
     }
 
-    /// Whether any backend is behind an address.
-    fn leads(&self, protocol: u8, vip: SocketAddr) -> bool {
+    /// The pairs of an address that is called.
+    fn of(&self, protocol: u8, vip: IpAddr) -> impl Iterator<Item = &Pair> {
         let lowest = Pair {
             protocol,
-            vip,
+            vip: (vip, 0).into(),
             backend: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
-        let next = self.counts.range(lowest..).next();
-        next.is_some_and(|(pair, _)| (pair.protocol, pair.vip) == (protocol, vip))
+        let pairs = self.counts.range(lowest..).map(|(pair, _)| pair);
+        pairs.take_while(move |pair| (pair.protocol, pair.vip.ip()) == (protocol, vip))
     }
 }
 
@@ -168,7 +186,9 @@ fn map(row: &Row, column: &str) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ycloud_ovsdb::{Columns, Schema};
+    use std::sync::Arc;
+
+    use ycloud_ovsdb::{Columns, Schema, Uuid};
 
     const SCHEMA: &str = include_str!("../../../../ovsdb/schemas/ovn-sb.ovsschema");
 
@@ -197,8 +217,13 @@ mod tests {
     fn flush(text: &str) -> Flush {
         let mut parts = text.split(' ');
         let protocol = parts.next().unwrap().parse().unwrap();
-        let vip = parts.next().unwrap().parse().unwrap();
-        let backend = parts.next().map(|b| b.parse().unwrap());
+        // An address alone: any port.
+        let end = |text: &str| {
+            let one = text.parse().map(exactly);
+            one.unwrap_or_else(|_| (text.parse().unwrap(), None))
+        };
+        let vip = end(parts.next().unwrap());
+        let backend = parts.next().map(end);
         Flush {
             protocol,
             vip,
@@ -216,6 +241,10 @@ mod tests {
         let (empty, drains) = ([(VIP, "")], format!("{} {}", item(a), item("10.0.0.9:80")));
         let v6 = [("[fd00::7]:80", "[fd00::1]:80,[fd00::2]:80")];
         let v6_less = [("[fd00::7]:80", "[fd00::2]:80")];
+        let other = "10.0.0.1:443,10.0.0.2:443";
+        let ports = [(VIP, both.as_str()), ("10.96.0.7:443", other)];
+        let ports_of_b = [(VIP, b), ("10.96.0.7:443", "10.0.0.2:443")];
+        let port_less = [(VIP, b), ("10.96.0.7:443", other)];
         let odd = [("10.96.0.8", "10.0.0.1"), ("x:80", "y:80")];
         type Case<'a> = (&'a str, Vec<Lb<'a>>, Vec<Lb<'a>>, &'a [&'a str]);
         let cases: Vec<Case<'_>> = vec![
@@ -235,7 +264,7 @@ mod tests {
                 "one leaves",
                 vec![(1, "udp", &ab, "")],
                 vec![(1, "udp", &of_b, "")],
-                &["17 10.96.0.7:80 10.0.0.1:80"],
+                &["17 10.96.0.7 10.0.0.1"],
             ),
             (
                 "one drains",
@@ -247,13 +276,13 @@ mod tests {
                 "it has drained",
                 vec![(1, "", &of_b, &drains)],
                 vec![(1, "", &of_b, "")],
-                &["6 10.96.0.7:80 10.0.0.1:80", "6 10.96.0.7:80 10.0.0.9:80"],
+                &["6 10.96.0.7 10.0.0.1", "6 10.96.0.7 10.0.0.9"],
             ),
             (
                 "it comes back",
                 vec![(1, "", &of_b, &drains)],
                 vec![(1, "", &ab, "")],
-                &["6 10.96.0.7:80 10.0.0.9:80"],
+                &["6 10.96.0.7 10.0.0.9"],
             ),
             (
                 "all leave",
@@ -265,7 +294,7 @@ mod tests {
                 "the last ones drain",
                 vec![(1, "", &ab, "")],
                 vec![(1, "", &empty, &drains)],
-                &["6 10.96.0.7:80 10.0.0.2:80"],
+                &["6 10.96.0.7 10.0.0.2"],
             ),
             (
                 "it is deleted",
@@ -277,7 +306,7 @@ mod tests {
                 "another one has it",
                 vec![(1, "", &ab, ""), (2, "", &of_a, "")],
                 vec![(2, "", &of_a, "")],
-                &["6 10.96.0.7:80 10.0.0.2:80"],
+                &["6 10.96.0.7 10.0.0.2"],
             ),
             (
                 "another row takes its place",
@@ -295,7 +324,19 @@ mod tests {
                 "IPv6",
                 vec![(1, "", &v6, "")],
                 vec![(1, "", &v6_less, "")],
-                &["6 [fd00::7]:80 [fd00::1]:80"],
+                &["6 fd00::7 fd00::1"],
+            ),
+            (
+                "one leaves all ports",
+                vec![(1, "", &ports, "")],
+                vec![(1, "", &ports_of_b, "")],
+                &["6 10.96.0.7 10.0.0.1"],
+            ),
+            (
+                "one leaves a port of two",
+                vec![(1, "", &ports, "")],
+                vec![(1, "", &port_less, "")],
+                &["6 10.96.0.7:80 10.0.0.1:80"],
             ),
             ("not ours", vec![(1, "", &odd, "x y=z")], vec![], &[]),
         ];
@@ -304,7 +345,10 @@ mod tests {
             assert!(pairs.update(&database(&before)).is_empty(), "{name}");
             let left = pairs.update(&database(&after));
             assert!(left.iter().all(|pair| !pairs.has(pair)), "{name}");
-            let flushes = pairs.flushes(left);
+            let flushes = pairs.flushes(left.iter().copied());
+            let of = |pair: &Pair| flushes.iter().filter(|flush| flush.is_for(pair)).count();
+            assert!(left.iter().all(|pair| of(pair) == 1), "{name}");
+            assert!(pairs.counts.keys().all(|pair| of(pair) == 0), "{name}");
             let expected: BTreeSet<Flush> = gone.iter().map(|text| flush(text)).collect();
             assert_eq!(flushes, expected, "{name}");
             assert!(pairs.update(&database(&after)).is_empty(), "{name}: again");

@@ -14,6 +14,7 @@
 //! As with Pods' links (see `pod_links`), Open vSwitch then reads copies of what comes in, and rules keep the originals from
 //! the machine's own stack.
 
+pub mod metrics;
 pub mod plan;
 pub mod reports;
 pub mod status;
@@ -77,6 +78,8 @@ pub struct Devices {
     pub netlink: Netlink,
     /// Where conditions go to be written.
     pub reports: Reports,
+    /// Counters.
+    pub metrics: metrics::Metrics,
 }
 
 /// Why devices could not be set up, in words, by VNic.
@@ -305,6 +308,7 @@ impl Devices {
     ) {
         done.told.retain(|key, _| plan.verdicts.contains_key(key));
         let mut shown = BTreeSet::new();
+        let mut said: Vec<Verdict> = Vec::new();
         for (key, verdict) in &plan.verdicts {
             let Some(vnic) = vnics.get(key) else { continue };
             let failed = done.failed.get(&format!("{}/{}", key.0, key.1));
@@ -318,6 +322,7 @@ impl Devices {
                 }
                 (verdict, _) => verdict.clone(),
             };
+            said.extend(verdict.clone());
             let Some(report) = status::report(vnic, verdict.as_ref(), Timestamp::now()) else {
                 done.told.remove(key);
                 shown.insert(key);
@@ -334,6 +339,7 @@ impl Devices {
                 .insert(key.clone(), (verdict, generation, Instant::now()));
             self.reports.put(report);
         }
+        self.metrics.observe(said.iter());
         // What it says already, and what is of another chassis now, is not to be written any more.
         self.reports
             .retain(|key| plan.verdicts.contains_key(key) && !shown.contains(key));
