@@ -17,6 +17,7 @@ pub mod execute;
 mod labelled;
 pub mod metrics;
 mod pace;
+pub mod pending;
 pub mod plan;
 pub mod pods;
 pub mod probes;
@@ -46,9 +47,9 @@ use self::ask::Order;
 use self::asking::{Asked, Asking};
 use self::execute::{Error, Executor, Outcome};
 use self::metrics::Metrics;
-use self::pace::{Bucket, Teller};
+use self::pace::Teller;
+use self::pending::Pending;
 use self::world::{News, World};
-use crate::queue::Delays;
 use crate::runtime::Runtime;
 use crate::watch::{Change, Closed, watch};
 
@@ -99,12 +100,12 @@ pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
     let mut control = Control::new(&runtime, metrics);
     let mut leads = false;
     loop {
-        let due = control.next_due();
+        let due = control.pending.next_due();
         tokio::select! {
             () = runtime.stop.cancelled() => break,
             () = runtime.leading(), if !leads => {
                 leads = true;
-                control.dirty = control.world.keys();
+                control.pending.changed(control.world.keys());
             }
             change = news.recv() => match change {
                 Some(change) => control.take_in(change, &mut news, &runtime),
@@ -113,8 +114,7 @@ pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
             Some(finished) = control.jobs.join_next() => control.finish(finished),
             Some(asked) = control.asking.next() => control.asked(asked),
             () = sleep_until(due) => {
-                let keys = control.later.due(Instant::now());
-                control.dirty.extend(keys);
+                control.pending.pass(Instant::now());
             }
         }
         if leads && runtime.leads() && control.world.synced() {
@@ -150,15 +150,12 @@ struct Control {
     executor: Executor,
     metrics: Metrics,
     /// Keys to plan for.
-    dirty: BTreeSet<ObjectKey>,
+    pending: Pending,
     /// Keys whose job is under way.
     busy: BTreeSet<ObjectKey>,
-    later: Delays<ObjectKey>,
     /// Failures in a row.
     failures: BTreeMap<ObjectKey, u32>,
     told: BTreeMap<ObjectKey, Told>,
-    /// How often probes may cause a plan.
-    paces: BTreeMap<ObjectKey, Bucket>,
     tellers: BTreeMap<ObjectKey, Teller>,
     jobs: JoinSet<Finished>,
     asking: Asking,
@@ -170,20 +167,14 @@ impl Control {
             world: World::default(),
             executor: Executor::new(runtime.client.clone(), &runtime.identity),
             metrics,
-            dirty: BTreeSet::new(),
+            pending: Pending::default(),
             busy: BTreeSet::new(),
-            later: Delays::default(),
             failures: BTreeMap::new(),
             told: BTreeMap::new(),
-            paces: BTreeMap::new(),
             tellers: BTreeMap::new(),
             jobs: JoinSet::new(),
             asking: Asking::new(runtime.client.clone()),
         }
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.later.next()
     }
 
     /// Takes in one change and all that wait behind it, so that a burst is planned for once.
@@ -201,8 +192,14 @@ impl Control {
             let of_probe = matches!(change, News::NetworkProbe(_));
             let concerned = self.world.apply(change);
             match of_probe {
-                true => concerned.into_iter().for_each(|key| self.probed(key)),
-                false => self.dirty.extend(concerned),
+                true => {
+                    let now = Instant::now();
+                    let pending = &mut self.pending;
+                    concerned
+                        .into_iter()
+                        .for_each(|key| pending.probed(key, now));
+                }
+                false => self.pending.changed(concerned),
             }
             next = news.try_recv().ok();
         }
@@ -212,33 +209,15 @@ impl Control {
         self.metrics.services.set(self.world.count() as i64);
     }
 
-    /// A probe has news of `key`: it is planned for, but not too often.
-    fn probed(&mut self, key: ObjectKey) {
-        if self.dirty.contains(&key) {
-            return;
-        }
-        let pace = self.paces.entry(key.clone());
-        let pace = pace.or_insert_with(Bucket::of_plans);
-        match pace.take(Instant::now()) {
-            Ok(()) => {
-                self.dirty.insert(key);
-            }
-            Err(at) => self.later.push(key, at),
-        }
-    }
-
     /// Starts jobs for the keys that wait, as many as may run.
     fn dispatch(&mut self) {
         while self.jobs.len() < JOBS {
-            let busy = &self.busy;
-            let Some(key) = self.dirty.iter().find(|key| !busy.contains(key)).cloned() else {
+            let Some(key) = self.pending.take(&self.busy) else {
                 break;
             };
-            self.dirty.remove(&key);
-            self.later.forget(&key);
             self.start(key);
         }
-        self.metrics.queue.set(self.dirty.len() as i64);
+        self.metrics.queue.set(self.pending.len() as i64);
     }
 
     fn start(&mut self, key: ObjectKey) {
@@ -246,19 +225,19 @@ impl Control {
         let Some(mut plan) = plan::plan(&self.world, &key, &now) else {
             self.told.remove(&key);
             self.failures.remove(&key);
-            self.paces.remove(&key);
+            self.pending.forget(&key);
             self.tellers.remove(&key);
             self.asking.forget(&key);
             return;
         };
         if let Err(at) = self.asking.write(&key, Order::of(&mut plan), began) {
-            self.later.push(key.clone(), at);
+            self.pending.at(key.clone(), at);
         }
         plan.unwritten = self.asking.trouble(&key).map(str::to_owned);
         if let Some(due) = plan.due() {
             let wait = Duration::try_from(due.0.duration_since(now.0)).unwrap_or_default();
             // Not a moment too early: timestamps are finer than what waits for them.
-            self.later.push(key.clone(), began + wait + EARLIEST);
+            self.pending.at(key.clone(), began + wait + EARLIEST);
         }
         let health = match (plan.changes(), self.tellers.contains_key(&key)) {
             ([], false) => Vec::new(),
@@ -306,7 +285,7 @@ impl Control {
                     tracing::info!(yusurservice = %key, writes = outcome.written, ?took, "written");
                 }
                 if outcome.refused {
-                    self.later.push(key.clone(), Instant::now() + REFUSED_WAIT);
+                    self.pending.at(key.clone(), Instant::now() + REFUSED_WAIT);
                 }
                 let status = outcome.status;
                 self.told.insert(key, Told { uid, status });
@@ -321,7 +300,7 @@ impl Control {
                 self.metrics.ended("failed");
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(yusurservice = %key, error, ?wait, "trying again");
-                self.later.push(key, Instant::now() + wait);
+                self.pending.at(key, Instant::now() + wait);
             }
         }
     }
@@ -342,11 +321,11 @@ impl Control {
             Err((error, wait)) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(yusurservice = %key, error, ?wait, "trying again");
-                self.later.push(key.clone(), now + wait);
+                self.pending.at(key.clone(), now + wait);
             }
         }
         if ended.dirty {
-            self.dirty.insert(key);
+            self.pending.changed([key]);
         }
     }
 }

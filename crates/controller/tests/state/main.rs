@@ -4,6 +4,7 @@
 
 mod addresses;
 mod eip_edits;
+mod flapping;
 mod gateways;
 mod northbound;
 mod probing;
