@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use ycloud_api::address::Family;
 use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{Eip, VNic, key};
@@ -62,6 +62,8 @@ pub struct State {
     /// Ports of probers that stay although nobody needs them, and until when; `None`: no longer, as soon as the database is
     /// told. See `State::linger`.
     pub(crate) leaving: BTreeMap<Leaving, Option<Instant>>,
+    /// Chassis that are gone from OVN and whose VNic on the join switch stays for a while, and since when.
+    pub(crate) chassis_gone: BTreeMap<ObjectKey, Time>,
     /// What was last reported of Pods that cannot have a VNic.
     pub(crate) reported: HashMap<ObjectKey, ycloud_compiler::Rejection>,
     /// Events to publish that belong to no write.
@@ -91,6 +93,7 @@ impl State {
             ended: HashMap::new(),
             leases: Leases::default(),
             leaving: BTreeMap::new(),
+            chassis_gone: BTreeMap::new(),
             reported: HashMap::new(),
             notes: Vec::new(),
             observed: Arc::default(),

@@ -31,6 +31,14 @@ const PORT_WAIT: Duration = Duration::from_secs(30);
 /// YusurService, and a minute for its controller. Then it goes all the same.
 const DRAIN_WAIT: Duration = Duration::from_secs(3660);
 
+/// How long the VNic of a chassis without a Node stays after the chassis is gone from OVN: an ovn-controller that is stopped in
+/// good order takes its row along, and is back when the package is upgraded or the machine has booted. Its address is that of
+/// the machine's prober and of all that is asked from it, which would all move.
+const CHASSIS_WAIT: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether the Lease of such a chassis still holds.
+const LEASE_LOOK: Duration = Duration::from_secs(30);
+
 impl State {
     /// The write that a VNic needs next, or the VNic that a Pod or Node needs.
     pub(crate) fn vnic_write(
@@ -52,6 +60,9 @@ impl State {
                 Ok(Some(wanted)) => !addressed && wanted.spec != vnic.spec,
                 Err(_) => false,
             };
+        if !unwanted {
+            self.chassis_gone.remove(key);
+        }
         let deleting = vnic.metadata.deletion_timestamp.is_some();
         match (deleting, is_held(&vnic)) {
             // Its port and device stay for as long as it has connections.
@@ -70,7 +81,13 @@ impl State {
                 return Some(release(&vnic).into());
             }
             (true, false) => return None,
-            (false, _) if unwanted => return Some(deletion(&vnic).into()),
+            (false, _) if unwanted => match self.lingers(key, &vnic, now) {
+                Some(wait) => self.objects.push_in(owner.clone(), wait),
+                None => {
+                    self.chassis_gone.remove(key);
+                    return Some(deletion(&vnic).into());
+                }
+            },
             (false, false) if is_of_pod(&vnic) => return Some(hold(&vnic).into()),
             _ => {}
         }
@@ -115,11 +132,28 @@ impl State {
         left(vnic, PORT_WAIT, now)
     }
 
+    /// How long the VNic of a chassis that is gone from OVN stays at least; `None`: it goes, or it is another's. It stays for
+    /// [`CHASSIS_WAIT`], and as long as the Lease of its agent holds. With a Node it goes with that.
+    fn lingers(&mut self, key: &ObjectKey, vnic: &VNic, now: &Time) -> Option<Duration> {
+        let owned = vnic.metadata.owner_references.iter().flatten();
+        if vnic.spec.attachment.kind != AttachmentKind::Node || owned.count() > 0 {
+            return None;
+        }
+        let since = self.chassis_gone.entry(key.clone());
+        let since = since.or_insert_with(|| now.clone()).clone();
+        let passed = Duration::try_from(now.0.duration_since(since.0)).unwrap_or_default();
+        let left = CHASSIS_WAIT.checked_sub(passed);
+        let holds = self.snapshot.is_prober(&key.name);
+        left.filter(|left| !left.is_zero())
+            .or(holds.then_some(LEASE_LOOK))
+    }
+
     fn missing_vnic(
         &mut self,
         key: &ObjectKey,
         wanted: Result<Option<VNic>, Rejection>,
     ) -> Option<Need> {
+        self.chassis_gone.remove(key);
         match wanted {
             Ok(Some(mut vnic)) => {
                 if is_of_pod(&vnic) {

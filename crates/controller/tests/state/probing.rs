@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 use ycloud_api::{NetworkProbe, Vpc};
 use ycloud_compiler::{Chassis, Event, Object, ObjectKey, ObjectRef, Owner, wanted_chassis_probe};
@@ -348,7 +349,7 @@ async fn a_port_stays_while_a_living_chassis_has_it_bound() {
 }
 
 #[tokio::test]
-async fn a_chassis_without_a_node_gets_a_join_vnic_and_loses_it_with_itself() {
+async fn a_chassis_without_a_node_gets_a_join_vnic_and_loses_it_long_after_itself() {
     let server = Server::start().await;
     let mut controller = Controller::start(&server, &world()[..3]).await;
     let chassis = Chassis {
@@ -357,7 +358,7 @@ async fn a_chassis_without_a_node_gets_a_join_vnic_and_loses_it_with_itself() {
     };
     controller
         .state
-        .take_in(Event::Apply(Object::Chassis(chassis)));
+        .take_in(Event::Apply(Object::Chassis(chassis.clone())));
     let owner = Owner::VNic(ObjectKey::new("ycloud-system", "dpu"));
     let need = controller
         .state
@@ -371,12 +372,30 @@ async fn a_chassis_without_a_node_gets_a_join_vnic_and_loses_it_with_itself() {
     controller
         .state
         .take_in(Event::Apply(Object::VNic(Arc::from(vnic))));
-    let gone = Event::Delete(ObjectRef::Chassis("dpu".into()));
-    controller.state.take_in(gone);
-    let need = controller
+    // Its ovn-controller is stopped in good order, and starts again after nine minutes; and then is gone for good.
+    let gone = || Event::Delete(ObjectRef::Chassis("dpu".into()));
+    let next = |controller: &mut Controller, seconds: i64| {
+        let now = Time(now().0 + Duration::from_secs(seconds.unsigned_abs()));
+        let need = controller.state.next_write(&owner, &now);
+        need.map(|need| need.action)
+            .filter(|action| matches!(action, Action::DeleteVNic { .. }))
+    };
+    controller.state.take_in(gone());
+    assert_eq!(next(&mut controller, 0), None);
+    assert_eq!(next(&mut controller, 540), None);
+    controller
         .state
-        .next_write(&owner, &now())
-        .map(|need| need.action);
+        .take_in(Event::Apply(Object::Chassis(chassis)));
+    assert_eq!(next(&mut controller, 541), None);
+    controller.state.take_in(gone());
+    assert_eq!(next(&mut controller, 600), None);
+    assert_eq!(next(&mut controller, 1199), None);
+    // Longer if its agent lives, which is there without OVN too.
+    let lease = lease("dpu", 1);
+    controller.state.take_lease(&lease, Instant::now(), clock());
+    assert_eq!(next(&mut controller, 1300), None);
+    controller.state.forget_lease("prober-dpu");
+    let need = next(&mut controller, 1301);
     let wanted = Action::DeleteVNic {
         uid: Some("u".into()),
         pod: None,
