@@ -14,6 +14,7 @@ use crate::layout::Machine;
 use crate::progress::Progress;
 
 mod fail_over;
+mod network_probes;
 
 /// Namespace of what a benchmark makes.
 const NAMESPACE: &str = "ycloud-bench";

@@ -179,6 +179,9 @@ struct Bench {
     /// Instead, let what carries elastic addresses die and return, so many times each, and measure the outages
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     fail_over: Option<u32>,
+    /// Instead, let one node ask so many NetworkProbes every five seconds, and measure what that costs
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10000", conflicts_with = "fail_over", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    network_probes: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -241,6 +244,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             fail_over: Some(rounds),
             ..
         }) => lab.bench_fail_over(rounds)?,
+        Action::Bench(Bench {
+            network_probes: Some(probes),
+            ..
+        }) => lab.bench_network_probes(probes)?,
         Action::Bench(bench) => lab.bench(&BenchOptions {
             services: bench.services,
             endpoints: bench.endpoints,
