@@ -115,13 +115,16 @@ fn node_files(layout: &Layout, machine: Machine, ca: &Issuer<'_, KeyPair>) -> Re
     )
 }
 
-/// What ycloud's agent on a chassis without a kubelet is: the service account of those on nodes.
+/// What ycloud's agent on a chassis without a kubelet is: a user of its own, as `deploy/chassis/README.md` has it.
 fn chassis_files(layout: &Layout, machine: Machine, ca: &Issuer<'_, KeyPair>) -> Result<()> {
-    let name = format!("{machine}-agent");
+    let (name, user) = (
+        format!("{machine}-chassis"),
+        format!("ycloud:chassis:{machine}"),
+    );
     let client = Client {
         name: &name,
-        common_name: "system:serviceaccount:ycloud-system:ycloud-cni",
-        organization: Some("system:serviceaccounts"),
+        common_name: &user,
+        organization: Some("ycloud:chassis"),
         server: format!("https://{}:6443", layout.address(Machine::Control)),
         kubeconfig: agent::kubeconfig(layout, machine),
     };

@@ -32,6 +32,7 @@ mod native_cluster_ip;
 mod native_endpoints;
 mod native_node_port;
 mod northbound;
+mod own_chassis;
 mod pools;
 mod probes;
 mod restart;
