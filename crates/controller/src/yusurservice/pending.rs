@@ -57,7 +57,7 @@ impl Pending {
         self.dirty.extend(self.later.due(now));
     }
 
-    /// A key to plan for now that is not among `busy`; it waits no more.
+    /// A key to plan for at once that is not among `busy`; it waits no more.
     pub fn take(&mut self, busy: &BTreeSet<ObjectKey>) -> Option<ObjectKey> {
         let key = self.dirty.iter().find(|key| !busy.contains(key)).cloned()?;
         self.dirty.remove(&key);
@@ -70,12 +70,12 @@ impl Pending {
         self.paces.remove(key);
     }
 
-    /// How many are to be planned for now.
+    /// How many are to be planned for at once.
     pub fn len(&self) -> usize {
         self.dirty.len()
     }
 
-    /// Whether none is to be planned for now.
+    /// Whether none is to be planned for at once.
     pub fn is_empty(&self) -> bool {
         self.dirty.is_empty()
     }
