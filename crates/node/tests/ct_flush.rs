@@ -9,7 +9,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use support::pod::{Sandbox, at};
-use support::{Node, on_node, pod_ref};
+use support::{Node, flusher, on_node, pod_ref};
 use ycloud_node::agent::add;
 use ycloud_node::agent::netns::Netns;
 
@@ -265,5 +265,42 @@ fn a_flush_that_comes_before_the_flows_is_repeated_after_them() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(moved(ask(&to_a)), "before: {last:?}");
+    });
+}
+
+#[test]
+fn what_leaves_while_the_agent_is_away_is_flushed_when_it_is_back() {
+    on_node(|node| async move {
+        node.ovn.switch("r", "s", "10.0.1.1/24");
+        let [a, b, client] = [
+            pod(&node, "a", "10.0.1.11").await,
+            pod(&node, "b", "10.0.1.12").await,
+            pod(&node, "client", "10.0.1.100").await,
+        ];
+        serve(&a, b'a').await;
+        serve(&b, b'b').await;
+        let vip = "10.96.0.7:80";
+        node.ovn
+            .nbctl(&["lb-add", "udp", vip, "10.0.1.11:80", "udp"]);
+        node.ovn.nbctl(&["--wait=hv", "ls-lb-add", "s", "udp"]);
+        let datagrams = socket(&client, vip).await;
+        assert!(soon(|| ask(&datagrams) == Some(b'a')).await);
+        // Noted ten seconds after the last note at the latest.
+        let kept = node.agent.options.run_dir.join("load-balancers");
+        let noted = || std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("10.0.1.11"));
+        let start = Instant::now();
+        while !noted() && start.elapsed() < Duration::from_secs(15) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(noted());
+
+        node.flusher.abort();
+        let vips = format!("vips={{\"{vip}\"=\"10.0.1.12:80\"}}");
+        node.ovn
+            .nbctl(&["--wait=hv", "set", "load_balancer", "udp", &vips]);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(ask(&datagrams), Some(b'a'), "nobody flushes");
+        flusher(&node.agent.options, &node.agent.chassis.metrics);
+        assert!(soon(|| ask(&datagrams) == Some(b'b')).await, "it is back");
     });
 }

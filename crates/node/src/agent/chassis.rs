@@ -75,6 +75,7 @@ impl Chassis {
             southbound,
             bridge,
             openflow: options.openflow.clone(),
+            kept: options.run_dir.join("load-balancers"),
             metrics: chassis.metrics.ct_flush.clone(),
         };
         tokio::spawn(task.run());

@@ -120,6 +120,10 @@ pub struct Options {
     #[arg(long, env = "SYSTEM_IPV6_CIDR", default_value = "fd00:100:64::/48")]
     pub system_ipv6_cidr: Ipv6Net,
 
+    /// Folder of what the next agent shall know; one that a reboot empties.
+    #[arg(long, env = "RUN_DIR", default_value = "/run/ycloud")]
+    pub run_dir: PathBuf,
+
     /// Where the plugin finds the agent.
     #[arg(long, default_value = crate::protocol::SOCKET)]
     pub socket: PathBuf,

@@ -26,6 +26,7 @@ use kube::ResourceExt;
 use nix::sched::{CloneFlags, unshare};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use ycloud_api::condition::WIRED;
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::vnic::{Attachment, AttachmentKind, Device, VNicIpv6, pod_vnic_name};
@@ -73,6 +74,8 @@ pub struct Node {
     pub objects: Objs,
     pub agent: Arc<Agent>,
     pub registry: Arc<Registry>,
+    /// The task of [`flusher`].
+    pub flusher: JoinHandle<()>,
     ready: watch::Sender<bool>,
 }
 
@@ -143,8 +146,9 @@ impl Node {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let parts = (ovs.clone(), netlink.clone(), mirrors.vnics.clone(), metrics);
+        let (chassis, flusher) = chassis(&options(&folder), parts, vnics.clone());
         let agent = Agent {
-            chassis: chassis(&options(&folder), parts, vnics.clone()),
+            chassis,
             options: options(&folder),
             pod_links: PodLinks::start(ovs.clone(), Netlink::open().unwrap(), hosts_mirror)
                 .unwrap(),
@@ -173,6 +177,7 @@ impl Node {
             },
             agent: Arc::new(agent),
             registry: Arc::new(registry),
+            flusher,
             ready,
         }
     }
@@ -357,7 +362,7 @@ fn chassis(
     options: &Options,
     (ovs, netlink, vnics, metrics): (Ovs, Netlink, watch::Receiver<Objects<VNic>>, Metrics),
     mirror: watch::Sender<Objects<VNic>>,
-) -> Chassis {
+) -> (Chassis, JoinHandle<()>) {
     let southbound = options.southbound.connect().unwrap();
     let (progress, affinity) = watch::channel(affinity::Progress::default());
     let task = Affinity {
@@ -368,13 +373,7 @@ fn chassis(
     tokio::spawn(task.run());
     let bridge = behind::client(options.ovs.clone());
     let behind = behind::watch(southbound.clone(), bridge.clone());
-    let task = CtFlush {
-        southbound,
-        bridge,
-        openflow: options.openflow.clone(),
-        metrics: metrics.ct_flush.clone(),
-    };
-    tokio::spawn(task.run());
+    let flusher = flusher(options, &metrics);
     let reports = Reports::default();
     let reported = reports.clone();
     let task = Devices {
@@ -412,14 +411,27 @@ fn chassis(
         writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
         behind,
     });
-    Chassis {
+    let chassis = Chassis {
         prober,
         ovs,
         netlink,
         vnics,
         affinity,
         metrics,
-    }
+    };
+    (chassis, flusher)
+}
+
+/// What flushes connections of backends that are gone, as the agent has it.
+pub fn flusher(options: &Options, metrics: &Metrics) -> JoinHandle<()> {
+    let task = CtFlush {
+        southbound: options.southbound.connect().unwrap(),
+        bridge: behind::client(options.ovs.clone()),
+        openflow: options.openflow.clone(),
+        kept: options.run_dir.join("load-balancers"),
+        metrics: metrics.ct_flush.clone(),
+    };
+    tokio::spawn(task.run())
 }
 
 /// The first address of its network: of prefix length `len`, or 64 with IPv6.
@@ -455,6 +467,7 @@ fn options(folder: &Path) -> Options {
             certificate: None,
             key: None,
         },
+        run_dir: folder.join("run"),
         socket: folder.join("cni.sock"),
         plugin: folder.join("ycloud"),
         bin_dir: folder.join("bin"),

@@ -18,9 +18,10 @@
 //! The reset that OVN sends where nobody is left has the sequence number 0 (`pinctrl_handle_tcp_reset`), so a client that
 //! is connected already does not heed it: it waits, as it would have without. New connections are refused.
 //!
-//! What goes while the agent is away is not noticed. OVN 23.03 has no Southbound row for a load balancer that is on routers
+//! What goes while the agent is away is found by a file, [`kept`], but for what came in the ten seconds before. OVN 23.03 has no Southbound row for a load balancer that is on routers
 //! alone.
 
+pub mod kept;
 mod message;
 pub mod metrics;
 pub mod pairs;
@@ -36,6 +37,7 @@ use ycloud_ovsdb::{Client, Snapshot};
 
 use super::affinity::openflow::{self, Malformed, Message};
 use super::behind;
+use kept::Kept;
 use pairs::{Flush, Pair, Pairs};
 
 /// How long the bridge is waited for: where ovn-controller is away, old flows beat no flush.
@@ -94,6 +96,8 @@ pub struct CtFlush {
     pub bridge: Client,
     /// The bridge's management socket, `<rundir>/br-int.mgmt`.
     pub openflow: PathBuf,
+    /// Where it is kept which pairs there are, for the next agent.
+    pub kept: PathBuf,
     /// Counters.
     pub metrics: metrics::Metrics,
 }
@@ -120,7 +124,7 @@ enum Stage {
 }
 
 impl CtFlush {
-    /// Runs for ever. What is there when it starts is what is compared with.
+    /// Runs for ever. What is there when it starts is compared with what a former agent left.
     pub async fn run(self) {
         if self.southbound.synced().await.is_err() {
             return;
@@ -128,9 +132,19 @@ impl CtFlush {
         let (mut changes, mut bridge) = (self.southbound.subscribe(), self.bridge.subscribe());
         let (mut pairs, mut gone) = (Pairs::default(), BTreeMap::<Pair, Gone>::new());
         pairs.update(&self.southbound.snapshot());
+        let mut kept = Kept::new(self.kept.clone());
+        let new = new(&self.southbound.snapshot(), Instant::now());
+        let left = kept.load().into_iter().filter(|pair| !pairs.has(pair));
+        gone.extend(left.map(|pair| (pair, new)));
         let (mut retry, mut told) = (None::<Instant>, String::new());
         loop {
+            let now = Instant::now();
+            if pairs.is_changed() {
+                kept.change(now);
+            }
+            kept.pass(pairs.all().chain(gone.keys()), now);
             let timer = next_timer(&gone, retry);
+            let timer = timer.into_iter().chain(kept.due()).min();
             tokio::select! {
                 _ = changes.next() => {}
                 _ = bridge.next(), if !gone.is_empty() => {}
@@ -286,6 +300,15 @@ fn next_timer(gone: &BTreeMap<Pair, Gone>, retry: Option<Instant>) -> Option<Ins
     first.map(|first| retry.map_or(first, |retry| first.max(retry)))
 }
 
+/// What has just been noticed to be gone.
+fn new(southbound: &Snapshot, now: Instant) -> Gone {
+    Gone {
+        number: pairs::number(southbound),
+        since: now,
+        stage: Stage::Waiting(now + BRIDGE_LIMIT),
+    }
+}
+
 /// Takes in a new state of the Southbound database. What has come back is not gone.
 fn take_in(
     pairs: &mut Pairs,
@@ -293,11 +316,7 @@ fn take_in(
     southbound: &Snapshot,
     now: Instant,
 ) {
-    let new = Gone {
-        number: pairs::number(southbound),
-        since: now,
-        stage: Stage::Waiting(now + BRIDGE_LIMIT),
-    };
+    let new = new(southbound, now);
     let left = pairs.update(southbound);
     gone.extend(left.into_iter().map(|pair| (pair, new)));
     gone.retain(|pair, _| !pairs.has(pair));

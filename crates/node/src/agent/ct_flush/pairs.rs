@@ -73,6 +73,8 @@ pub struct Pairs {
     seen: Snapshot,
     /// In how many rows a pair is.
     counts: BTreeMap<Pair, usize>,
+    /// Whether they are others than when that was last asked.
+    changed: bool,
 }
 
 impl Pairs {
@@ -83,6 +85,7 @@ impl Pairs {
         let changes = before.difference(southbound);
         let mut left = Vec::new();
         for change in changes.iter().filter(|c| &*c.table == LOAD_BALANCER) {
+            self.changed = true;
             left.extend(change.old.as_deref().map(pairs).unwrap_or_default());
             for pair in change.new.as_deref().map(pairs).unwrap_or_default() {
                 *self.counts.entry(pair).or_default() += 1;
@@ -100,6 +103,16 @@ impl Pairs {
             }
         }
         gone
+    }
+
+    /// Whether any row has changed since this was last asked.
+    pub fn is_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// All pairs.
+    pub fn all(&self) -> impl Iterator<Item = &Pair> {
+        self.counts.keys()
     }
 
     /// Whether some load balancer has the pair.
