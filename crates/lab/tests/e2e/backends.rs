@@ -258,7 +258,10 @@ pub fn hold(client: &Place, protocol: Protocol, to: SocketAddr, backend: &str) -
 #[track_caller]
 pub fn assert_served(attempts: &Attempts) {
     let (failed, total) = (attempts.failed(), attempts.0.len());
-    assert!(failed <= 1.max(total / 100), "{failed} of {total} failed");
+    let lost = attempts.0.iter().filter(|attempt| attempt.result.is_err());
+    let lost: Vec<_> = lost.map(|one| (one.at, &one.result)).collect();
+    let few = failed <= 1.max(total / 100);
+    assert!(few, "{failed} of {total} failed: {lost:?}");
     let outage = attempts.longest_outage();
     assert!(
         outage < Duration::from_millis(500),

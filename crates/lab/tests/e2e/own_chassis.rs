@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{SLOW, apply, condition, eventually, get, kubectl, on};
+use crate::cluster::{SLOW, apply, eventually, get, kubectl, on};
 use crate::scene::Scene;
 
 /// Where the control machine reaches the API server.
@@ -93,9 +93,12 @@ spec: {{target: {{vpc: {vpc}, ip: {ip}, port: 8080}}, tcp: {{}}, periodSeconds: 
     let lease = "/apis/coordination.k8s.io/v1/namespaces/ycloud-probers/leases/prober-node-2";
     refused(patch(&bound, lease, &json!({"spec": {}})), "prober-node-1");
 
-    // The chassis without a kubelet, by its certificate: its Lease holds, so it is let in.
-    let node = get(&["-n", "ycloud-system", "vnic", "dpu-1"]);
-    assert_eq!(condition(&node, "Ready").0, "True");
+    // The chassis without a kubelet, by its certificate's name and group.
+    let as_dpu = ["--as=ycloud:chassis:dpu-1", "--as-group=ycloud:chassis"];
+    let of_node = ["-n", &scene.name, "patch", "networkprobe", "node-2"];
+    let body = ["--subresource=status", "--type=merge", "-p"];
+    let printed = kubectl(&[&of_node[..], &as_dpu, &body, &[&error.to_string()]].concat());
+    assert!(!printed.ok && printed.err.contains("dpu-1"), "{printed:?}");
     eventually("dpu-1 renews its Lease", SLOW, || {
         let lease = get(&["-n", "ycloud-probers", "lease", "prober-dpu-1"]);
         match lease["spec"]["holderIdentity"] == "dpu-1" {
