@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| ycloud_fuzz::codec(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ycloud_fuzz::ovsdb::codec(input));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-#[path = "../../../fuzz/src/lib.rs"]
+#[path = "../../../fuzz/src/ovsdb.rs"]
 mod fuzz;
 
 /// Bytes that mean something to a reader of JSON.

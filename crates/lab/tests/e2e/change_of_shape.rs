@@ -65,9 +65,11 @@ impl Watch {
                 attempts.0.len()
             );
             assert!(!attempts.0.is_empty());
+            let lost = attempts.0.iter().filter(|attempt| attempt.result.is_err());
+            let lost: Vec<_> = lost.map(|attempt| attempt.at).collect();
             assert!(
                 outage <= bound,
-                "{} by {protocol}: nobody answered for {outage:?}",
+                "{} by {protocol}: nobody answered for {outage:?}; no answer at {lost:?}",
                 self.what
             );
         }
