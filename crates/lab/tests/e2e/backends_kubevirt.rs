@@ -274,7 +274,7 @@ fn migrates(scene: &Scene, uid: &str) {
     thread::sleep(Duration::from_secs(3));
     let end = stream.elapsed();
     let attempts = stream.finish();
-    // Whoever asks between the guest's move and the word of it meets nobody: that is KubeVirt's word and one write of ours.
+    // What is under way while the endpoint moves ends with its connection.
     assert_served(&attempts.between(Duration::ZERO, leaves));
     assert_served(&attempts.between(moved, end));
     let refused = attempts

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::asking::the_lab;
 use crate::cluster::{SLOW, apply, eventually, get, kubectl, on};
 use crate::scene::Scene;
 
@@ -23,8 +24,12 @@ fn tokens() -> [String; 2] {
 
 /// A merge patch as the agent sends it, which reads nothing first; the API server's answer.
 fn patch(token: &str, path: &str, body: &Value) -> Value {
+    patch_by(&format!("-H 'Authorization: Bearer {token}'"), path, body)
+}
+
+fn patch_by(who: &str, path: &str, body: &Value) -> Value {
     let script = format!(
-        "curl -sk -X PATCH -H 'Authorization: Bearer {token}' -H 'Content-Type: application/merge-patch+json' -d '{body}' {API}{path}"
+        "curl -sk -X PATCH {who} -H 'Content-Type: application/merge-patch+json' -d '{body}' {API}{path}"
     );
     serde_json::from_str(&on("control", &script).must()).expect("the API server answers in JSON")
 }
@@ -93,12 +98,18 @@ spec: {{target: {{vpc: {vpc}, ip: {ip}, port: 8080}}, tcp: {{}}, periodSeconds: 
     let lease = "/apis/coordination.k8s.io/v1/namespaces/ycloud-probers/leases/prober-node-2";
     refused(patch(&bound, lease, &json!({"spec": {}})), "prober-node-1");
 
-    // The chassis without a kubelet, by its certificate's name and group.
-    let as_dpu = ["--as=ycloud:chassis:dpu-1", "--as-group=ycloud:chassis"];
-    let of_node = ["-n", &scene.name, "patch", "networkprobe", "node-2"];
-    let body = ["--subresource=status", "--type=merge", "-p"];
-    let printed = kubectl(&[&of_node[..], &as_dpu, &body, &[&error.to_string()]].concat());
-    assert!(!printed.ok && printed.err.contains("dpu-1"), "{printed:?}");
+    // The chassis without a kubelet, by its certificate.
+    let kubeconfig = the_lab().kubeconfig().expect("a lab");
+    let pki = kubeconfig.parent().expect("its folder").join("pki");
+    let file = |kind: &str| pki.join(format!("dpu-1-chassis.{kind}"));
+    let dpu = format!(
+        "--cert {} --key {}",
+        file("crt").display(),
+        file("key").display()
+    );
+    let chassis = "the agent of chassis dpu-1 may not write";
+    refused(patch_by(&dpu, &own, &error), chassis);
+    refused(patch_by(&dpu, &path, &json!({"status": {}})), chassis);
     eventually("dpu-1 renews its Lease", SLOW, || {
         let lease = get(&["-n", "ycloud-probers", "lease", "prober-dpu-1"]);
         match lease["spec"]["holderIdentity"] == "dpu-1" {
