@@ -180,7 +180,7 @@ struct Bench {
     /// Instead, let what carries elastic addresses die and return, so many times each, and measure the outages
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     fail_over: Option<u32>,
-    /// Instead, let one node ask so many NetworkProbes every five seconds, and measure what that costs
+    /// Instead, let one node ask so many NetworkProbes every half minute, and measure what that costs
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10000", conflicts_with = "fail_over", value_parser = clap::value_parser!(u32).range(1..=50_000))]
     network_probes: Option<u32>,
     /// Instead, let backends of every kind fail in every way and return, so many times each, and measure by when each kind of
