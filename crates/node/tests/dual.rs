@@ -47,13 +47,15 @@ fn pods_have_what_their_subnet_has_and_reach_each_other() {
         wire(&node, &b, "b").await;
         let only = wire(&node, &c, "c").await;
         assert_eq!(texts(only.addresses.ips()), ["fd00:6::7"]);
+        // Without duplicate address detection an address is of use at once.
+        let addresses = c.ip(&["-6", "address", "show", "dev", "eth0"]);
+        let own = addresses.lines().find(|line| line.contains("fd00:6::7"));
+        let usable = |line: &str| line.contains("nodad") && !line.contains("tentative");
+        assert!(own.is_some_and(usable), "{addresses}");
         b.serve(80, "b").await;
         c.serve(80, "c").await;
         for (ip, name) in [("10.0.1.6", "b"), ("fd00:1::6", "b"), ("fd00:6::7", "c")] {
-            let start = Instant::now();
             assert_eq!(a.connect(&at(ip, 80)).await.unwrap(), name, "{ip}");
-            // Without duplicate address detection an address is of use at once.
-            assert!(start.elapsed() < Duration::from_secs(1), "{ip}");
         }
         assert_eq!(c.connect("[fd00:1::6]:80").await.unwrap(), "b");
         assert!(
