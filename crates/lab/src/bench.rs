@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use crate::command::{run, wait_until};
 use crate::lab::Lab;
@@ -16,6 +15,7 @@ use crate::progress::Progress;
 mod fail_over;
 mod network_probes;
 mod probes;
+mod process;
 
 /// Namespace of what a benchmark makes.
 const NAMESPACE: &str = "ycloud-bench";
@@ -60,7 +60,7 @@ impl Lab {
             "CNI ADD, {} Pods at once, slowest bucket           ≤ {adds}",
             options.pods
         )?;
-        let before = self.resident_mebibytes("ycloud-controller")?;
+        let before = self.process("ycloud-controller", None)?.resident()?;
         writeln!(
             table,
             "ycloud-controller RSS before                         {before} MiB"
@@ -88,7 +88,7 @@ impl Lab {
             "… the last one in NB, after the last create          {:.1} s",
             converged.as_secs_f32()
         )?;
-        let after = self.resident_mebibytes("ycloud-controller")?;
+        let after = self.process("ycloud-controller", None)?.resident()?;
         writeln!(
             table,
             "ycloud-controller RSS with them                      {after} MiB"
@@ -251,51 +251,6 @@ impl Lab {
             bail!("the changed endpoint is not in NB after a minute");
         }
         Ok(start.elapsed())
-    }
-
-    /// Resident memory of the leading replica: the larger one.
-    fn resident_mebibytes(&self, component: &str) -> Result<u64> {
-        let selector = format!("app.kubernetes.io/component={component}");
-        let words = [
-            "-n",
-            "ycloud-system",
-            "get",
-            "pods",
-            "-l",
-            &selector,
-            "-o",
-            "json",
-        ];
-        let pods: Value = serde_json::from_str(&run(&mut self.kubectl(words)?)?)?;
-        let ids: Vec<&str> = pods["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|pod| pod["metadata"]["uid"].as_str())
-            .collect();
-        let mut largest = 0;
-        for entry in fs::read_dir("/proc")
-            .context("failed to list processes")?
-            .flatten()
-        {
-            let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-            if read("comm").trim() == component.chars().take(15).collect::<String>()
-                && ids.iter().any(|id| read("cgroup").contains(id))
-            {
-                let resident = read("status").lines().find_map(|line| {
-                    line.strip_prefix("VmRSS:")?
-                        .trim()
-                        .strip_suffix(" kB")?
-                        .parse::<u64>()
-                        .ok()
-                });
-                largest = largest.max(resident.unwrap_or(0) / 1024);
-            }
-        }
-        if largest == 0 {
-            bail!("no process of {component} was found");
-        }
-        Ok(largest)
     }
 }
 
