@@ -222,17 +222,23 @@ async fn moves(node: &Node, net: &str, length: &str, vip: &str) {
     assert_eq!(counted.failed.get(), 0);
 }
 
+/// Servers a and b, which say who they are, and a client, on one switch.
+async fn two_servers(node: &Node) -> [Sandbox; 3] {
+    node.ovn.switch("r", "s", "10.0.1.1/24");
+    let [a, b, client] = [
+        pod(node, "a", "10.0.1.11").await,
+        pod(node, "b", "10.0.1.12").await,
+        pod(node, "client", "10.0.1.100").await,
+    ];
+    serve(&a, b'a').await;
+    serve(&b, b'b').await;
+    [a, b, client]
+}
+
 #[test]
 fn a_flush_that_comes_before_the_flows_is_repeated_after_them() {
     on_node(|node| async move {
-        node.ovn.switch("r", "s", "10.0.1.1/24");
-        let [a, b, client] = [
-            pod(&node, "a", "10.0.1.11").await,
-            pod(&node, "b", "10.0.1.12").await,
-            pod(&node, "client", "10.0.1.100").await,
-        ];
-        serve(&a, b'a').await;
-        serve(&b, b'b').await;
+        let [_a, _b, client] = two_servers(&node).await;
         let vip = "10.96.0.7:80";
         let both = "10.0.1.11:80,10.0.1.12:80";
         node.ovn.nbctl(&["lb-add", "udp", vip, both, "udp"]);
@@ -271,14 +277,7 @@ fn a_flush_that_comes_before_the_flows_is_repeated_after_them() {
 #[test]
 fn what_leaves_while_the_agent_is_away_is_flushed_when_it_is_back() {
     on_node(|node| async move {
-        node.ovn.switch("r", "s", "10.0.1.1/24");
-        let [a, b, client] = [
-            pod(&node, "a", "10.0.1.11").await,
-            pod(&node, "b", "10.0.1.12").await,
-            pod(&node, "client", "10.0.1.100").await,
-        ];
-        serve(&a, b'a').await;
-        serve(&b, b'b').await;
+        let [_a, _b, client] = two_servers(&node).await;
         let vip = "10.96.0.7:80";
         node.ovn
             .nbctl(&["lb-add", "udp", vip, "10.0.1.11:80", "udp"]);

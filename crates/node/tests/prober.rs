@@ -142,9 +142,6 @@ impl Api {
     }
 }
 
-/// Name of a prober's threads.
-const THREAD: &str = "prober";
-
 /// A prober with threads of its own, as in a process of its own.
 struct Running {
     prober: Prober,
@@ -155,7 +152,6 @@ impl Running {
     fn start(node: &Node, api: &Api) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .thread_name(THREAD)
             .enable_all()
             .build()
             .unwrap();
@@ -570,36 +566,10 @@ fn what_moves_away_while_open_vswitch_s_database_is_away_is_asked_no_more() {
     });
 }
 
-/// Seconds of processor time that the threads of probers have used: proc_pid_stat(5).
-fn threads() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
-    let of_prober = stats.filter(|stat| stat.contains(&format!("({THREAD})")));
-    let ticks = of_prober.map(|stat| {
-        let times = stat.split(' ').skip(13).take(2);
-        times
-            .map(|ticks| ticks.parse::<f64>().unwrap())
-            .sum::<f64>()
-    });
-    ticks.sum::<f64>() / 100.0
-}
-
-/// Resident memory of this process, KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-    line.unwrap().trim().parse().unwrap()
-}
-
-/// Figures are printed, not asserted on: other tests and builds run beside. `CARGO_PROFILE_DEV_OPT_LEVEL=2` for those of a
-/// program that is used.
 #[test]
-#[ignore = "measures for a minute; --ignored --nocapture"]
-fn ten_thousand_probes_write_nothing_while_they_are_steady_nor_after_a_restart() {
-    const PROBES: usize = 10_000;
-    const MEASURED: Duration = Duration::from_secs(30);
+fn a_thousand_steady_probes_write_nothing_nor_does_a_restart() {
+    const PROBES: usize = 1_000;
+    const STEADY: Duration = Duration::from_secs(10);
     on_node(|node| async move {
         let api = Api::new();
         vpc(&node, "vpc1");
@@ -609,48 +579,27 @@ fn ten_thousand_probes_write_nothing_while_they_are_steady_nor_after_a_restart()
             let period = json!({"periodSeconds": 5, "timeoutSeconds": 2});
             api.add(&format!("p{n}"), "vpc1", "10.0.1.5", period);
         }
-        let before = resident();
-        let mut running = Running::start(&node, &api);
         let healthy = || {
             let objects = api.objects.borrow();
             let states = objects.by_key.values().filter_map(|o| o.status.as_ref());
             states.filter(|s| s.state == ProbeState::Healthy).count()
         };
-        let start = Instant::now();
-        while healthy() < PROBES {
-            assert!(start.elapsed() < 20 * SOON, "{} are Healthy", healthy());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        println!("all are Healthy after {:?}", start.elapsed());
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let (used, writes, figures) = (threads(), api.writes(), running.prober.figures());
-        tokio::time::sleep(MEASURED).await;
-        let rounds = running.prober.figures().succeeded - figures.succeeded;
-        let cores = (threads() - used) / MEASURED.as_secs_f64();
-        let seconds = MEASURED.as_secs_f64();
+        let running = Running::start(&node, &api);
+        eventually("all are Healthy", 4 * SOON, || healthy() == PROBES).await;
+        let writes = api.writes();
+        tokio::time::sleep(STEADY).await;
+        // The heartbeats of an hour are spread over it: three are due.
         let heartbeats = api.writes() - writes;
-        println!(
-            "{:.0} rounds/s, {cores:.2} cores, {:.2} writes/s, {} MiB for them and what they are made from",
-            rounds as f64 / seconds,
-            heartbeats as f64 / seconds,
-            (resident() - before) / 1024,
-        );
-        // An hour's heartbeats are spread over it.
-        assert!(heartbeats < 5 * MEASURED.as_secs() as usize, "{heartbeats}");
+        assert!(heartbeats < 50, "{heartbeats}");
 
         drop(running);
         let writes = api.writes();
-        let start = Instant::now();
-        running = Running::start(&node, &api);
-        while running.prober.figures().succeeded == 0 {
-            assert!(start.elapsed() < SOON);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        println!("asks again after {:?}", start.elapsed());
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        let running = Running::start(&node, &api);
+        let asked = || running.prober.figures().succeeded > 0;
+        eventually("it asks again", SOON, asked).await;
+        tokio::time::sleep(STEADY).await;
         assert_eq!(healthy(), PROBES);
         let after = api.writes() - writes;
-        println!("{after} writes in the ten seconds after the restart");
         assert!(after < 50, "{after}");
     });
 }
