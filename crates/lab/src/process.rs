@@ -231,15 +231,17 @@ pub(crate) fn end(pids: &[i32], grace: Duration) {
     let _ = gone(Duration::from_secs(5));
 }
 
-/// Whether the process is there and no zombie (proc_pid_stat(5): the state follows its name in parentheses).
+/// Whether the process is there, or anything of it: a zombie (proc_pid_stat(5): the state follows its name in parentheses) whose
+/// other threads are still ending has its files yet, and its ports listen.
 fn lives(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| {
-            stat.rsplit_once(") ")
-                .map(|(_, rest)| !rest.starts_with('Z'))
-        })
-        .unwrap_or(false)
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let zombie = stat
+        .rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('Z'));
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !zombie || threads() > 1
 }
 
 /// All processes of this machine, with the folder of each in `/proc`.
@@ -348,6 +350,29 @@ mod tests {
         assert!(marked("unit-test/").is_empty());
         end(&[id], Duration::from_secs(2));
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_process_lives_as_long_as_one_of_its_threads() {
+        // Its first thread ends (exit(2) as the kernel has it), which makes it a zombie; another holds its standard output.
+        let first_ends = r#"
+            require "syscall.ph"; use threads;
+            threads->create(sub { sleep 600 }); syscall(&SYS_exit, 0);"#;
+        let mut child = Command::new("perl")
+            .args(["-e", first_ends])
+            .spawn()
+            .unwrap();
+        let id = child.id() as i32;
+        let zombie = || {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+            Ok(stat.contains(") Z "))
+        };
+        let turned = wait_until(Duration::from_secs(5), Duration::from_millis(5), zombie);
+        assert!(turned.unwrap());
+        assert!(lives(id));
+        end(&[id], Duration::ZERO);
+        assert!(!lives(id));
+        child.wait().unwrap();
     }
 
     #[test]
