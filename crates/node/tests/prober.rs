@@ -567,8 +567,8 @@ fn what_moves_away_while_open_vswitch_s_database_is_away_is_asked_no_more() {
 }
 
 #[test]
-fn a_thousand_steady_probes_write_nothing_nor_does_a_restart() {
-    const PROBES: usize = 1_000;
+fn ten_thousand_steady_probes_write_nothing_nor_does_a_restart() {
+    const PROBES: usize = 10_000;
     const STEADY: Duration = Duration::from_secs(10);
     on_node(|node| async move {
         let api = Api::new();
@@ -588,9 +588,9 @@ fn a_thousand_steady_probes_write_nothing_nor_does_a_restart() {
         eventually("all are Healthy", 4 * SOON, || healthy() == PROBES).await;
         let writes = api.writes();
         tokio::time::sleep(STEADY).await;
-        // The heartbeats of an hour are spread over it: three are due.
+        // The heartbeats of an hour are spread over it: 28 are due.
         let heartbeats = api.writes() - writes;
-        assert!(heartbeats < 50, "{heartbeats}");
+        assert!(heartbeats < 80, "{heartbeats}");
 
         drop(running);
         let writes = api.writes();
@@ -600,6 +600,6 @@ fn a_thousand_steady_probes_write_nothing_nor_does_a_restart() {
         tokio::time::sleep(STEADY).await;
         assert_eq!(healthy(), PROBES);
         let after = api.writes() - writes;
-        assert!(after < 50, "{after}");
+        assert!(after < 80, "{after}");
     });
 }

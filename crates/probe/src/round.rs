@@ -9,7 +9,7 @@ use ycloud_api::address::Family;
 
 use crate::failure::{Failure, Step};
 use crate::probe::Probe;
-use crate::socket::{Shape, Sockets};
+use crate::socket::{Shape, Sockets, instead};
 
 /// What a round came to: how long the success took, or why it is none.
 pub type Outcome = Result<Duration, Failure>;
@@ -39,9 +39,13 @@ impl Round<'_> {
     /// # Errors
     /// [`Failure::Prober`].
     pub fn open(&self, shape: Shape) -> Result<Socket, Failure> {
-        let socket = self
-            .sockets
-            .open(Family::of(self.address), shape, self.turn);
+        self.open_instead(shape, 0)
+    }
+
+    /// Its socket once `attempt` others proved to be of no use, as their source ports are taken.
+    pub(crate) fn open_instead(&self, shape: Shape, attempt: u64) -> Result<Socket, Failure> {
+        let (family, turn) = (Family::of(self.address), instead(self.turn, attempt));
+        let socket = self.sockets.open(family, shape, turn);
         socket.map_err(|error| Failure::prober("open a socket", &error))
     }
 

@@ -1,9 +1,9 @@
 //! When which target is asked, and what is told of it. Pure: time and outcomes come in, rounds and reports go out.
 //!
 //! Rounds of a target start one period after another, however long they take; so a target that dies is called unhealthy
-//! within `period × failures + timeout`. The first round comes within a second, the second at a random point of the first
-//! period: ten thousand targets that arrive together are spread over their period from then on. A target never has two
-//! rounds at once: where one ends late, the next starts then.
+//! within `period × failures + timeout`. The first round comes within a second, [`CROWD`] targets a second where more arrive
+//! together; the second at a random point of the first period: ten thousand targets that arrive together are spread over their
+//! period from then on. A target never has two rounds at once: where one ends late, the next starts then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,8 +19,12 @@ use crate::round::Outcome;
 use crate::socket::Sockets;
 use crate::suspicion::{self, Case, Rule, Tally, Verdict};
 
-/// How soon a new target is asked, at most.
+/// How soon a new target is asked, at most, unless more than [`CROWD`] arrive together.
 pub const FIRST: Duration = Duration::from_secs(1);
+
+/// How many new targets are asked within [`FIRST`]; those beyond wait for the next one. A restarted prober that asked all of ten
+/// thousand at once would be too busy to hear all the answers in time.
+pub const CROWD: u32 = 2_000;
 
 /// A changed error of an unhealthy target is told at most this often: what a target says must not drive API writes.
 pub const ERRORS: Duration = Duration::from_secs(60);
@@ -138,6 +142,21 @@ pub struct Schedule {
     heartbeat: Duration,
     random: StdRng,
     tallies: Option<Tallies>,
+    crowd: Option<Crowd>,
+}
+
+/// Targets that arrive together: a second's worth of them is asked in each second.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    since: Instant,
+    count: u32,
+}
+
+impl Crowd {
+    /// From when on the next that arrives may be asked.
+    fn next(&self) -> Instant {
+        self.since + FIRST * (self.count / CROWD)
+    }
 }
 
 #[derive(Debug)]
@@ -192,6 +211,7 @@ impl Schedule {
             heartbeat,
             random: StdRng::seed_from_u64(seed),
             tallies: None,
+            crowd: None,
         }
     }
 
@@ -353,7 +373,7 @@ impl Schedule {
 
     fn entry(&mut self, target: Arc<Target>, known: Option<Known>, now: Now) -> Entry {
         let first = FIRST.min(target.probe.timing.period);
-        let due = now.instant + first.mul_f64(self.random.random_range(0.0..1.0));
+        let due = self.arrive(now.instant) + first.mul_f64(self.random.random_range(0.0..1.0));
         let heartbeat = self.heartbeat.mul_f64(self.random.random_range(0.0..1.0));
         let state = known.as_ref().map(|known| known.state).unwrap_or_default();
         let error = known.as_ref().and_then(|known| known.error.clone());
@@ -374,6 +394,19 @@ impl Schedule {
             heartbeat: now.instant + heartbeat,
             waits: false,
         }
+    }
+
+    /// From when on a target may be asked that is new at `now`.
+    fn arrive(&mut self, now: Instant) -> Instant {
+        let crowd = self.crowd.filter(|crowd| now < crowd.next() + FIRST);
+        let mut crowd = crowd.unwrap_or(Crowd {
+            since: now,
+            count: 0,
+        });
+        let from = crowd.next().max(now);
+        crowd.count += 1;
+        self.crowd = Some(crowd);
+        from
     }
 
     /// Moves the next round to where the new period wants it. A round that may hang for longer than the new timeout allows

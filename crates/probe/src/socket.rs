@@ -23,8 +23,8 @@ use ycloud_api::address::Family;
 /// First and last source port. Linux' own default for ports that nobody asked for by number (ip_local_port_range).
 const PORTS: (u16, u16) = (32_768, 60_999);
 
-/// How many source ports are tried before the kernel may choose.
-const TRIES: u64 = 8;
+/// How many source ports are tried where one is taken, before the kernel may choose.
+pub(crate) const TRIES: u64 = 8;
 
 /// What kind of socket a round needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub fn source_port(turn: u64) -> u16 {
     let count = u64::from(last - first) + 1;
     // The remainder is below 28,232.
     first + u16::try_from(turn % count).unwrap_or_default()
+}
+
+/// The turn whose source port is tried after `attempt` others: not the next one's, which belongs to the next turn.
+pub(crate) fn instead(turn: u64, attempt: u64) -> u64 {
+    turn.wrapping_add(attempt * 3_511)
 }
 
 /// Sockets in a network namespace, by a device, with a mark. The default: none of these.
@@ -151,11 +156,10 @@ impl Way {
             };
         }
         // The same port may serve rounds to other addresses at the same time; connect(2) sees to it that no two
-        // connections are alike.
+        // connections are alike: it fails then, and another port is tried.
         socket.set_reuse_address(shape == Shape::Tcp)?;
         for attempt in 0..TRIES {
-            // Not the next port, which belongs to the next turn.
-            match bind(source_port(turn.wrapping_add(attempt * 3_511))) {
+            match bind(source_port(instead(turn, attempt))) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 done => return done,
             }

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::failure::{Failure, Step, TooLarge};
 use crate::round::Round;
-use crate::socket::Shape;
+use crate::socket::{Shape, TRIES};
 
 /// Connects to `port` of the round's address; what is read from it is counted, and ends the round beyond `limit` bytes.
 pub(crate) async fn connect(
@@ -17,11 +17,18 @@ pub(crate) async fn connect(
     port: u16,
     limit: usize,
 ) -> Result<Bounded<TcpStream>, Failure> {
-    let socket = round.open(Shape::Tcp)?;
-    let stream = TcpSocket::from_std_stream(socket.into())
-        .connect(round.at(port))
-        .await
-        .map_err(|error| Failure::io(Step::Connect, &error))?;
+    let mut attempt = 0;
+    let stream = loop {
+        let socket = round.open_instead(Shape::Tcp, attempt)?;
+        let socket = TcpSocket::from_std_stream(socket.into());
+        attempt += 1;
+        match socket.connect(round.at(port)).await {
+            Ok(stream) => break stream,
+            // Another probe of the same address and port is just being asked from this source port.
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && attempt < TRIES => {}
+            Err(error) => return Err(Failure::io(Step::Connect, &error)),
+        }
+    };
     round.enter(Step::Answer);
     Ok(Bounded {
         inner: stream,

@@ -5,7 +5,9 @@ mod servers;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use servers::{Certificates, ask, ask_by, black_hole, closed_port, grpc, http, https, tcp, udp};
+use servers::{
+    Certificates, ask, ask_by, black_hole, closed_port, grpc, http, https, probe, tcp, udp,
+};
 use ycloud_probe::{Failure, Origin, Way};
 
 #[tokio::test]
@@ -41,6 +43,19 @@ async fn no_socket_is_the_probers_fault() {
         failure.words().contains("failed to open a socket"),
         "{failure}"
     );
+}
+
+#[tokio::test]
+async fn a_source_port_that_another_round_to_the_same_address_has_is_stepped_over() {
+    let (port, _server) = black_hole().await;
+    let spec = format!("{{target: {{vpc: v, ip: 127.0.0.1, port: {port}}}, timeoutSeconds: 1}}");
+    let probe = probe(&spec).expect("a probe");
+    let (way, turn) = (Way::default(), 4_711);
+    let same = || ycloud_probe::round::ask(&probe, &way, turn);
+    for outcome in <[_; 3]>::from(tokio::join!(same(), same(), same())) {
+        let failure = outcome.expect_err("a failure");
+        assert_eq!(failure.words(), "timed out after 1 s connecting");
+    }
 }
 
 #[tokio::test]

@@ -29,8 +29,11 @@ const LOOK: Duration = Duration::from_secs(3);
 /// Changes that come together are one pass.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// From the end of one pass to the start of the next, at least.
+/// From the end of one pass to the start of the next, at least; and [`SHARE`] times as long as that one took.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// With ten thousand targets a pass is long, and while their states are being written there is always one that changes.
+const SHARE: u32 = 3;
 
 /// How long ovn-controller may take for what the Southbound database has.
 const BEHIND: Duration = Duration::from_secs(5);
@@ -153,8 +156,9 @@ impl Task {
                 () = until(write), if write.is_some() => {}
                 () = until(due), if due.is_some() => {
                     due = None;
+                    let start = Instant::now();
                     at = self.pass().await;
-                    pause = Instant::now() + PAUSE;
+                    pause = Instant::now() + PAUSE.max(SHARE * start.elapsed());
                 }
             }
             due = due.into_iter().chain(at.map(|at| at.max(pause))).min();
@@ -165,10 +169,10 @@ impl Task {
 
     /// One comparison of devices and targets with what they shall be. Returns when there is to be another.
     async fn pass(&mut self) -> Option<Instant> {
-        let probes = self.parts.probes.clone();
+        let mut probes = self.parts.probes.clone();
         // Copied out: a mirror that is borrowed while the kernel is waited for would hold its watch up.
         let wanted = {
-            let objects = probes.borrow();
+            let objects = probes.borrow_and_update();
             if !objects.synced {
                 return None;
             }
@@ -181,7 +185,10 @@ impl Task {
         };
         let overdue = {
             let objects = probes.borrow();
-            let orders = self.follow(&objects);
+            let orders = match objects.has_changed() {
+                true => self.follow(&objects),
+                false => orders(&objects, &self.parts.node),
+            };
             let now = (Instant::now(), Timestamp::now());
             let records = &mut self.records;
             self.targets.set(&orders, &devices, &lack, records, now)
