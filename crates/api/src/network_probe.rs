@@ -77,8 +77,9 @@ pub struct NetworkProbeStatus {
     /// Healthy, Unhealthy, or Unknown: not asked yet, or nobody can tell. Default: Unknown.
     #[serde(default)]
     pub state: ProbeState,
-    /// Healthy or Unhealthy: the last state before Unknown. Only while Unknown; none if it was never in another one. What was
-    /// Unhealthy then needs `successThreshold` successes to be Healthy, as if it still were.
+    /// Healthy or Unhealthy: the last state that rounds came to, if it is not `state`: while that is Unknown, or Unhealthy for
+    /// no failure of the target's, as its chassis does not answer. Where it is Unhealthy, `successThreshold` successes are needed to
+    /// be Healthy, as if it still were; where it is Healthy, one is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_known: Option<ProbeState>,
     /// Since when it is in this state.

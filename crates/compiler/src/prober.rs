@@ -117,9 +117,8 @@ pub fn wanted_chassis_probe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Netw
                 icmp: Some(IcmpCheck::default()),
                 period_seconds: Some(1),
                 timeout_seconds: Some(1),
-                // Until it is back, who asks its backends is another chassis, which needs as long to see that they answer:
-                // a move before that begins their successes anew.
-                success_threshold: Some(3),
+                // Another second of what its backends are promised when it is back is theirs: they are asked from there then.
+                success_threshold: Some(2),
                 failure_threshold: Some(2),
                 ..HealthCheck::default()
             },

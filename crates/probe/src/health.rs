@@ -10,7 +10,8 @@
 //! ```
 //! From Unknown one success is enough: a target that answers is one that answers, and a backend that is new waits for it. But one
 //! that was Unhealthy before it became Unknown needs as many as if it still were: that nobody could tell for a while has not
-//! mended it.
+//! mended it. And one is enough for what was called Unhealthy although it failed in no round, as its machine was cut off: unless
+//! it says something wrong meanwhile.
 
 use crate::failure::Origin;
 use crate::probe::Timing;
@@ -33,7 +34,8 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Health {
     state: State,
-    /// The last state that was not Unknown; Unknown: there was none.
+    /// The last state that rounds came to; Unknown: none did. Another one than `state` while that is Unknown, or Unhealthy for
+    /// no failure of its own.
     last_known: State,
     successes: u32,
     failures: u32,
@@ -42,15 +44,19 @@ pub struct Health {
 }
 
 impl Health {
-    /// As it was left by an earlier prober, or by this one before a restart. `last_known`: the last state before an Unknown
-    /// one; Unknown if there was none.
+    /// As it was left by an earlier prober, or by this one before a restart. `last_known`: see [`Self::last_known`]; Unknown
+    /// also where it is `state`.
     pub fn resume(state: State, last_known: State) -> Self {
-        let mut health = Self {
-            last_known,
-            ..Self::default()
+        let kept = match state {
+            State::Unknown => true,
+            State::Unhealthy => last_known == State::Healthy,
+            State::Healthy => false,
         };
-        health.enter(state);
-        health
+        Self {
+            state,
+            last_known: if kept { last_known } else { state },
+            ..Self::default()
+        }
     }
 
     /// The state.
@@ -58,7 +64,8 @@ impl Health {
         self.state
     }
 
-    /// The last state that was not Unknown; Unknown if there was none.
+    /// The last state that rounds came to; Unknown if none did. It is another one than the state while that is Unknown, or
+    /// Unhealthy although the target failed in no round: somebody else found that its machine is cut off.
     pub fn last_known(&self) -> State {
         self.last_known
     }
@@ -75,7 +82,12 @@ impl Health {
         match outcome.as_ref().err().map(|failure| failure.origin()) {
             None => self.succeed(timing),
             Some(Origin::Prober) => self.spoil(timing),
-            Some(Origin::Target) => self.fail(timing, || Verdict::Trust),
+            Some(Origin::Target) => {
+                self.fail(timing, || Verdict::Trust);
+                if self.state == State::Unhealthy {
+                    self.last_known = State::Unhealthy;
+                }
+            }
             Some(Origin::Silence) => self.fail(timing, verdict),
         }
     }
@@ -222,6 +234,34 @@ mod tests {
             let mut health = Health::resume(State::Unknown, before);
             health.take(&success(), &timing, || Verdict::Trust);
             assert_eq!(health.state(), State::Healthy);
+        }
+    }
+
+    #[test]
+    fn one_success_readmits_what_was_called_unhealthy_for_its_machine_alone() {
+        let timing = Timing::default();
+        let silent = || {
+            let step = Step::Connect;
+            let after = Duration::from_secs(1);
+            Err(Failure::TimedOut { step, after })
+        };
+        let cut_off = || Health::resume(State::Unhealthy, State::Healthy);
+        for (rounds, needed) in [
+            (vec![], 1),
+            // As it is of no machine that is cut off.
+            (vec![silent(), silent(), silent(), silent()], 1),
+            (vec![silent(), Err(Failure::Refused)], timing.successes),
+        ] {
+            let mut health = cut_off();
+            for round in &rounds {
+                health.take(round, &timing, || Verdict::Trust);
+                assert_eq!(health.state(), State::Unhealthy);
+            }
+            for count in 1..=needed {
+                health.take(&success(), &timing, || Verdict::Trust);
+                let expected = [State::Unhealthy, State::Healthy][usize::from(count == needed)];
+                assert_eq!(health.state(), expected, "{rounds:?}, {count}");
+            }
         }
     }
 

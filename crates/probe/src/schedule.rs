@@ -89,7 +89,7 @@ pub struct Known {
     pub since: SystemTime,
     /// What was wrong the last time.
     pub error: Option<String>,
-    /// The last state before, if it is Unknown; Unknown: there was none.
+    /// The last state that rounds came to, if it is another one; else Unknown. See [`Health::last_known`].
     pub last_known: State,
 }
 
@@ -102,7 +102,7 @@ pub struct Report {
     pub generation: i64,
     /// Its state.
     pub state: State,
-    /// The last state that was not Unknown; Unknown: there was none.
+    /// The last state that rounds came to; Unknown: none did. See [`Health::last_known`].
     pub last_known: State,
     /// Since when.
     pub since: SystemTime,

@@ -58,12 +58,10 @@ pub fn status(
             status.since = Some(now.clone());
         }
         if status.state != ProbeState::Unknown {
-            status.last_known = Some(status.state);
+            status.last_known.get_or_insert(status.state);
         }
         status.state = lost.state;
-        if lost.state != ProbeState::Unknown {
-            status.last_known = None;
-        }
+        status.last_known = status.last_known.filter(|last| *last != lost.state);
         status.last_error = Some(lost.why.chars().take(512).collect());
     }
     if status.since.is_none() {
@@ -153,6 +151,11 @@ mod tests {
             (ProbeState::Unhealthy, Some(at(9)), Some("b"))
         );
         assert_eq!(
+            dead.last_known,
+            Some(ProbeState::Healthy),
+            "it failed in no round"
+        );
+        assert_eq!(
             status(&probe(dead.clone()), &by("b"), None, &at(11)),
             dead,
             "once"
@@ -161,6 +164,17 @@ mod tests {
         let back = status(&probe(dead.clone()), &by("a"), None, &at(60));
         assert_eq!((back.state, back.since), (dead.state, dead.since));
         assert_eq!(back.prober.as_deref(), Some("a"));
+        assert_eq!(back.last_known, dead.last_known);
+        // What was Unhealthy already, whether anybody can tell or not.
+        let mut ill = healthy("a");
+        ill.state = ProbeState::Unhealthy;
+        let mut unknown = ill.clone();
+        (unknown.state, unknown.last_known) = (ProbeState::Unknown, Some(ProbeState::Unhealthy));
+        for before in [ill, unknown] {
+            let dead = status(&probe(before), &by("b"), lost(), &at(9));
+            let states = (dead.state, dead.last_known);
+            assert_eq!(states, (ProbeState::Unhealthy, None));
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub type Key = Arc<str>;
 #[derive(Debug, Clone, PartialEq)]
 struct Standing {
     state: ProbeState,
-    /// The last one before, if it is Unknown.
+    /// The last one that rounds came to, if it is another.
     last_known: Option<ProbeState>,
     since: Option<Timestamp>,
     error: Option<String>,
@@ -179,8 +179,8 @@ impl Records {
         let stands = &mut record.stands;
         stands.state = to_probe(report.state);
         let last_known = to_probe(report.last_known);
-        let unknown = stands.state == ProbeState::Unknown && last_known != ProbeState::Unknown;
-        stands.last_known = unknown.then_some(last_known);
+        let another = last_known != stands.state && last_known != ProbeState::Unknown;
+        stands.last_known = another.then_some(last_known);
         stands.since = Timestamp::try_from(report.since).ok();
         stands.error.clone_from(&report.error);
         stands.round_trip = report.round_trip;
@@ -199,7 +199,7 @@ impl Records {
         }
         stands.since = stands.since.filter(|_| known).or(Some(time));
         if !known {
-            stands.last_known = Some(stands.state);
+            stands.last_known.get_or_insert(stands.state);
         }
         stands.state = ProbeState::Unknown;
         stands.error = Some(words);
