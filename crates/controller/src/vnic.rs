@@ -16,6 +16,7 @@ use ycloud_compiler::{
 use crate::objects::{Need, status_patch};
 use crate::state::{State, is_made_here};
 use crate::status;
+use crate::status::vnic::Port;
 use crate::unconfirmed::Addressed;
 use crate::write::{Action, Report};
 
@@ -108,8 +109,14 @@ impl State {
         if let (false, Some(rejection)) = (addressed, &lack) {
             return self.refuse_address(key, &vnic, rejection, now);
         }
-        let up = self.is_up(owner);
-        let status = status::vnic::status(&vnic, self.row_state(owner), up, lack.as_ref(), now);
+        let chassis = vnic.spec.attachment.chassis.as_deref();
+        let no_node = chassis.is_some_and(|chassis| self.snapshot.node(chassis).is_none());
+        let port = match self.is_up(owner) {
+            true => Port::Up,
+            false if no_node && is_made_here(&vnic) && !is_of_pod(&vnic) => Port::OfNoNode,
+            false => Port::Down,
+        };
+        let status = status::vnic::status(&vnic, self.row_state(owner), port, lack.as_ref(), now);
         status_patch(
             &vnic.metadata,
             vnic.status.as_ref(),

@@ -1,7 +1,7 @@
 //! The state machine of one target: outcomes in, Healthy, Unhealthy or Unknown out. Pure.
 //!
 //! ```text
-//!            one success, or as before           `failures` in a row
+//!            one success, see below              `failures` in a row
 //!   Unknown ──────────────────► Healthy ──────────────────────────► Unhealthy
 //!      ▲  └────────────────────────────── `failures` in a row ───────►  │
 //!      │                           ▲                                    │
@@ -10,8 +10,8 @@
 //! ```
 //! From Unknown one success is enough: a target that answers is one that answers, and a backend that is new waits for it. But one
 //! that was Unhealthy before it became Unknown needs as many as if it still were: that nobody could tell for a while has not
-//! mended it. And one is enough for what was called Unhealthy although it failed in no round, as its machine was cut off: unless
-//! it says something wrong meanwhile.
+//! mended it. And one is enough for what was called Unhealthy although it failed in no round, as its machine was cut off: until
+//! `failures` in a row are its own, because it says something wrong, or is silent to a prober on its own machine.
 
 use crate::failure::Origin;
 use crate::probe::Timing;
@@ -77,18 +77,20 @@ impl Health {
         }
     }
 
-    /// Takes in the outcome of a round; `verdict` is asked before a target that fell silent is called unhealthy.
-    pub fn take(&mut self, outcome: &Outcome, timing: &Timing, verdict: impl FnOnce() -> Verdict) {
+    /// Takes in the outcome of a round. `far`: whether the target is on another machine, whose silence may be that machine's.
+    /// `verdict` is asked before a target that fell silent is called unhealthy.
+    pub fn take(
+        &mut self,
+        outcome: &Outcome,
+        timing: &Timing,
+        far: bool,
+        verdict: impl FnOnce() -> Verdict,
+    ) {
         match outcome.as_ref().err().map(|failure| failure.origin()) {
             None => self.succeed(timing),
             Some(Origin::Prober) => self.spoil(timing),
-            Some(Origin::Target) => {
-                self.fail(timing, || Verdict::Trust);
-                if self.state == State::Unhealthy {
-                    self.last_known = State::Unhealthy;
-                }
-            }
-            Some(Origin::Silence) => self.fail(timing, verdict),
+            Some(Origin::Target) => self.fail(timing, true, || Verdict::Trust),
+            Some(Origin::Silence) => self.fail(timing, !far, verdict),
         }
     }
 
@@ -105,11 +107,18 @@ impl Health {
         }
     }
 
-    fn fail(&mut self, timing: &Timing, verdict: impl FnOnce() -> Verdict) {
+    /// `own`: whether it is the target's for certain, and not its machine's.
+    fn fail(&mut self, timing: &Timing, own: bool, verdict: impl FnOnce() -> Verdict) {
         self.successes = 0;
         self.spoiled = 0;
         self.failures = self.failures.saturating_add(1);
-        if self.state == State::Unhealthy || self.failures < timing.failures {
+        if self.failures < timing.failures {
+            return;
+        }
+        if self.state == State::Unhealthy {
+            if own {
+                self.last_known = State::Unhealthy;
+            }
             return;
         }
         self.enter(match verdict() {
@@ -179,11 +188,18 @@ mod tests {
     proptest! {
         /// The machine against its words: each state is entered exactly by the outcomes in a row that the drawing names.
         #[test]
-        fn thresholds_hold(timing in timing(), rounds in prop::collection::vec(outcome(), 0..60)) {
-            let mut health = Health::default();
+        fn thresholds_hold(
+            timing in timing(),
+            rounds in prop::collection::vec(outcome(), 0..60),
+            cut_off: bool,
+        ) {
+            let mut health = match cut_off {
+                true => Health::resume(State::Unhealthy, State::Healthy),
+                false => Health::default(),
+            };
             for end in 1..=rounds.len() {
                 let (before, known) = (health.state(), health.last_known());
-                health.take(&rounds[end - 1], &timing, || Verdict::Trust);
+                health.take(&rounds[end - 1], &timing, false, || Verdict::Trust);
                 let done = &rounds[..end];
                 let succeeded = tail(done, Result::is_ok, own);
                 let failed = tail(done, |o| o.is_err() && !own(o), own);
@@ -193,7 +209,7 @@ mod tests {
                         if spoiled >= timing.failures { State::Unknown } else { before }
                     }
                     _ if known == State::Unhealthy && succeeded >= timing.successes => State::Healthy,
-                    State::Unknown if known != State::Unhealthy && succeeded >= 1 => State::Healthy,
+                    _ if known != State::Unhealthy && succeeded >= 1 => State::Healthy,
                     _ if failed >= timing.failures => State::Unhealthy,
                     _ => before,
                 };
@@ -207,7 +223,7 @@ mod tests {
             let mut answered_wrongly = false;
             for round in &rounds {
                 answered_wrongly |= matches!(round, Err(Failure::Refused));
-                health.take(round, &timing, || Verdict::Suspect);
+                health.take(round, &timing, false, || Verdict::Suspect);
                 prop_assert!(answered_wrongly || health.state() != State::Unhealthy);
             }
         }
@@ -219,20 +235,20 @@ mod tests {
         let own = Err(Failure::prober("open a socket", &io::Error::other("full")));
         let mut spoiled = Health::resume(State::Unhealthy, State::Unhealthy);
         for _ in 0..timing.failures {
-            spoiled.take(&own, &timing, || Verdict::Trust);
+            spoiled.take(&own, &timing, false, || Verdict::Trust);
         }
         assert_eq!(spoiled.state(), State::Unknown);
         // Its prober was lost, and another one goes on.
         let moved = Health::resume(State::Unknown, State::Unhealthy);
         for mut health in [spoiled, moved] {
-            health.take(&success(), &timing, || Verdict::Trust);
+            health.take(&success(), &timing, false, || Verdict::Trust);
             assert_eq!(health.state(), State::Unknown);
-            health.take(&success(), &timing, || Verdict::Trust);
+            health.take(&success(), &timing, false, || Verdict::Trust);
             assert_eq!(health.state(), State::Healthy);
         }
         for before in [State::Unknown, State::Healthy] {
             let mut health = Health::resume(State::Unknown, before);
-            health.take(&success(), &timing, || Verdict::Trust);
+            health.take(&success(), &timing, false, || Verdict::Trust);
             assert_eq!(health.state(), State::Healthy);
         }
     }
@@ -245,22 +261,29 @@ mod tests {
             let after = Duration::from_secs(1);
             Err(Failure::TimedOut { step, after })
         };
-        let cut_off = || Health::resume(State::Unhealthy, State::Healthy);
-        for (rounds, needed) in [
-            (vec![], 1),
+        let silences = || vec![silent(), silent(), silent(), silent()];
+        for (rounds, far, needed) in [
+            (vec![], true, 1),
             // As it is of no machine that is cut off.
-            (vec![silent(), silent(), silent(), silent()], 1),
-            (vec![silent(), Err(Failure::Refused)], timing.successes),
+            (silences(), true, 1),
+            // Its machine is back, and asks it.
+            (silences(), false, timing.successes),
+            (vec![silent(), Err(Failure::Refused)], true, 1),
+            (
+                vec![silent(), silent(), Err(Failure::Refused)],
+                true,
+                timing.successes,
+            ),
         ] {
-            let mut health = cut_off();
+            let mut health = Health::resume(State::Unhealthy, State::Healthy);
             for round in &rounds {
-                health.take(round, &timing, || Verdict::Trust);
+                health.take(round, &timing, far, || Verdict::Trust);
                 assert_eq!(health.state(), State::Unhealthy);
             }
             for count in 1..=needed {
-                health.take(&success(), &timing, || Verdict::Trust);
+                health.take(&success(), &timing, far, || Verdict::Trust);
                 let expected = [State::Unhealthy, State::Healthy][usize::from(count == needed)];
-                assert_eq!(health.state(), expected, "{rounds:?}, {count}");
+                assert_eq!(health.state(), expected, "{rounds:?}, {far}, {count}");
             }
         }
     }
@@ -269,14 +292,14 @@ mod tests {
     fn a_target_resumes_as_it_was_left() {
         let timing = Timing::default();
         let mut health = Health::resume(State::Healthy, State::Unknown);
-        health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
-        health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
+        health.take(&Err(Failure::Refused), &timing, false, || Verdict::Trust);
+        health.take(&Err(Failure::Refused), &timing, false, || Verdict::Trust);
         assert_eq!(health.state(), State::Healthy);
-        health.take(&Err(Failure::Refused), &timing, || Verdict::Trust);
+        health.take(&Err(Failure::Refused), &timing, false, || Verdict::Trust);
         assert_eq!(health.state(), State::Unhealthy);
-        health.take(&success(), &timing, || Verdict::Trust);
+        health.take(&success(), &timing, false, || Verdict::Trust);
         assert_eq!(health.state(), State::Unhealthy);
-        health.take(&success(), &timing, || Verdict::Trust);
+        health.take(&success(), &timing, false, || Verdict::Trust);
         assert_eq!(health.state(), State::Healthy);
     }
 }

@@ -1,9 +1,9 @@
 //! When which target is asked, and what is told of it. Pure: time and outcomes come in, rounds and reports go out.
 //!
 //! Rounds of a target start one period after another, however long they take; so a target that dies is called unhealthy
-//! within `period × failures + timeout`. The first round comes within a second, [`CROWD`] targets a second where more arrive
-//! together; the second at a random point of the first period: ten thousand targets that arrive together are spread over their
-//! period from then on. A target never has two rounds at once: where one ends late, the next starts then.
+//! within `period × failures + timeout`. The first round comes within a second, and for each backend that
+//! came just before half a millisecond ([`CROWD`]); the second at a random point of the first period: ten thousand targets that
+//! arrive together are spread over their period from then on. A target never has two rounds at once: where one ends late, the next starts then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::round::Outcome;
 use crate::socket::Sockets;
 use crate::suspicion::{self, Case, Rule, Tally, Verdict};
 
-/// How soon a new target is asked, at most, unless more than [`CROWD`] arrive together.
+/// How soon a new target is asked, at most, if it arrives alone.
 pub const FIRST: Duration = Duration::from_secs(1);
 
-/// How many new targets are asked within [`FIRST`]; those beyond wait for the next one. A restarted prober that asked all of ten
-/// thousand at once would be too busy to hear all the answers in time.
+/// How many new backends are asked within [`FIRST`]; those that arrive together wait for each other. A restarted prober that asked
+/// all of ten thousand at once would be too busy to hear all the answers in time.
 pub const CROWD: u32 = 2_000;
 
 /// A changed error of an unhealthy target is told at most this often: what a target says must not drive API writes.
@@ -142,21 +142,8 @@ pub struct Schedule {
     heartbeat: Duration,
     random: StdRng,
     tallies: Option<Tallies>,
-    crowd: Option<Crowd>,
-}
-
-/// Targets that arrive together: a second's worth of them is asked in each second.
-#[derive(Debug, Clone, Copy)]
-struct Crowd {
-    since: Instant,
-    count: u32,
-}
-
-impl Crowd {
-    /// From when on the next that arrives may be asked.
-    fn next(&self) -> Instant {
-        self.since + FIRST * (self.count / CROWD)
-    }
+    /// From when on the next backend that is new may be asked.
+    free: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -211,7 +198,7 @@ impl Schedule {
             heartbeat,
             random: StdRng::seed_from_u64(seed),
             tallies: None,
-            crowd: None,
+            free: None,
         }
     }
 
@@ -373,7 +360,12 @@ impl Schedule {
 
     fn entry(&mut self, target: Arc<Target>, known: Option<Known>, now: Now) -> Entry {
         let first = FIRST.min(target.probe.timing.period);
-        let due = self.arrive(now.instant) + first.mul_f64(self.random.random_range(0.0..1.0));
+        let from = match target.role {
+            Role::Backend => self.arrive(now.instant),
+            // What others are judged by waits for nobody.
+            Role::Control | Role::Machine => now.instant,
+        };
+        let due = from + first.mul_f64(self.random.random_range(0.0..1.0));
         let heartbeat = self.heartbeat.mul_f64(self.random.random_range(0.0..1.0));
         let state = known.as_ref().map(|known| known.state).unwrap_or_default();
         let error = known.as_ref().and_then(|known| known.error.clone());
@@ -396,17 +388,11 @@ impl Schedule {
         }
     }
 
-    /// From when on a target may be asked that is new at `now`.
+    /// From when on a backend may be asked that is new at `now`.
     fn arrive(&mut self, now: Instant) -> Instant {
-        let crowd = self.crowd.filter(|crowd| now < crowd.next() + FIRST);
-        let mut crowd = crowd.unwrap_or(Crowd {
-            since: now,
-            count: 0,
-        });
-        let from = crowd.next().max(now);
-        crowd.count += 1;
-        self.crowd = Some(crowd);
-        from
+        let at = self.free.map_or(now, |free| free.max(now));
+        self.free = Some(at + FIRST / CROWD);
+        at
     }
 
     /// Moves the next round to where the new period wants it. A round that may hang for longer than the new timeout allows
@@ -452,7 +438,7 @@ impl Schedule {
         entry.answers = Some(matches!(origin, Some(Origin::Target) | None));
         let silent = entry.silent;
         let mut health = entry.health;
-        health.take(outcome, &target.probe.timing, || {
+        health.take(outcome, &target.probe.timing, target.far, || {
             // What was never well has nothing to lose, and a control does not vouch for itself.
             match silent.filter(|_| target.role != Role::Control) {
                 Some(since) => self.judge(target, now.instant - since, now),
@@ -468,6 +454,8 @@ impl Schedule {
             return;
         };
         let changed = entry.health.state() != health.state();
+        // Its own failures begin to count: whoever asks it next must know.
+        let owns = entry.health.last_known() != health.last_known();
         entry.health = health;
         let state = health.state();
         match outcome {
@@ -485,7 +473,7 @@ impl Schedule {
             entry.since = now.time;
         }
         let news = entry.error != entry.told.0 && now.instant >= entry.told.1 + ERRORS;
-        if (changed || news || now.instant >= entry.heartbeat) && !entry.waits {
+        if (changed || owns || news || now.instant >= entry.heartbeat) && !entry.waits {
             entry.waits = true;
             self.told.push_back(key.clone());
         }

@@ -23,7 +23,7 @@ use ycloud_api::address::Family;
 /// First and last source port. Linux' own default for ports that nobody asked for by number (ip_local_port_range).
 const PORTS: (u16, u16) = (32_768, 60_999);
 
-/// How many source ports are tried where one is taken, before the kernel may choose.
+/// How many source ports are tried where one is taken: before the kernel may choose (bind), or the round fails (connect).
 pub(crate) const TRIES: u64 = 8;
 
 /// What kind of socket a round needs.

@@ -162,7 +162,7 @@ mod tests {
         );
         // It comes back, and asks from there on.
         let back = status(&probe(dead.clone()), &by("a"), None, &at(60));
-        assert_eq!((back.state, back.since), (dead.state, dead.since));
+        assert_eq!((back.state, &back.since), (dead.state, &dead.since));
         assert_eq!(back.prober.as_deref(), Some("a"));
         assert_eq!(back.last_known, dead.last_known);
         // What was Unhealthy already, whether anybody can tell or not.
@@ -170,11 +170,30 @@ mod tests {
         ill.state = ProbeState::Unhealthy;
         let mut unknown = ill.clone();
         (unknown.state, unknown.last_known) = (ProbeState::Unknown, Some(ProbeState::Unhealthy));
-        for before in [ill, unknown] {
+        let mut moving = healthy("a");
+        (moving.state, moving.last_known) = (ProbeState::Unknown, Some(ProbeState::Healthy));
+        let fresh = NetworkProbeStatus {
+            prober: Some("a".to_owned()),
+            ..NetworkProbeStatus::default()
+        };
+        for (before, expected) in [
+            (ill, None),
+            (unknown, None),
+            (fresh, None),
+            (moving, Some(ProbeState::Healthy)),
+        ] {
             let dead = status(&probe(before), &by("b"), lost(), &at(9));
             let states = (dead.state, dead.last_known);
-            assert_eq!(states, (ProbeState::Unhealthy, None));
+            assert_eq!(states, (ProbeState::Unhealthy, expected));
         }
+        // The second prober is lost too.
+        let lost = Lost {
+            state: ProbeState::Unknown,
+            why: "prober b has ended".to_owned(),
+        };
+        let unknown = status(&probe(dead), &by("c"), Some(lost), &at(12));
+        let states = (unknown.state, unknown.last_known);
+        assert_eq!(states, (ProbeState::Unknown, Some(ProbeState::Healthy)));
     }
 
     #[test]

@@ -45,29 +45,45 @@ pub fn refused(vnic: &VNic, rejection: &Rejection, now: &Time) -> VNicStatus {
     status
 }
 
-/// The status of a VNic that has an address. `up`: whether OVN has bound its port (`Logical_Switch_Port:up`). `lack`: why
-/// it cannot have the address of another family that its Subnet has.
+/// Whether something is attached to the logical port of a VNic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// OVN has bound it (`Logical_Switch_Port:up`).
+    Up,
+    /// Not yet.
+    Down,
+    /// Nor will there be: its chassis is no Node, and has an address only for NetworkProbes to be asked from.
+    OfNoNode,
+}
+
+/// The status of a VNic that has an address. `lack`: why it cannot have the address of another family that its Subnet has.
 pub fn status(
     vnic: &VNic,
     state: &RowState,
-    up: bool,
+    port: Port,
     lack: Option<&Rejection>,
     now: &Time,
 ) -> VNicStatus {
     let mut status = vnic.status.clone().unwrap_or_default();
     let attachment = &vnic.spec.attachment;
-    let verdict = match (state, up) {
+    let verdict = match (state, port) {
         (RowState::Pending, _) => return status,
-        (RowState::Settled, true) => {
+        (RowState::Settled, Port::Up) => {
             status.phase = Phase::Up;
             Verdict::yes(reason::READY, "its logical port is bound")
         }
-        (RowState::Settled, false) => {
+        (RowState::Settled, Port::Down | Port::OfNoNode) => {
             status.phase = Phase::Bound;
             match (attachment.kind, &attachment.chassis) {
                 (AttachmentKind::None, _) => {
                     Verdict::yes(reason::READY, "it has a logical port; nothing is attached")
                 }
+                (_, Some(chassis)) if port == Port::OfNoNode => Verdict::yes(
+                    reason::READY,
+                    format!(
+                        "chassis {chassis} is no Node: it has an address, and nothing is attached"
+                    ),
+                ),
                 (_, Some(chassis)) => Verdict::no(
                     reason::PENDING,
                     format!("chassis {chassis} has not bound its logical port"),
@@ -146,7 +162,7 @@ mod tests {
     #[test]
     fn a_pod_s_port_is_ready_once_it_is_bound() {
         let mut vnic = vnic(AttachmentKind::Pod, Some("node-1"));
-        let bound = status(&vnic, &RowState::Settled, false, None, &now());
+        let bound = status(&vnic, &RowState::Settled, Port::Down, None, &now());
         assert_eq!(
             (bound.phase, bound.chassis.as_deref()),
             (Phase::Bound, None)
@@ -154,14 +170,17 @@ mod tests {
         assert!(!condition::is_true(&bound.conditions, READY));
         assert!(bound.conditions[0].message.contains("node-1"));
         vnic.status = Some(bound);
-        let up = status(&vnic, &RowState::Settled, true, None, &now());
+        let up = status(&vnic, &RowState::Settled, Port::Up, None, &now());
         assert_eq!(
             (up.phase, up.chassis.as_deref()),
             (Phase::Up, Some("node-1"))
         );
         assert!(condition::is_true(&up.conditions, READY));
         vnic.status = Some(up.clone());
-        assert_eq!(status(&vnic, &RowState::Pending, false, None, &now()), up);
+        assert_eq!(
+            status(&vnic, &RowState::Pending, Port::Down, None, &now()),
+            up
+        );
     }
 
     #[test]
@@ -171,21 +190,22 @@ mod tests {
             let mut vnic = vnic(AttachmentKind::VM, chassis);
             let conditions = &mut vnic.status.get_or_insert_default().conditions;
             condition::set(conditions, WIRED, &wired, Some(1), &now());
-            let status = status(&vnic, &RowState::Settled, true, None, &now());
+            let status = status(&vnic, &RowState::Settled, Port::Up, None, &now());
             assert_eq!(condition::is_true(&status.conditions, WIRED), stays);
             assert!(condition::is_true(&status.conditions, READY));
         }
     }
 
     #[test]
-    fn a_bare_address_is_ready_without_a_chassis() {
-        let bare = status(
-            &vnic(AttachmentKind::None, None),
-            &RowState::Settled,
-            false,
-            None,
-            &now(),
-        );
-        assert!(condition::is_true(&bare.conditions, READY));
+    fn a_bare_address_is_ready_without_a_chassis_and_a_chassis_without_a_node() {
+        for (kind, chassis, port, ready) in [
+            (AttachmentKind::None, None, Port::Down, true),
+            (AttachmentKind::Node, Some("dpu-1"), Port::OfNoNode, true),
+            (AttachmentKind::Node, Some("node-1"), Port::Down, false),
+        ] {
+            let vnic = vnic(kind, chassis);
+            let status = status(&vnic, &RowState::Settled, port, None, &now());
+            assert_eq!(condition::is_true(&status.conditions, READY), ready);
+        }
     }
 }

@@ -47,9 +47,13 @@ impl Lab {
         self.clear(&progress)?;
         run(&mut self.kubectl(["create", "namespace", NAMESPACE])?)?;
         let measured = self.measure_probes(probes, &progress);
+        let measured = measured.and_then(|lines| table(&lines));
+        if let Ok(table) = &measured {
+            // Ten thousand objects go slowly: nobody shall have to wait for that.
+            println!("{table}");
+        }
         let cleared = self.clear(&progress);
-        println!("{}", table(&measured?)?);
-        cleared
+        measured.and(cleared)
     }
 
     fn measure_probes(&self, probes: u32, progress: &Progress) -> Result<Vec<Line>> {

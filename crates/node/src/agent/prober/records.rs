@@ -101,7 +101,7 @@ impl Records {
     /// Takes in the object as it is in the API server. A new one's state is where the prober goes on. So it is where
     /// ycloud-controller wrote another state, having believed this prober, or its whole chassis, dead: then this returns
     /// true, and what the prober knows is to be forgotten. It may be from before the chassis was cut off or stood still, and
-    /// the target is asked within a second anyway.
+    /// the target is asked soon anyway.
     #[must_use]
     pub fn observe(&mut self, key: &Key, object: &NetworkProbe, now: Instant) -> bool {
         let version = object.metadata.resource_version.clone();

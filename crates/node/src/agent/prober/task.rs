@@ -29,11 +29,15 @@ const LOOK: Duration = Duration::from_secs(3);
 /// Changes that come together are one pass.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// From the end of one pass to the start of the next, at least; and [`SHARE`] times as long as that one took.
+/// From the end of one pass to the start of the next, at least; and [`SHARE`] times as long as that one took, up to
+/// [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// With ten thousand targets a pass is long, and while their states are being written there is always one that changes.
 const SHARE: u32 = 3;
+
+/// A pass may have waited for Open vSwitch.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long ovn-controller may take for what the Southbound database has.
 const BEHIND: Duration = Duration::from_secs(5);
@@ -158,7 +162,7 @@ impl Task {
                     due = None;
                     let start = Instant::now();
                     at = self.pass().await;
-                    pause = Instant::now() + PAUSE.max(SHARE * start.elapsed());
+                    pause = Instant::now() + PAUSE.max(LONGEST_PAUSE.min(SHARE * start.elapsed()));
                 }
             }
             due = due.into_iter().chain(at.map(|at| at.max(pause))).min();

@@ -87,6 +87,39 @@ fn what_is_known_already_is_not_written() {
     assert_eq!((world.write(), world.records.waiting()), (None, 0));
 }
 
+/// As ycloud-controller leaves a target whose chassis is dead.
+#[test]
+fn what_is_unhealthy_for_its_chassis_alone_stays_so_until_its_own_failures_count() {
+    let mut world = World::new(ProbeState::Healthy);
+    let mut object = object("2", ProbeState::Unhealthy);
+    if let Some(status) = &mut object.status {
+        status.last_known = Some(ProbeState::Healthy);
+    }
+    assert!(world.records.observe(&world.key, &object, world.now));
+    let known = world.records.known(&world.key).expect("known");
+    let states = (known.state, known.last_known);
+    assert_eq!(states, (State::Unhealthy, State::Healthy));
+
+    let mut heard = report(State::Unhealthy);
+    for (last_known, expected) in [
+        (State::Healthy, json!("Healthy")),
+        (State::Unhealthy, Value::Null),
+        (State::Healthy, json!("Healthy")),
+    ] {
+        heard.last_known = last_known;
+        world.records.report(&heard, world.now);
+        let patch = world.write().expect("a write").patch;
+        assert_eq!(patch["status"]["lastKnown"], expected);
+        world.written(Ok("3"));
+    }
+    let words = "no device".to_owned();
+    let (now, time) = (world.now, Timestamp::UNIX_EPOCH);
+    world.records.refuse(&world.key, words, now, time);
+    let patch = world.write().expect("a write").patch;
+    let states = (&patch["status"]["state"], &patch["status"]["lastKnown"]);
+    assert_eq!(states, (&json!("Unknown"), &json!("Healthy")));
+}
+
 #[test]
 fn a_report_is_written_for_the_object_that_was_seen() {
     let mut world = World::new(ProbeState::Unknown);
