@@ -1,5 +1,7 @@
 //! Which chassis asks a NetworkProbe: the one on which its target is, if that chassis can ask, or else one of all that can,
-//! by rendezvous hashing: when a chassis comes or goes, only the probes move that it gets or had.
+//! by rendezvous hashing: when a chassis comes or goes, only the probes move that it gets or had. Of all that can, those are
+//! preferred that ask something of the Vpc on themselves: they have a port in it, and every chassis knows the way back to
+//! that, also one that was cut off and has not heard of anything new yet. Nor do thousands of Vpcs get ports on every chassis then.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -39,7 +41,10 @@ pub(crate) fn choose(
     let near = near.and_then(|chassis| Some((chassis, snapshot.usable_prober(chassis)?)));
     let any = || {
         let (all, seed) = (snapshot.usable_probers(), Seed::of(probe));
-        all.max_by_key(|(chassis, _)| (seed.weight(chassis), *chassis))
+        all.max_by_key(|(chassis, _)| {
+            let at_home = snapshot.is_at_home(vpc, chassis);
+            (at_home, seed.weight(chassis), *chassis)
+        })
     };
     let (chassis, offset) = near.or_else(any)?;
     let settings = snapshot.settings();

@@ -234,6 +234,63 @@ fn a_chassis_that_does_not_answer_asks_no_more_until_it_does() {
     assert_eq!(wanted_chassis_probe(&snapshot, &last), None);
 }
 
+/// A chassis that was cut off knows the way back to the ports that were there before, and to no other.
+#[test]
+fn what_is_on_a_dead_chassis_is_asked_from_one_that_has_a_port_in_the_vpc() {
+    let mut snapshot = probed();
+    tell(&mut snapshot, Object::Vpc(objects::vpc("v1", &[])));
+    let subnet = objects::subnet("a", "v1", "10.0.1.0/24", 0);
+    tell(&mut snapshot, Object::Subnet(subnet));
+    for (of, by) in [("n1", "n3"), ("n2", "n1"), ("n3", "n1")] {
+        let healthy = chassis_probe(&snapshot, of, by, "Healthy");
+        tell(&mut snapshot, healthy);
+    }
+    let keys: Vec<ObjectKey> = (0..20)
+        .map(|n| ObjectKey::new("ns", format!("p{n}")))
+        .collect();
+    for (n, key) in keys.iter().enumerate() {
+        let ip = format!("10.0.1.{}", n + 5);
+        let vnic = objects::vnic("ns", &key.name, "a", Some("n2"), Some(&ip));
+        tell(&mut snapshot, Object::VNic(vnic));
+        let probe = objects::probe("ns", &key.name, "v1", &ip);
+        tell(&mut snapshot, Object::NetworkProbe(probe));
+    }
+    let probers = |snapshot: &Snapshot| -> BTreeSet<String> {
+        keys.iter()
+            .filter_map(|key| prober(snapshot, key))
+            .collect()
+    };
+    let set = |all: &[&str]| -> BTreeSet<String> { all.iter().map(|s| (*s).to_owned()).collect() };
+    let silent = chassis_probe(&snapshot, "n2", "n1", "Unhealthy");
+    tell(&mut snapshot, silent);
+    assert_eq!(probers(&snapshot), set(&["n1", "n3"]), "none has a port");
+
+    // One that has a target of its own gets all, and gives back what was others' when that target goes.
+    let own = ObjectKey::new("ns", "own");
+    let vnic = objects::vnic("ns", "own", "a", Some("n3"), Some("10.0.1.100"));
+    tell(&mut snapshot, Object::VNic(vnic));
+    let probe = Object::NetworkProbe(objects::probe("ns", "own", "v1", "10.0.1.100"));
+    let before: Vec<_> = keys.iter().map(|key| prober(&snapshot, key)).collect();
+    let named = tell(&mut snapshot, probe);
+    assert_eq!(probers(&snapshot), set(&["n3"]));
+    let moved = before
+        .iter()
+        .filter(|prober| prober.as_deref() == Some("n1"));
+    assert_eq!(
+        probes(&named).len(),
+        moved.count() + 1,
+        "only those that move"
+    );
+    assert_eq!(ports(&snapshot, "v1"), set(&["probe:v1/n3"]));
+    snapshot.apply(Event::Delete(ObjectRef::NetworkProbe(own)));
+    let after: Vec<_> = keys.iter().map(|key| prober(&snapshot, key)).collect();
+    assert_eq!(after, before);
+
+    let healthy = chassis_probe(&snapshot, "n2", "n1", "Healthy");
+    tell(&mut snapshot, healthy);
+    assert_eq!(probers(&snapshot), set(&["n2"]));
+}
+
 #[test]
 fn of_ten_thousand_probes_only_those_concerned_are_named() {
     const VPCS: usize = 50;
@@ -245,7 +302,7 @@ fn of_ten_thousand_probes_only_those_concerned_are_named() {
         tell(&mut snapshot, Object::Subnet(subnet));
     }
     let begun = std::time::Instant::now();
-    let mut made = Vec::new();
+    let (mut made, mut moved) = (Vec::new(), 0);
     for n in 0..10_000 {
         let (vpc, at) = (n % VPCS, n / VPCS);
         let ip = format!("10.0.{}.{}", at / 100 + 1, at % 100 + 1);
@@ -262,10 +319,12 @@ fn of_ten_thousand_probes_only_those_concerned_are_named() {
         }
         let probe = objects::probe("ns", &format!("p{n}"), &format!("v{vpc}"), &ip);
         let named = tell(&mut snapshot, Object::NetworkProbe(probe.clone()));
-        assert_eq!(probes(&named).len(), 1);
+        moved += probes(&named).len() - 1;
         made.push(probe);
     }
     println!("10,000 probes told in {:?}", begun.elapsed());
+    // By the first of a Vpc that is on a chassis, the few move that were there before.
+    assert!(moved <= 2 * VPCS, "{moved}");
 
     // What its prober reports concerns nobody else.
     let mut reported = ycloud_api::NetworkProbe::clone(&made[7]);
@@ -288,7 +347,9 @@ fn of_ten_thousand_probes_only_those_concerned_are_named() {
     assert_eq!(probes(&named), before["n2"]);
     println!("one of three probers gone in {:?}", begun.elapsed());
     let without = by_prober(&snapshot);
-    assert!(before["n1"].is_subset(&without["n1"]) && before["n3"].is_subset(&without["n3"]));
+    // Each Vpc has targets on n1 or on n2, which asks those of no chassis too; where it was n2, any other asks now.
+    assert_eq!((before.len(), without.len()), (2, 2));
+    assert!(before["n1"].is_subset(&without["n1"]) && !without.contains_key("n2"));
     let begun = std::time::Instant::now();
     let named = tell(&mut snapshot, Object::Prober(objects::prober("n2")));
     assert_eq!(probes(&named), before["n2"]);

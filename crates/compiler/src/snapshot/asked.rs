@@ -21,6 +21,10 @@ pub(super) struct Asked {
     far: BTreeMap<ObjectKey, Far>,
     /// Who asks each, as above.
     prober: BTreeMap<ObjectKey, String>,
+    /// Of those that the chassis of the target asks: the Vpc.
+    near: BTreeMap<ObjectKey, String>,
+    /// How many of a Vpc each chassis asks that are its own.
+    at_home: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
 /// A probe that is asked from afar.
@@ -34,13 +38,15 @@ struct Far {
 }
 
 impl Asked {
-    /// Notes who asks a probe, and on which chassis its target is. `None`: there is no such probe any more.
+    /// Notes who asks a probe of `vpc`, and on which chassis its target is. `None`: there is no such probe any more. Returns
+    /// the Vpcs in which other chassis ask what is their own than before.
     pub(super) fn note(
         &mut self,
         key: &ObjectKey,
+        vpc: &str,
         verdict: Option<&Result<Assignment, Rejection>>,
         on: Option<String>,
-    ) {
+    ) -> Vec<String> {
         let prober = match verdict {
             Some(Ok(assignment)) => Some(assignment.prober.clone()),
             Some(Err(_)) | None => None,
@@ -58,10 +64,24 @@ impl Asked {
             let weight = seed.weight(prober);
             Far { on, seed, weight }
         });
+        let near = prober.is_some() && far.is_none();
         put(&mut self.far, key, far);
         let before = put(&mut self.prober, key, prober.clone());
-        if before == prober {
-            return;
+        let near = near.then(|| vpc.to_owned());
+        let was_near = put(&mut self.near, key, near.clone());
+        if before == prober && was_near == near {
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        if let Some((vpc, chassis)) = was_near.zip(before.clone())
+            && self.leaves(&vpc, &chassis)
+        {
+            changed.push(vpc);
+        }
+        if let Some((vpc, chassis)) = near.zip(prober.clone())
+            && self.comes(&vpc, &chassis)
+        {
+            changed.push(vpc);
         }
         if let Some(before) = before {
             remove(&mut self.by, &before, key);
@@ -69,6 +89,45 @@ impl Asked {
         if let Some(prober) = prober {
             insert(&mut self.by, &prober, key.clone());
         }
+        changed
+    }
+
+    /// Counts a probe of a chassis' own more; whether it is the first.
+    fn comes(&mut self, vpc: &str, chassis: &str) -> bool {
+        let chassis_of = self.at_home.entry(vpc.to_owned()).or_default();
+        let count = chassis_of.entry(chassis.to_owned()).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Counts one less; whether it was the last.
+    fn leaves(&mut self, vpc: &str, chassis: &str) -> bool {
+        let Some(chassis_of) = self.at_home.get_mut(vpc) else {
+            return false;
+        };
+        let Some(count) = chassis_of.get_mut(chassis) else {
+            return false;
+        };
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            chassis_of.remove(chassis);
+        }
+        if chassis_of.is_empty() {
+            self.at_home.remove(vpc);
+        }
+        last
+    }
+
+    /// Whether a chassis asks something of a Vpc that is on the chassis itself.
+    pub(super) fn is_at_home(&self, vpc: &str, chassis: &str) -> bool {
+        let chassis_of = self.at_home.get(vpc);
+        chassis_of.is_some_and(|all| all.contains_key(chassis))
+    }
+
+    /// Whether another chassis asks a probe than the one on which the target is.
+    pub(super) fn is_far(&self, key: &ObjectKey) -> bool {
+        self.far.contains_key(key)
     }
 
     /// The probes that may get another prober, or another source address, as `chassis` can ask now, or cannot.
@@ -103,7 +162,7 @@ mod tests {
         let key = |n: usize| ObjectKey::new("ns", format!("p{n}"));
         let mut asked = Asked::default();
         for n in 0..1000 {
-            asked.note(&key(n), Some(&verdict("a")), Some("a".into()));
+            asked.note(&key(n), "v", Some(&verdict("a")), Some("a".into()));
         }
         assert!(asked.concerned("b", true).is_empty(), "all are near");
         assert_eq!(asked.concerned("a", false).len(), 1000);
@@ -112,7 +171,7 @@ mod tests {
         for n in 0..1000 {
             let seed = Seed::of(&key(n));
             let chosen = all.iter().max_by_key(|chassis| seed.weight(chassis));
-            asked.note(&key(n), Some(&verdict(chosen.unwrap())), None);
+            asked.note(&key(n), "v", Some(&verdict(chosen.unwrap())), None);
         }
         let concerned = asked.concerned("b", true).len();
         assert!((60..150).contains(&concerned), "{concerned}");
@@ -121,20 +180,45 @@ mod tests {
         let none = Err(Rejection::new(reason::NO_PROBER, "nobody"));
         let other = Err(Rejection::new(reason::NOT_FOUND, "no Vpc"));
         for n in 0..1000 {
-            asked.note(&key(n), Some(&other), None);
+            asked.note(&key(n), "v", Some(&other), None);
         }
-        asked.note(&key(1), Some(&verdict("a")), Some("b".into()));
-        asked.note(&key(2), Some(&none), None);
+        asked.note(&key(1), "v", Some(&verdict("a")), Some("b".into()));
+        asked.note(&key(2), "v", Some(&none), None);
         assert_eq!(asked.concerned("b", true), [key(1), key(2)].into());
         for n in 0..1000 {
-            asked.note(&key(n), None, None);
+            asked.note(&key(n), "v", None, None);
         }
         let Asked {
             by,
             unasked,
             far,
             prober,
+            near,
+            at_home,
         } = asked;
         assert!(by.is_empty() && unasked.is_empty() && far.is_empty() && prober.is_empty());
+        assert!(near.is_empty() && at_home.is_empty());
+    }
+
+    #[test]
+    fn a_vpc_is_named_when_a_chassis_begins_or_ceases_to_ask_what_is_its_own() {
+        let (one, two) = (ObjectKey::new("ns", "one"), ObjectKey::new("ns", "two"));
+        let mut asked = Asked::default();
+        let mut note = |key, vpc, prober: &str, on: &str| -> Vec<String> {
+            asked.note(key, vpc, Some(&verdict(prober)), Some(on.to_owned()))
+        };
+        for (key, vpc, prober, on, changed) in [
+            (&one, "v", "a", "a", &["v"][..]),
+            (&two, "v", "a", "a", &[]),
+            (&two, "v", "a", "a", &[]),
+            // Its chassis changes, or is dead, or its target moves to another Vpc.
+            (&two, "v", "b", "b", &["v"]),
+            (&two, "v", "a", "b", &["v"]),
+            (&one, "w", "a", "a", &["v", "w"]),
+        ] {
+            assert_eq!(note(key, vpc, prober, on), changed, "{key} {prober} {on}");
+        }
+        assert!(asked.is_at_home("w", "a") && !asked.is_at_home("v", "a"));
+        assert!(asked.is_far(&two) && !asked.is_far(&one));
     }
 }

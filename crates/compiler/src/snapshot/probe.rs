@@ -102,6 +102,11 @@ impl Snapshot {
         self.probing.joined.get(chassis).copied().filter(|_| lives)
     }
 
+    /// Whether a chassis asks something of a Vpc that is on the chassis itself.
+    pub(crate) fn is_at_home(&self, vpc: &str, chassis: &str) -> bool {
+        self.probing.asked.is_at_home(vpc, chassis)
+    }
+
     /// Whether a chassis asks NetworkProbes of a Vpc.
     pub fn is_prober_of(&self, vpc: &str, chassis: &str) -> bool {
         let ports = self.probing.ports.get(vpc);
@@ -360,22 +365,40 @@ impl Snapshot {
     }
 
     /// Works out anew who asks these probes; names those for whom the answer is another one, and the Vpcs that get or lose
-    /// a prober by it.
+    /// a prober by it. Where other chassis ask what is their own than before, so is who asks the others of the Vpc.
     fn rejudge_probes(&mut self, probes: impl IntoIterator<Item = ObjectKey>) -> Owners {
-        let mut owners = Owners::new();
+        let (mut owners, vpcs) = self.rejudge_each(probes);
+        for vpc in vpcs {
+            let all = self.probing.of_vpc.get(&vpc).into_iter().flatten();
+            let far = all.filter(|key| self.probing.asked.is_far(key));
+            let far: Vec<ObjectKey> = far.cloned().collect();
+            // Who is near does not depend on who is far.
+            owners.extend(self.rejudge_each(far).0);
+        }
+        owners
+    }
+
+    /// The same of these alone; with the Vpcs in which other chassis ask what is their own than before.
+    fn rejudge_each(
+        &mut self,
+        probes: impl IntoIterator<Item = ObjectKey>,
+    ) -> (Owners, BTreeSet<String>) {
+        let (mut owners, mut vpcs) = (Owners::new(), BTreeSet::new());
         for key in probes {
             let probe = self.probing.probes.get(&key).cloned();
             let verdict = probe.as_ref().map(|probe| judge(self, &key, probe));
             let at = probe.as_ref().and_then(|probe| target(probe));
             let on = at.and_then(|(vpc, ip)| self.chassis_of(&vpc, ip));
             let on = on.map(str::to_owned);
-            self.probing.asked.note(&key, verdict.as_ref(), on);
+            let vpc = probe.as_ref().map(|probe| probe.spec.target.vpc.clone());
+            let vpc = vpc.unwrap_or_default();
+            vpcs.extend(self.probing.asked.note(&key, &vpc, verdict.as_ref(), on));
             if self.probing.verdicts.get(&key) != verdict.as_ref() {
                 owners.extend(self.set_verdict(&key, probe.as_deref(), verdict));
                 owners.insert(Owner::NetworkProbe(key));
             }
         }
-        owners
+        (owners, vpcs)
     }
 
     /// Notes who asks a probe, whose spec is that of `probe` before and after; names its Vpc if that gets or loses a prober

@@ -2,7 +2,8 @@
 //! there may be many, are [`super::services::feed`]'s.
 //!
 //! Each kind is mirrored by one watch. A list that is read again (after the API server restarted) takes the old one's
-//! place in one step, and until the first one is complete nothing is concluded from what is missing.
+//! place in one step, and until the first one is complete nothing is concluded from what is missing. Of NetworkProbes, of which
+//! one node may ask ten thousand, those of the first list are there as they come.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -78,7 +79,7 @@ impl Mirrors {
 pub fn probes(client: &Client, node: &str) -> watch::Receiver<Objects<NetworkProbe>> {
     let of_node = format!("status.prober={node}");
     let config = watcher::Config::default().fields(&of_node);
-    mirror(Api::all(client.clone()), config)
+    start(Api::all(client.clone()), config, First::AsItComes)
 }
 
 /// Starts the watch of the VNics attached on a chassis; it runs as long as the runtime.
@@ -88,7 +89,24 @@ pub fn vnics(client: &Client, chassis: &str) -> watch::Receiver<Objects<VNic>> {
     mirror(Api::all(client.clone()), config)
 }
 
+/// When the objects of the first list are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// All at once.
+    Whole,
+    /// Each when it was read.
+    AsItComes,
+}
+
 fn mirror<K>(api: Api<K>, config: watcher::Config) -> watch::Receiver<Objects<K>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Default,
+{
+    start(api, config, First::Whole)
+}
+
+fn start<K>(api: Api<K>, config: watcher::Config, first: First) -> watch::Receiver<Objects<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
@@ -98,12 +116,16 @@ where
         by_key: BTreeMap::new(),
     };
     let (sender, receiver) = watch::channel(empty);
-    tokio::spawn(run(api, config, sender));
+    tokio::spawn(run(api, config, first, sender));
     receiver
 }
 
-async fn run<K>(api: Api<K>, config: watcher::Config, sender: watch::Sender<Objects<K>>)
-where
+async fn run<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    first: First,
+    sender: watch::Sender<Objects<K>>,
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
 {
@@ -113,7 +135,7 @@ where
     let mut listing = BTreeMap::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => apply(reduced(event), &mut listing, &sender),
+            Ok(event) => apply(reduced(event), first, &mut listing, &sender),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(kind, error, "watch failed; trying again");
@@ -127,14 +149,21 @@ fn reduced<K: Resource>(event: Event<K>) -> Event<K> {
     event.modify(|object| mirror::reduce(object.meta_mut()))
 }
 
-fn apply<K: Resource>(
+fn apply<K: Resource + Clone>(
     event: Event<K>,
+    first: First,
     listing: &mut BTreeMap<Key, K>,
     sender: &watch::Sender<Objects<K>>,
 ) {
     match event {
         Event::Init => listing.clear(),
         Event::InitApply(object) => {
+            if first == First::AsItComes && !sender.borrow().synced {
+                let object = object.clone();
+                sender.send_modify(|objects| {
+                    objects.by_key.insert(key(&object), object);
+                });
+            }
             listing.insert(key(&object), object);
         }
         Event::InitDone => sender.send_modify(|objects| {
@@ -259,34 +288,37 @@ mod tests {
 
     #[test]
     fn a_list_read_again_takes_the_old_one_s_place_in_one_step() {
-        let empty = Objects {
-            synced: false,
-            by_key: BTreeMap::new(),
-        };
-        let (sender, receiver) = watch::channel(empty);
-        let mut listing = BTreeMap::new();
-        let mut feed = |event| apply(event, &mut listing, &sender);
-        let names = || -> Vec<String> {
-            let objects = receiver.borrow();
-            objects
-                .by_key
-                .keys()
-                .map(|(_, name)| name.clone())
-                .collect()
-        };
-        feed(Event::Init);
-        feed(Event::InitApply(vnic("a")));
-        assert!(!receiver.borrow().synced && names().is_empty());
-        feed(Event::InitDone);
-        feed(Event::Apply(vnic("b")));
-        assert!(receiver.borrow().synced);
-        assert_eq!(names(), ["a", "b"]);
-        feed(Event::Init);
-        feed(Event::InitApply(vnic("b")));
-        assert_eq!(names(), ["a", "b"], "kept until the new list is complete");
-        feed(Event::InitDone);
-        assert_eq!(names(), ["b"]);
-        feed(Event::Delete(vnic("b")));
-        assert!(names().is_empty());
+        for (first, early) in [(First::Whole, &[][..]), (First::AsItComes, &["a"])] {
+            let empty = Objects {
+                synced: false,
+                by_key: BTreeMap::new(),
+            };
+            let (sender, receiver) = watch::channel(empty);
+            let mut listing = BTreeMap::new();
+            let mut feed = |event| apply(event, first, &mut listing, &sender);
+            let names = || -> Vec<String> {
+                let objects = receiver.borrow();
+                let keys = objects.by_key.keys();
+                keys.map(|(_, name)| name.clone()).collect()
+            };
+            feed(Event::Init);
+            feed(Event::InitApply(vnic("a")));
+            assert!(!receiver.borrow().synced);
+            assert_eq!(names(), early, "{first:?}");
+            // It breaks off, and is read from its start; another object is gone meanwhile.
+            feed(Event::Init);
+            feed(Event::InitApply(vnic("c")));
+            feed(Event::InitDone);
+            feed(Event::Apply(vnic("b")));
+            assert!(receiver.borrow().synced);
+            assert_eq!(names(), ["b", "c"]);
+            feed(Event::Init);
+            feed(Event::InitApply(vnic("b")));
+            assert_eq!(names(), ["b", "c"], "kept until the new list is complete");
+            feed(Event::InitDone);
+            assert_eq!(names(), ["b"]);
+            feed(Event::Delete(vnic("b")));
+            assert!(names().is_empty());
+        }
     }
 }

@@ -177,7 +177,8 @@ impl Task {
         // Copied out: a mirror that is borrowed while the kernel is waited for would hold its watch up.
         let wanted = {
             let objects = probes.borrow_and_update();
-            if !objects.synced {
+            // Of the first list, what has been read is asked already: of what is not there yet, nothing is known anyway.
+            if !objects.synced && objects.by_key.is_empty() {
                 return None;
             }
             networks(&self.follow(&objects))
