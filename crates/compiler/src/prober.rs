@@ -1,7 +1,7 @@
 //! Which chassis asks a NetworkProbe: the one on which its target is, if that chassis can ask, or else one of all that can,
-//! by rendezvous hashing: when a chassis comes or goes, only the probes move that it gets or had. Of all that can, those are
-//! preferred that ask something of the Vpc on themselves: they have a port in it, and every chassis knows the way back to
-//! that, also one that was cut off and has not heard of anything new yet. Nor do thousands of Vpcs get ports on every chassis then.
+//! by rendezvous hashing: when a chassis comes or goes, only the probes move that it gets or had. For a target on a chassis that
+//! cannot ask, those are preferred that ask something of the Vpc on themselves: they have a port in it, and every chassis knows
+//! the way back to that, also one that was cut off and has not heard of anything new yet.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -37,12 +37,12 @@ pub(crate) fn choose(
     vpc: &str,
     ip: IpAddr,
 ) -> Option<Assignment> {
-    let near = snapshot.chassis_of(vpc, ip);
-    let near = near.and_then(|chassis| Some((chassis, snapshot.usable_prober(chassis)?)));
+    let on = snapshot.chassis_of(vpc, ip);
+    let near = on.and_then(|chassis| Some((chassis, snapshot.usable_prober(chassis)?)));
     let any = || {
         let (all, seed) = (snapshot.usable_probers(), Seed::of(probe));
         all.max_by_key(|(chassis, _)| {
-            let at_home = snapshot.is_at_home(vpc, chassis);
+            let at_home = on.is_some() && snapshot.is_at_home(vpc, chassis);
             (at_home, seed.weight(chassis), *chassis)
         })
     };

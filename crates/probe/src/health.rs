@@ -11,7 +11,8 @@
 //! From Unknown one success is enough: a target that answers is one that answers, and a backend that is new waits for it. But one
 //! that was Unhealthy before it became Unknown needs as many as if it still were: that nobody could tell for a while has not
 //! mended it. And one is enough for what was called Unhealthy although it failed in no round, as its machine was cut off: until
-//! `failures` in a row are its own, because it says something wrong, or is silent to a prober on its own machine.
+//! there are `failures` in a row of which the last is its own, because it says something wrong, or is silent to a prober on its own
+//! machine.
 
 use crate::failure::Origin;
 use crate::probe::Timing;

@@ -125,9 +125,9 @@ impl Asked {
         chassis_of.is_some_and(|all| all.contains_key(chassis))
     }
 
-    /// Whether another chassis asks a probe than the one on which the target is.
-    pub(super) fn is_far(&self, key: &ObjectKey) -> bool {
-        self.far.contains_key(key)
+    /// Whether the target of a probe is on a chassis, and another one asks.
+    pub(super) fn is_taken_over(&self, key: &ObjectKey) -> bool {
+        self.far.get(key).is_some_and(|far| far.on.is_some())
     }
 
     /// The probes that may get another prober, or another source address, as `chassis` can ask now, or cannot.
@@ -219,6 +219,6 @@ mod tests {
             assert_eq!(note(key, vpc, prober, on), changed, "{key} {prober} {on}");
         }
         assert!(asked.is_at_home("w", "a") && !asked.is_at_home("v", "a"));
-        assert!(asked.is_far(&two) && !asked.is_far(&one));
+        assert!(asked.is_taken_over(&two) && !asked.is_taken_over(&one));
     }
 }

@@ -365,15 +365,17 @@ impl Snapshot {
     }
 
     /// Works out anew who asks these probes; names those for whom the answer is another one, and the Vpcs that get or lose
-    /// a prober by it. Where other chassis ask what is their own than before, so is who asks the others of the Vpc.
+    /// a prober by it. Where other chassis ask what is their own than before, so is who asks for chassis that cannot.
     fn rejudge_probes(&mut self, probes: impl IntoIterator<Item = ObjectKey>) -> Owners {
-        let (mut owners, vpcs) = self.rejudge_each(probes);
-        for vpc in vpcs {
+        let (mut owners, mut vpcs) = self.rejudge_each(probes);
+        // It ends: who asks what is its own does not depend on who asks for others.
+        while let Some(vpc) = vpcs.pop_first() {
             let all = self.probing.of_vpc.get(&vpc).into_iter().flatten();
-            let far = all.filter(|key| self.probing.asked.is_far(key));
-            let far: Vec<ObjectKey> = far.cloned().collect();
-            // Who is near does not depend on who is far.
-            owners.extend(self.rejudge_each(far).0);
+            let others = all.filter(|key| self.probing.asked.is_taken_over(key));
+            let others: Vec<ObjectKey> = others.cloned().collect();
+            let (named, more) = self.rejudge_each(others);
+            owners.extend(named);
+            vpcs.extend(more);
         }
         owners
     }

@@ -109,7 +109,7 @@ impl Network {
         self.settled.clear();
     }
 
-    /// One comparison with what is `wanted`, by Vpc. Returns the devices by which packets pass, and what was wrong with the
+    /// One comparison with what is `wanted`, by Vpc; `whole`: in all Vpcs, so that ports in others go. Returns the devices by which packets pass, and what was wrong with the
     /// last of the others, if anything was.
     ///
     /// # Errors
@@ -117,9 +117,10 @@ impl Network {
     pub async fn pass(
         &mut self,
         wanted: &BTreeMap<String, Sources>,
+        whole: bool,
     ) -> Result<(BTreeMap<String, Device>, Option<Error>), Error> {
         let view = self.ovs.view();
-        let (kept, gone) = self.sorted(&view, wanted);
+        let (kept, gone) = self.sorted(&view, wanted, whole);
         let missing: Vec<&String> = wanted.keys().filter(|v| !kept.contains_key(*v)).collect();
         let new: Vec<NewPort> = missing.into_iter().map(|vpc| self.named(vpc)).collect();
         let mut names: BTreeMap<&String, &String> = BTreeMap::new();
@@ -152,6 +153,7 @@ impl Network {
         &self,
         view: &View,
         wanted: &BTreeMap<String, Sources>,
+        whole: bool,
     ) -> (BTreeMap<String, ProberPort>, Vec<ProberPort>) {
         let (mut kept, mut gone) = (BTreeMap::new(), Vec::new());
         for port in view.prober_ports() {
@@ -159,7 +161,7 @@ impl Network {
                 && port.logical_port == prober_port(&port.vpc, &self.node);
             if own && wanted.contains_key(&port.vpc) && !kept.contains_key(&port.vpc) {
                 kept.insert(port.vpc.clone(), port);
-            } else {
+            } else if whole || wanted.contains_key(&port.vpc) {
                 gone.push(port);
             }
         }

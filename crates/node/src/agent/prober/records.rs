@@ -127,6 +127,10 @@ impl Records {
             self.by_key.insert(key.clone(), record);
             return false;
         };
+        if number(&version) < record.own {
+            // While the first list is read, an object stays as it was read.
+            return false;
+        }
         let news = record.version != version;
         let later = number(&version) > record.own;
         record.version = version;

@@ -175,15 +175,15 @@ impl Task {
     async fn pass(&mut self) -> Option<Instant> {
         let mut probes = self.parts.probes.clone();
         // Copied out: a mirror that is borrowed while the kernel is waited for would hold its watch up.
-        let wanted = {
+        let (wanted, whole) = {
             let objects = probes.borrow_and_update();
             // Of the first list, what has been read is asked already: of what is not there yet, nothing is known anyway.
             if !objects.synced && objects.by_key.is_empty() {
                 return None;
             }
-            networks(&self.follow(&objects))
+            (networks(&self.follow(&objects)), objects.synced)
         };
-        let (devices, outcome) = self.devices(&wanted).await;
+        let (devices, outcome) = self.devices(&wanted, whole).await;
         let lack = match &outcome {
             Outcome::Looked(_) => "it is not set up, or ovn-controller has not installed it; see the logs of ycloud-cni and ovn-controller there".to_owned(),
             Outcome::Blind(words) => words.clone(),
@@ -198,7 +198,10 @@ impl Task {
             let records = &mut self.records;
             self.targets.set(&orders, &devices, &lack, records, now)
         };
-        self.judge(&wanted, &devices, &outcome);
+        if whole {
+            // Else a node that cannot read the rest would be believed to ask it.
+            self.judge(&wanted, &devices, &outcome);
+        }
         let retry = outcome.failed().then(|| {
             self.failures += 1;
             Instant::now() + Duration::from_millis(100) * 2_u32.pow(self.failures.min(6))
@@ -213,12 +216,13 @@ impl Task {
     async fn devices(
         &mut self,
         wanted: &BTreeMap<String, Sources>,
+        whole: bool,
     ) -> (BTreeMap<String, Device>, Outcome) {
         if !self.parts.ovs.is_connected() {
             let words = "Open vSwitch's database cannot be reached there; does ovsdb-server run?";
             return (BTreeMap::new(), Outcome::Blind(words.to_owned()));
         }
-        let (devices, error, looked) = match self.network.pass(wanted).await {
+        let (devices, error, looked) = match self.network.pass(wanted, whole).await {
             Ok((devices, error)) => (devices, error, true),
             Err(error) => (BTreeMap::new(), Some(error), false),
         };
