@@ -57,6 +57,14 @@ pub struct Lab {
     name: String,
 }
 
+/// What the processes of a machine are started from.
+struct Ready {
+    layout: Layout,
+    programs: Programs,
+    /// The image store of a node.
+    images: Option<PathBuf>,
+}
+
 impl Lab {
     /// The lab `name`.
     ///
@@ -167,8 +175,11 @@ impl Lab {
     /// # Errors
     /// When there is no such part on that machine, or it does not come back: with the end of its log.
     pub fn restart(&self, machine: Machine, part: &str) -> Result<()> {
+        // What takes a second is done while it lives: ovs-vswitchd asks for its database a second after it lost it, then after
+        // two more and after four, and its user-space datapath stands still until then.
+        let ready = self.ready(machine)?;
         self.stop(machine, part)?;
-        self.start(machine)
+        self.start_ready(machine, &ready)
     }
 
     /// Kills a process of the lab, without a chance to clean up. It stays dead until [`Lab::start`] or [`Lab::up`].
@@ -202,23 +213,42 @@ impl Lab {
     /// # Errors
     /// When there is no such lab or machine, or a process does not come up: with the end of its log.
     pub fn start(&self, machine: Machine) -> Result<()> {
+        self.start_ready(machine, &self.ready(machine)?)
+    }
+
+    fn ready(&self, machine: Machine) -> Result<Ready> {
         require_root()?;
-        let _lock = state::lock_lab(&self.name)?;
         let (layout, programs) = self.parts()?;
         self.check_machine(&layout, machine)?;
-        Progress::new().step(
-            &format!("what does not run on {machine}"),
-            |step| match machine {
-                Machine::Node(_) => {
-                    let images = cached_images(&programs)?;
-                    start_node(&layout, machine, &programs, &images, step)?;
-                    kubernetes::start_kubelet(&layout, machine, &programs)
+        let images = match machine {
+            Machine::Node(_) => Some(cached_images(&programs)?),
+            Machine::Control | Machine::Dpu | Machine::External | Machine::Upstream => None,
+        };
+        Ok(Ready {
+            layout,
+            programs,
+            images,
+        })
+    }
+
+    fn start_ready(&self, machine: Machine, ready: &Ready) -> Result<()> {
+        let _lock = state::lock_lab(&self.name)?;
+        let Ready {
+            layout,
+            programs,
+            images,
+        } = ready;
+        Progress::new().step(&format!("what does not run on {machine}"), |step| {
+            match (machine, images) {
+                (Machine::Node(_), Some(images)) => {
+                    start_node(layout, machine, programs, images, step)?;
+                    kubernetes::start_kubelet(layout, machine, programs)
                 }
-                Machine::Control => start_control(&layout, &programs),
-                Machine::Dpu => start_chassis(&layout, &programs, step),
-                Machine::External | Machine::Upstream => Ok(()),
-            },
-        )
+                (Machine::Control, _) => start_control(layout, programs),
+                (Machine::Dpu, _) => start_chassis(layout, programs, step),
+                (Machine::Node(_) | Machine::External | Machine::Upstream, _) => Ok(()),
+            }
+        })
     }
 
     /// Cuts a machine off: its ports on all networks go down at once. To all others it is dead, while its processes go on.
