@@ -98,6 +98,11 @@ pub const STANDING: Duration = Duration::from_millis(50);
 /// 130 ms what it held before, until it learns who holds it now; to follow it would move everything twice.
 pub const STANDING_BEHIND: Duration = Duration::from_secs(1);
 
+/// For how long a chassis that came is new. An ovn-controller that exited and begins again has heard of everything, but its
+/// tunnels' BFD sessions are not up yet: it believes itself alone, and claims every group for about 100 ms. So [`STANDING_BEHIND`]
+/// holds for it too.
+const NEW: Duration = Duration::from_secs(10);
+
 /// A group whose holder changed within this time has to stand twice as long for each such change. Two nodes of which
 /// neither hears the other, while all others hear both, claim by turns for good.
 const RESTLESS: Duration = Duration::from_secs(60);
@@ -118,6 +123,8 @@ pub struct Standing {
     known_at: BTreeMap<String, i64>,
     /// `Chassis_Private:nb_cfg`, by the chassis' name.
     reached: BTreeMap<String, i64>,
+    /// When a chassis came that was not there, if that is not longer ago than [`NEW`].
+    came: BTreeMap<String, Instant>,
     /// `SB_Global:nb_cfg`.
     nb_cfg: i64,
     /// Something was observed before.
@@ -135,9 +142,17 @@ impl Standing {
         });
         self.nb_cfg = nb_cfg(observed);
         let reached = sb::ChassisPrivate::all(observed);
-        self.reached = reached
-            .map(|row| (row.name().to_owned(), row.nb_cfg()))
-            .collect();
+        let before = std::mem::replace(
+            &mut self.reached,
+            reached
+                .map(|row| (row.name().to_owned(), row.nb_cfg()))
+                .collect(),
+        );
+        let came = self.reached.keys();
+        let came = came.filter(|name| self.begun && !before.contains_key(*name));
+        self.came.extend(came.map(|name| (name.clone(), now)));
+        self.came
+            .retain(|_, came| now.saturating_duration_since(*came) < NEW);
         let held = claims(observed);
         self.rivals
             .retain(|group, (claim, _)| held.get(group) == Some(claim));
@@ -189,7 +204,9 @@ impl Standing {
     fn due(&self, group: &str, (claim, since): &(Claim, Instant)) -> Instant {
         let known_at = self.known_at.get(group).copied().unwrap_or_default();
         let reached = self.reached.get(&claim.chassis);
-        if reached.is_none_or(|reached| *reached < known_at) {
+        let came = self.came.get(&claim.chassis);
+        let new = came.is_some_and(|came| *since < *came + NEW);
+        if new || reached.is_none_or(|reached| *reached < known_at) {
             return *since + STANDING_BEHIND;
         }
         let changes = self.changes.get(group).map_or(0, |(changes, _)| *changes);
@@ -271,7 +288,11 @@ pub(crate) mod tests {
     }
 
     /// [`database`] with the ports of group g held by `holder`, `nb_cfg`, and what each chassis has reached.
-    fn held_at(holder: Option<u128>, nb_cfg: i64, reached: [(&str, i64); 2]) -> Snapshot {
+    fn held_at<const N: usize>(
+        holder: Option<u128>,
+        nb_cfg: i64,
+        reached: [(&str, i64); N],
+    ) -> Snapshot {
         let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
         let mut rows = base();
         rows.push(port(100, CHASSIS_REDIRECT, 11, holder));
@@ -317,6 +338,35 @@ pub(crate) mod tests {
         assert_eq!(networks("a"), ["ext", "lan"]);
         assert!(networks("c").is_empty());
         assert!(physical_networks("ext,:br,").is_empty());
+    }
+
+    /// Its tunnels are not up yet: it hears nobody, and claims what another one holds.
+    #[test]
+    fn an_ovn_controller_that_begins_anew_is_not_believed_at_once() {
+        let holder = |standing: &Standing| standing.claims()["g"].chassis.clone();
+        let start = Instant::now();
+        let mut standing = Standing::default();
+        standing.observe(&held_at(Some(1), 7, [("a", 7)]), start);
+        let back = start + Duration::from_secs(5);
+        let both = |holder| held_at(Some(holder), 7, [("a", 7), ("b", 7)]);
+        standing.observe(&both(2), back);
+        standing.settle(back + 2 * STANDING);
+        assert_eq!(holder(&standing), "a");
+        standing.observe(&both(1), back + 2 * STANDING);
+        standing.settle(back + 2 * STANDING_BEHIND);
+        assert_eq!((holder(&standing), standing.next_due()), ("a".into(), None));
+
+        // It does take over, or a while has passed.
+        let later = back + Duration::from_secs(4);
+        standing.observe(&both(2), later);
+        assert_eq!(standing.next_due(), Some(later + STANDING_BEHIND));
+        standing.settle(later + STANDING_BEHIND);
+        assert_eq!(holder(&standing), "b");
+        let quiet = back + RESTLESS + NEW;
+        standing.observe(&both(2), quiet);
+        standing.observe(&both(1), quiet);
+        standing.settle(quiet + STANDING);
+        assert_eq!(holder(&standing), "a");
     }
 
     #[test]
