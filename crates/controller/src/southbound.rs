@@ -363,6 +363,7 @@ pub(crate) mod tests {
         standing.settle(later + STANDING_BEHIND);
         assert_eq!(holder(&standing), "b");
         let quiet = back + RESTLESS + NEW;
+        let both = |holder| held_at(Some(holder), 8, [("a", 8), ("b", 8)]);
         standing.observe(&both(2), quiet);
         standing.observe(&both(1), quiet);
         standing.settle(quiet + STANDING);
@@ -441,9 +442,9 @@ pub(crate) mod tests {
     fn the_first_holder_of_a_new_group_has_to_stand_too() {
         let start = Instant::now();
         let mut standing = Standing::default();
-        standing.observe(&database([]), start);
-        let held = held_at(Some(1), 7, [("a", 7), ("b", 7)]);
-        standing.observe(&held, start);
+        let held = |holder| held_at(holder, 7, [("a", 7), ("b", 7)]);
+        standing.observe(&held(None), start);
+        standing.observe(&held(Some(1)), start);
         assert!(standing.claims().is_empty());
         standing.settle(start + STANDING);
         assert_eq!(standing.claims()["g"].chassis, "a");
