@@ -224,7 +224,9 @@ fn backends_kubevirt_a_guest_migrates_without_a_gap_and_leaves_with_its_kind() {
     kubevirt.remove();
     scene.programmed("beside", 1);
     thread::sleep(Duration::from_secs(1));
-    assert_served(&stream.finish());
+    // Answers that were under way when the guest left may be lost with their connections; nobody is sent to it any more.
+    let outage = stream.finish().longest_outage();
+    assert!(outage < Duration::from_millis(500), "{outage:?}");
     assert_answer(&client, both, &["stays"]);
     // The last VirtualMachineInstance goes before its kind.
     eventually("nothing is said of VirtualMachineInstances", SOON, || {
