@@ -122,7 +122,7 @@ pub fn wanted_chassis_probe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Netw
                 icmp: Some(IcmpCheck::default()),
                 period_seconds: Some(1),
                 timeout_seconds: Some(1),
-                // Two, as of 4 s that its backends are promised when it is back they need one for a success from there.
+                // Not three: its backends are to be back 4 s after it, and wait a second more for a success from there.
                 success_threshold: Some(2),
                 failure_threshold: Some(2),
                 ..HealthCheck::default()

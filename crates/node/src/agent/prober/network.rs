@@ -109,8 +109,8 @@ impl Network {
         self.settled.clear();
     }
 
-    /// One comparison with what is `wanted`, by Vpc; `whole`: in all Vpcs, so that ports in others go. Returns the devices by which packets pass, and what was wrong with the
-    /// last of the others, if anything was.
+    /// One comparison with what is `wanted`, by Vpc. Ports in other Vpcs go only if `wanted` is the `whole`. Returns the devices
+    /// by which packets pass, and what was wrong with the last of the others, if anything was.
     ///
     /// # Errors
     /// See [`Error`]: no device could be looked at.
