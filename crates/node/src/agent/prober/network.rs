@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ycloud_api::network_probe::{
@@ -20,6 +21,12 @@ use crate::agent::netns::{self, Netns};
 use crate::agent::ovs::prober::{NewPort, ProberPort};
 use crate::agent::ovs::{self, Ovs, View};
 use crate::agent::{ethtool, sysctl};
+
+/// How long a device stays in a Vpc where nothing is to be asked any more. A chassis that was cut off hears, when it returns, that
+/// others ask in its place, and a second or two later that it shall ask again: a port that went in between would be a new one,
+/// to which each other chassis has to learn the way. Less than ycloud-controller keeps such a port, 30 s: OVN's end and this one
+/// shall not come together.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A pass failed; there will be another.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +69,24 @@ pub struct Device {
     pub sources: Sources,
 }
 
+/// Where devices are wanted, or were until [`LINGER`] ago.
+#[derive(Debug, Default)]
+struct Lately(BTreeMap<String, (Sources, Instant)>);
+
+impl Lately {
+    /// It is `now`, and these are wanted.
+    fn see(&mut self, wanted: &BTreeMap<String, Sources>, now: Instant) {
+        for (vpc, sources) in wanted {
+            self.0.insert(vpc.clone(), (sources.clone(), now));
+        }
+        self.0.retain(|_, (_, at)| now < *at + LINGER);
+    }
+
+    fn sources(&self, vpc: &str) -> Option<&Sources> {
+        self.0.get(vpc).map(|(sources, _)| sources)
+    }
+}
+
 /// The devices, and where they are.
 pub struct Network {
     ovs: Ovs,
@@ -73,6 +98,7 @@ pub struct Network {
     /// What the names of this agent's ports begin with.
     prefix: String,
     next: u32,
+    lately: Lately,
     /// What was set on which link, and how the link was after that.
     settled: BTreeMap<String, (Link, Sources)>,
 }
@@ -95,6 +121,7 @@ impl Network {
             mtu,
             prefix: format!("yp{nonce}"),
             next: 1,
+            lately: Lately::default(),
             settled: BTreeMap::new(),
         })
     }
@@ -109,8 +136,8 @@ impl Network {
         self.settled.clear();
     }
 
-    /// One comparison with what is `wanted`, by Vpc. Ports in other Vpcs go only if `wanted` is the `whole`. Returns the devices
-    /// by which packets pass, and what was wrong with the last of the others, if anything was.
+    /// One comparison with what is `wanted`, by Vpc. Ports in other Vpcs go only if `wanted` is the `whole`, and stay for a while.
+    /// Returns the devices by which packets pass, and what was wrong with the last of the others, if anything was.
     ///
     /// # Errors
     /// See [`Error`]: no device could be looked at.
@@ -119,8 +146,9 @@ impl Network {
         wanted: &BTreeMap<String, Sources>,
         whole: bool,
     ) -> Result<(BTreeMap<String, Device>, Option<Error>), Error> {
+        self.lately.see(wanted, Instant::now());
         let view = self.ovs.view();
-        let (kept, gone) = self.sorted(&view, wanted, whole);
+        let (kept, gone) = self.sorted(&view, whole);
         let missing: Vec<&String> = wanted.keys().filter(|v| !kept.contains_key(*v)).collect();
         let new: Vec<NewPort> = missing.into_iter().map(|vpc| self.named(vpc)).collect();
         let mut names: BTreeMap<&String, &String> = BTreeMap::new();
@@ -128,19 +156,20 @@ impl Network {
         names.extend(new.iter().map(|port| (&port.vpc, &port.name)));
         let userspace = view.userspace().unwrap_or_default();
         let (mut devices, mut wrong) = (BTreeMap::new(), None);
-        let links = self.links(&names, wanted, userspace).await?;
+        let links = self.links(&names, userspace).await?;
         self.ovs.change_prober_ports(&gone, &new).await?;
         self.forget(&names).await?;
         for (vpc, name) in &names {
-            let (Some(link), Some(sources)) = (links.get(*name), wanted.get(*vpc)) else {
+            let (Some(link), Some(sources)) = (links.get(*name), self.lately.sources(vpc).cloned())
+            else {
                 continue;
             };
-            if let Err(error) = self.settle(link, sources, userspace).await {
+            if let Err(error) = self.settle(link, &sources, userspace).await {
                 wrong = Some(error);
             } else if kept.get(*vpc).is_some_and(|port| port.installed) {
                 let device = Device {
                     name: (*name).clone(),
-                    sources: sources.clone(),
+                    sources,
                 };
                 devices.insert((*vpc).clone(), device);
             }
@@ -149,19 +178,15 @@ impl Network {
     }
 
     /// The prober's ports in the switch: those that stay, by Vpc, and those that do not.
-    fn sorted(
-        &self,
-        view: &View,
-        wanted: &BTreeMap<String, Sources>,
-        whole: bool,
-    ) -> (BTreeMap<String, ProberPort>, Vec<ProberPort>) {
+    fn sorted(&self, view: &View, whole: bool) -> (BTreeMap<String, ProberPort>, Vec<ProberPort>) {
         let (mut kept, mut gone) = (BTreeMap::new(), Vec::new());
         for port in view.prober_ports() {
             let own = port.name.starts_with(&self.prefix)
                 && port.logical_port == prober_port(&port.vpc, &self.node);
-            if own && wanted.contains_key(&port.vpc) && !kept.contains_key(&port.vpc) {
+            let stays = self.lately.sources(&port.vpc).is_some();
+            if own && stays && !kept.contains_key(&port.vpc) {
                 kept.insert(port.vpc.clone(), port);
-            } else if whole || wanted.contains_key(&port.vpc) {
+            } else if whole || stays {
                 gone.push(port);
             }
         }
@@ -184,13 +209,13 @@ impl Network {
     async fn links(
         &self,
         names: &BTreeMap<&String, &String>,
-        wanted: &BTreeMap<String, Sources>,
         userspace: bool,
     ) -> Result<BTreeMap<String, Link>, Error> {
         let (here, there) = (self.host.links().await?, self.inside.links().await?);
         let has = |links: &[Link], name: &str| links.iter().any(|link| link.name == name);
         for (vpc, name) in names {
-            let Some(mac) = wanted.get(*vpc).and_then(|s| s.values().next()) else {
+            let sources = self.lately.sources(vpc);
+            let Some(mac) = sources.and_then(|sources| sources.values().next()) else {
                 continue;
             };
             if has(&here, name) && has(&there, name) {
@@ -293,4 +318,34 @@ fn net(source: IpAddr) -> Option<IpNet> {
         IpAddr::V6(_) => IPV6_PREFIX_LENGTH,
     };
     IpNet::new(source, length).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_stays_for_a_while_with_the_addresses_that_it_had() {
+        let of = |ip: &str| -> Sources {
+            let ip: IpAddr = ip.parse().expect("an address");
+            [(Family::of(ip), ip)].into()
+        };
+        let (start, mut lately) = (Instant::now(), Lately::default());
+        let both = [
+            ("a".to_owned(), of("100.68.0.1")),
+            ("b".to_owned(), of("100.68.0.1")),
+        ];
+        lately.see(&both.into(), start);
+        let one: BTreeMap<String, Sources> = [("a".to_owned(), of("100.68.0.2"))].into();
+        lately.see(&one, start + LINGER / 2);
+        assert_eq!(lately.sources("a"), Some(&of("100.68.0.2")));
+        assert_eq!(lately.sources("b"), Some(&of("100.68.0.1")), "for a while");
+        lately.see(&one, start + LINGER);
+        assert_eq!(lately.sources("b"), None);
+        lately.see(
+            &BTreeMap::new(),
+            start + LINGER * 2 - Duration::from_nanos(1),
+        );
+        assert!(lately.sources("a").is_some());
+    }
 }
