@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::command::run;
+use crate::image::Profile;
 use crate::layout::{Layout, Machine, OvnVersion};
 use crate::programs::Programs;
 use crate::progress::{Progress, Step};
@@ -192,8 +193,10 @@ pub(crate) fn parts(layout: &Layout) -> Vec<(Machine, &'static str)> {
 
 /// Builds ycloud and loads its image into the nodes that have another, or none. Returns the image's archive, whose path
 /// changes if and only if the programs did.
-pub(crate) fn load(layout: &Layout, progress: &Progress) -> Result<PathBuf> {
-    let archive = progress.step("ycloud, built from this checkout", image::ycloud)?;
+pub(crate) fn load(layout: &Layout, profile: Profile, progress: &Progress) -> Result<PathBuf> {
+    let archive = progress.step("ycloud, built from this checkout", |step| {
+        image::ycloud(profile, step)
+    })?;
     agent::keep(layout, Machine::Dpu, &archive)?;
     let wanted = archive.to_string_lossy().into_owned();
     progress.step(

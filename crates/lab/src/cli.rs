@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ycloud_lab::backend::Backend;
 use ycloud_lab::{
-    BenchOptions, ConformanceOptions, Lab, Machine, OvnVersion, PartStatus, UpOptions, ext,
+    BenchOptions, ConformanceOptions, Lab, Machine, OvnVersion, PartStatus, Profile, UpOptions, ext,
 };
 
 /// Real Kubernetes on real OVN on one machine, each node a network namespace
@@ -39,7 +39,7 @@ enum Action {
     /// Make the lab, or repair it: start what is not running
     Up(Up),
     /// Build ycloud from this checkout and install it: kubectl apply -k deploy/
-    Install,
+    Install(Built),
     /// The main path, from YAML to packets: up, install, a VPC, backends, a client and a YusurService
     Demo(Up),
     /// Measure a lab with ycloud installed: Pods at once, many Services; or fail-over, or probes
@@ -81,7 +81,7 @@ enum Action {
         namespace: String,
     },
     /// Build ycloud and load its image into the nodes
-    Load,
+    Load(Built),
     /// Fill the cache without making a lab
     Build {
         /// Version of OVN: 25.03 or 23.03
@@ -167,6 +167,22 @@ impl From<Up> for UpOptions {
 }
 
 #[derive(Debug, Args)]
+struct Built {
+    /// As it is shipped: optimised, which takes minutes to build. For measurements
+    #[arg(long)]
+    release: bool,
+}
+
+impl From<Built> for Profile {
+    fn from(built: Built) -> Self {
+        match built.release {
+            true => Self::Release,
+            false => Self::Dev,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 struct Bench {
     /// How many Services
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
@@ -187,6 +203,9 @@ struct Bench {
     /// probe has found out; prints Markdown
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "1", conflicts_with_all = ["fail_over", "network_probes"], value_parser = clap::value_parser!(u32).range(1..=100))]
     probes: Option<u32>,
+    /// With --probes: only failures in whose name this is, such as "chassis dead"
+    #[arg(long, value_name = "NAME", requires = "probes")]
+    failure: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -243,7 +262,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     let lab = Lab::named(&cli.name)?;
     match cli.action {
         Action::Up(up) => lab.up(&up.into())?,
-        Action::Install => lab.install()?,
+        Action::Install(built) => lab.install(built.into())?,
         Action::Demo(up) => lab.demo(&up.into())?,
         Action::Bench(Bench {
             fail_over: Some(rounds),
@@ -255,8 +274,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }) => lab.bench_network_probes(probes)?,
         Action::Bench(Bench {
             probes: Some(rounds),
+            failure,
             ..
-        }) => lab.bench_probes(rounds)?,
+        }) => lab.bench_probes(rounds, failure.as_deref().unwrap_or_default())?,
         Action::Bench(bench) => lab.bench(&BenchOptions {
             services: bench.services,
             endpoints: bench.endpoints,
@@ -275,7 +295,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             vnic,
             namespace,
         } => backend(&lab.backend(&namespace, &vnic)?, what)?,
-        Action::Load => lab.load()?,
+        Action::Load(built) => lab.load(built.into())?,
         Action::Build { ovn } => Lab::build(ovn)?,
         Action::Tools { ovn } => println!("{}", Lab::tools(ovn)?.display()),
         Action::Kubectl(args) => return become_it(lab.kubectl(args.words)?),

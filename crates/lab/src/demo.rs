@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command::{run, wait_until};
+use crate::image::Profile;
 use crate::install::repository;
 use crate::lab::{Lab, UpOptions};
 use crate::progress::Progress;
@@ -29,7 +30,7 @@ impl Lab {
             ycloud: false,
             ..*options
         })?;
-        self.install()?;
+        self.install(Profile::default())?;
         let progress = Progress::new();
         progress.step("VPC vpc1 with three subnets", |_| self.example("vpc1.yaml"))?;
         progress.step("three backends and a client", |_| {

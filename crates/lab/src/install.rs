@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::agent;
 use crate::bringup;
 use crate::command::run;
+use crate::image::Profile;
 use crate::lab::Lab;
 use crate::layout::{Machine, POD_CIDR_V6};
 use crate::progress::Progress;
@@ -29,11 +30,11 @@ impl Lab {
     ///
     /// # Errors
     /// Names the workload that does not come up, with its Pods' last words.
-    pub fn install(&self) -> Result<()> {
+    pub fn install(&self, profile: Profile) -> Result<()> {
         let progress = Progress::new();
         let build = {
             let _lock = state::lock_lab(self.name())?;
-            bringup::load(&self.layout()?, &progress)?
+            bringup::load(&self.layout()?, profile, &progress)?
         };
         let deploy = self.overlay()?;
         progress.step("kubectl apply -k deploy/", |_| {

@@ -11,6 +11,7 @@ use crate::bringup::{
     start_control, start_machines, start_node,
 };
 use crate::command::command;
+use crate::image::Profile;
 use crate::layout::{self, Layout, Machine, OvnVersion};
 use crate::process::{Process, enter};
 use crate::programs::Programs;
@@ -118,7 +119,7 @@ impl Lab {
             self.name, layout.nodes, layout.ovn
         ));
         if options.ycloud {
-            load(&layout, &progress)
+            load(&layout, Profile::default(), &progress)
                 .context("the cluster is up, but ycloud's image is not loaded")?;
         }
         Ok(())
@@ -128,9 +129,9 @@ impl Lab {
     ///
     /// # Errors
     /// When the lab is not up, cargo fails, or a containerd refuses the image.
-    pub fn load(&self) -> Result<()> {
+    pub fn load(&self, profile: Profile) -> Result<()> {
         let _lock = state::lock_lab(&self.name)?;
-        load(&self.layout()?, &Progress::new()).map(drop)
+        load(&self.layout()?, profile, &Progress::new()).map(drop)
     }
 
     /// Fills the cache with everything that a lab of OVN `version` needs, ycloud's image and Kubernetes' own end-to-end tests
@@ -148,7 +149,9 @@ impl Lab {
             "a virtual machine: Debian's kernel, and a server",
             guest::ensure,
         )?;
-        progress.step("ycloud's image", image::ycloud)?;
+        progress.step("ycloud's image", |step| {
+            image::ycloud(Profile::default(), step)
+        })?;
         progress.step(
             "Kubernetes' end-to-end tests, built from source (minutes, the first time)",
             toolchain::tests,

@@ -55,5 +55,6 @@ mod toolchain;
 
 pub use bench::BenchOptions;
 pub use conformance::ConformanceOptions;
+pub use image::Profile;
 pub use lab::{Lab, PartStatus, UpOptions};
 pub use layout::{Machine, OvnVersion};

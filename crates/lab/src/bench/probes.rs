@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 
-use self::matrix::{Behind, Failure, strikes};
+use self::matrix::{Behind, Failure, named, strikes};
 use self::scene::{Placement, VPC, yaml};
 use self::table::{Figures, Spell};
 use self::watch::{Cell, Watch, What};
@@ -58,25 +58,27 @@ struct Stage<'a> {
 
 impl Lab {
     /// Measures, on a lab with ycloud installed, how long it takes until each kind of probe has found each failure of each kind of
-    /// backend, and its end; `rounds` times each. Prints a table in Markdown. Removes what it made, also when it is interrupted.
+    /// backend, and its end; `rounds` times each, and only failures with `part` in their names. Prints a table in Markdown. Removes
+    /// what it made, also when it is interrupted.
     ///
     /// # Errors
-    /// When the lab is not up, something does not work at first or does not come back, or it is interrupted.
-    pub fn bench_probes(&self, rounds: u32) -> Result<()> {
+    /// When no failure has such a name, the lab is not up, something does not work at first or does not come back, or it is interrupted.
+    pub fn bench_probes(&self, rounds: u32, part: &str) -> Result<()> {
         let interrupted = hold_signals()?;
         let progress = Progress::new();
         self.clear_probes(&progress)?;
         let mut figures = Figures::default();
         let placement = self.placement()?;
+        let strikes = named(strikes(placement.node), part)?;
         let measured = self
             .stage(placement, interrupted, &progress)
             .and_then(|stage| {
                 for round in 1..=rounds {
-                    for (failure, whose) in strikes(placement.node) {
+                    for (failure, whose) in &strikes {
                         let names: Vec<&str> = whose.iter().map(|behind| behind.name()).collect();
                         let what =
                             format!("{failure}, {}; round {round} of {rounds}", names.join(", "));
-                        progress.step(&what, |_| stage.measure(failure, &whose, &mut figures))?;
+                        progress.step(&what, |_| stage.measure(*failure, whose, &mut figures))?;
                     }
                 }
                 Ok(())

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub(crate) use golden::{ensure as golden, place};
+pub use ycloud::Profile;
 pub(crate) use ycloud::{AGENT, TAG as YCLOUD_TAG, ensure as ycloud};
 
 use self::archive::Config;

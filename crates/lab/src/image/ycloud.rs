@@ -25,9 +25,19 @@ const PROGRAMS: &[&str] = &[
     "ycloud",
 ];
 
+/// How cargo builds ycloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// As tests do: quickly.
+    #[default]
+    Dev,
+    /// As it is shipped: optimised.
+    Release,
+}
+
 /// Builds ycloud with cargo and packs it. Returns the archive; its path changes if and only if the programs did.
-pub(crate) fn ensure(step: &Step) -> Result<PathBuf> {
-    let programs = build(step)?;
+pub(crate) fn ensure(profile: Profile, step: &Step) -> Result<PathBuf> {
+    let programs = build(profile, step)?;
     let mut stamps = vec![TAG.to_owned(), AGENT.to_owned()];
     for program in &programs {
         stamps.push(cache::stamp(program)?);
@@ -78,7 +88,7 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-fn build(step: &Step) -> Result<Vec<PathBuf>> {
+fn build(profile: Profile, step: &Step) -> Result<Vec<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = command(
         cargo,
@@ -90,6 +100,9 @@ fn build(step: &Step) -> Result<Vec<PathBuf>> {
     );
     for package in PACKAGES {
         cargo.args(["--package", package]);
+    }
+    if profile == Profile::Release {
+        cargo.arg("--release");
     }
     // What cargo set for this program is not meant for the next cargo, and would make it build again.
     for (name, _) in std::env::vars_os() {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
+
 use crate::layout::Machine;
 use crate::server::{Check, Order};
 
@@ -105,8 +107,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// One after the other: what fails, and whose. A chassis takes all that are on it.
-pub fn strikes(node: Machine) -> Vec<(Failure, Vec<Behind>)> {
+/// What fails, and whose. A chassis takes all that are on it.
+pub type Strike = (Failure, Vec<Behind>);
+
+/// One after the other.
+pub fn strikes(node: Machine) -> Vec<Strike> {
     let mut all = Vec::new();
     for failure in [
         Failure::Told(Order::Kill),
@@ -125,9 +130,35 @@ pub fn strikes(node: Machine) -> Vec<(Failure, Vec<Behind>)> {
     all
 }
 
+/// Those with `part` in their titles.
+///
+/// # Errors
+/// When there are none: names all.
+pub fn named(mut strikes: Vec<Strike>, part: &str) -> Result<Vec<Strike>> {
+    let mut titles: Vec<&str> = strikes.iter().map(|(failure, _)| failure.title()).collect();
+    strikes.retain(|(failure, _)| failure.title().contains(part));
+    if strikes.is_empty() {
+        titles.dedup();
+        bail!(
+            "no failure has {part:?} in its name; there are: {}",
+            titles.join(", ")
+        );
+    }
+    Ok(strikes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_chosen_by_a_part_of_their_names() {
+        let chosen = |part| named(strikes(Machine::Node(2)), part);
+        assert_eq!(chosen("chassis").unwrap().len(), 2);
+        assert_eq!(chosen("").unwrap().len(), strikes(Machine::Node(2)).len());
+        let error = chosen("flood").unwrap_err().to_string();
+        assert!(error.contains("process killed, port closed,"), "{error}");
+    }
 
     #[test]
     fn every_failure_strikes_every_kind_that_can_have_it() {
