@@ -162,9 +162,11 @@ where
     let server = health::serve(listen, readiness.clone(), Arc::new(registry), ended.clone());
     let server = tokio::spawn(server);
 
-    let client = Client::try_default().await;
-    let client = client
+    let config = kube::Config::infer().await;
+    let config = config
         .context("failed to find the API server: neither a kubeconfig nor a service account")?;
+    let client =
+        ycloud_client::connect(config).context("failed to make the API server's client")?;
     let (sender, leadership) = watch::channel(Leadership::Standby);
     let election = CancellationToken::new();
     let elector = start_election(name, args, &client, sender, election.clone());

@@ -14,14 +14,13 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
-use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use ycloud_api::mirror;
+use ycloud_client::Retry;
 
 /// What happened to an object of one kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,34 +112,6 @@ impl Delivered {
             changes.push(Change::Synced);
         }
         changes
-    }
-}
-
-/// Waits between attempts of a failing watch: double each time, up to a bound that keeps an outage of the API server
-/// from lasting much longer here than there.
-#[derive(Debug, Default)]
-struct Retry {
-    failures: u32,
-}
-
-/// First wait.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// Longest wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
-
-impl Iterator for Retry {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(8));
-        self.failures = self.failures.saturating_add(1);
-        Some(wait.min(LONGEST_WAIT))
-    }
-}
-
-impl Backoff for Retry {
-    fn reset(&mut self) {
-        self.failures = 0;
     }
 }
 

@@ -246,7 +246,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .host()
         .map(|host| format!("{host}:{}", url.port_u16().unwrap_or(443)));
     let client =
-        kube::Client::try_from(config).context("failed to make the API server's client")?;
+        ycloud_client::connect(config).context("failed to make the API server's client")?;
     match options.role {
         Role::Node => run_node(options, client, api_server, stop).await,
         Role::Chassis => chassis::run(options, client, stop).await,

@@ -8,18 +8,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use futures::StreamExt;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use ycloud_api::{EipGateway, NetworkProbe, Subnet, VNic, mirror};
+use ycloud_client::Retry;
 
 use super::family::is_usable;
 
@@ -208,37 +207,6 @@ pub(super) fn key<K: Resource>(object: &K) -> Key {
         object.meta().namespace.clone().unwrap_or_default(),
         object.name_any(),
     )
-}
-
-/// Waits between tries: a Pod may be waiting for its address, so an API server that comes back is noticed soon.
-#[derive(Debug, Clone)]
-pub(super) struct Retry {
-    next: Duration,
-}
-
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(3);
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { next: FIRST_RETRY }
-    }
-}
-
-impl Iterator for Retry {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = self.next;
-        self.next = (wait * 2).min(LAST_RETRY);
-        Some(wait)
-    }
-}
-
-impl Backoff for Retry {
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use ycloud_client::Retry;
 
 use super::facts;
 use super::world::{Change, Delta};
-use crate::agent::objects::{Key, Retry, key};
+use crate::agent::objects::{Key, key};
 
 /// Starts the watches; they run as long as the runtime.
 pub fn start(client: &Client) -> mpsc::UnboundedReceiver<Change> {
