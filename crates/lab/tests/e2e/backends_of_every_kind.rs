@@ -11,7 +11,7 @@ use crate::scene::Scene;
 
 #[test]
 fn backends_of_every_kind_answer_and_are_probed_where_they_are() {
-    let mixed = Mixed::new("be-kinds");
+    let mixed = Mixed::new("be-every-kind");
     let scene = &mixed.scene;
     assert_answer(&mixed.client, mixed.to, &ALL);
 

@@ -1,6 +1,7 @@
 //! A test's own corner of the cluster: a namespace, Vpcs, Subnets, Pods. Removed when dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, in_pod, kubectl, on};
 
@@ -31,9 +32,18 @@ impl Answers {
     }
 }
 
+/// The names of all scenes of this run.
+static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 impl Scene {
-    /// An empty corner named `e2e-<name>`; what an earlier, killed run left of it goes first.
+    /// An empty corner named `e2e-<name>`; what an earlier, killed run left of it goes first. No two tests may have one name, as
+    /// they may run at the same time.
     pub fn new(name: &str) -> Self {
+        let new = TAKEN
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned());
+        assert!(new, "another test has a scene named {name}");
         let scene = Self {
             name: format!("e2e-{name}"),
             vpcs: Vec::new(),
