@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{run, succeeds};
 use crate::image;
+use crate::lab::Lab;
 use crate::layout::{Layout, Machine};
 use crate::ovn;
 use crate::process::{Process, enter};
@@ -19,6 +20,16 @@ pub(crate) const AGENT: &str = image::AGENT;
 
 /// Where it answers /readyz, within the chassis.
 const LISTEN: &str = "127.0.0.1:9440";
+
+impl Lab {
+    /// The agent's program on the chassis that is no node, where ycloud is installed.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn agent(&self) -> Result<PathBuf> {
+        Ok(program(&self.layout()?, Machine::Dpu))
+    }
+}
 
 fn program(layout: &Layout, machine: Machine) -> PathBuf {
     layout.machine_dir(machine).join(AGENT)

@@ -39,6 +39,7 @@ const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "runc",
     "socat",
+    "systemd",
     "tcpdump",
     "util-linux",
     "wget",

@@ -16,6 +16,7 @@ mod backends_unhealthy;
 mod backends_wiring;
 mod bad_input;
 mod change_of_shape;
+mod chassis_service;
 mod cluster;
 mod conntrack_passes;
 mod control_plane;
