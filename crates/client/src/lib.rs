@@ -1,20 +1,21 @@
 //! How ycloud's programs reach the API server: [`connect`], and [`Retry`] for watches.
 //!
-//! kube's own client waits for ever on a connection whose other end went away without a word (a network cut in two, a load balancer
-//! that moved): a watch of which nothing comes looks like one of which nothing is to be told, until its time-out of five minutes,
-//! and the kernel sends again what is under way at intervals that double up to two minutes. Whoever follows endpoints and probes
-//! must not be deaf for so long, so the kernel is told to ask the other end each second that it is silent ([`SILENCE`]), and to give
-//! a connection up that has had no answer for [`PATIENCE`]. The watch then fails, and is made anew.
+//! kube's own client waits on a connection whose other end went away without a word (a network cut in two, a load balancer that
+//! moved): a watch of which nothing comes looks like one of which there is nothing to tell, for five minutes, and the kernel sends again
+//! what is under way at intervals that double up to two minutes. Whoever follows endpoints and probes must not be deaf for so long.
+//! Here the kernel asks the other end whether it is there once it has been silent for [`SILENCE`], and gives a connection up that has
+//! had no answer for [`PATIENCE`]. The watch then fails, and is made anew.
 
 use std::time::Duration;
 
+use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use kube::Config;
 use kube::client::retry::RetryPolicy;
 use kube::client::{Client, ConfigExt};
 use kube::runtime::utils::Backoff;
-use kube::{Config, Error};
 use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
 
@@ -27,19 +28,33 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection may go without an answer, to such a question or to data, before it is given up (`TCP_USER_TIMEOUT`).
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long making a connection may take. The kernel asks again after 1 s, then less and less often; a new attempt asks at once.
+/// How long TCP's handshake may take. The kernel asks again after 1 s, then less and less often; a new attempt asks at once.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long all handshakes, TLS' included, may take: of a server that hangs, the kernel goes on to answer for TCP.
+pub const HANDSHAKES: Duration = Duration::from_secs(10);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A proxy is configured.
+    #[error(
+        "the API server is to be reached by the proxy {0}, which ycloud's programs do not use: they need a way of their own; take \
+         `proxy-url` out of the kubeconfig, and HTTPS_PROXY and HTTP_PROXY out of the environment"
+    )]
+    Proxy(http::Uri),
+    /// Credentials or certificates that cannot be read or used.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+}
 
 /// A client of the API server that `config` names. The process' default rustls provider must be installed.
 ///
 /// # Errors
-/// As those of kube's own: credentials that cannot be read, or a proxy, which this client has not.
-pub fn connect(config: Config) -> kube::Result<Client> {
-    if let Some(proxy) = &config.proxy_url {
-        return Err(Error::ProxyProtocolDisabled {
-            proxy_url: Box::new(proxy.clone()),
-            protocol_feature: "kube/http-proxy",
-        });
+/// See [`Error`].
+pub fn connect(config: Config) -> Result<Client, Error> {
+    if let Some(proxy) = config.proxy_url {
+        return Err(Error::Proxy(proxy));
     }
     let mut tcp = HttpConnector::new();
     // The scheme is the TLS connector's affair.
@@ -50,7 +65,11 @@ pub fn connect(config: Config) -> kube::Result<Client> {
     tcp.set_keepalive_interval(Some(INTERVAL));
     tcp.set_tcp_user_timeout(Some(PATIENCE));
     let tls = config.rustls_https_connector_with_connector(tcp)?;
-    let http = legacy::Client::builder(TokioExecutor::new()).build(tls);
+    let mut connector = TimeoutConnector::new(tls);
+    connector.set_connect_timeout(Some(HANDSHAKES));
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
     let again = || RetryLayer::new(RetryPolicy::server_retry());
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -113,6 +132,9 @@ mod tests {
         let mut config = Config::new("https://api:6443".parse().expect("a URL"));
         config.proxy_url = Some("http://proxy:3128".parse().expect("a URL"));
         let error = connect(config).map(drop).expect_err("it would be ignored");
-        assert!(error.to_string().contains("proxy:3128"), "{error}");
+        assert!(
+            error.to_string().contains("the proxy http://proxy:3128"),
+            "{error}"
+        );
     }
 }

@@ -15,9 +15,9 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use ycloud_client::{PATIENCE, connect};
+use ycloud_client::{HANDSHAKES, PATIENCE, connect};
 
-/// kube's own client would wait for five minutes.
+/// How long a test waits; kube's own client waits for as long as it is let.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `work` in a thread that has a network namespace of its own, with a loopback device.
@@ -134,5 +134,19 @@ fn a_request_on_a_connection_that_was_kept_fails_once_the_server_is_away() {
             .expect_err("the server is away");
         join();
         post().await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_takes_connections_and_is_stuck_is_given_up() {
+    alone(|| async {
+        // The kernel takes it; nobody will ever greet.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let client = connect(Config::new(url.parse().unwrap())).unwrap();
+        let answer = timeout(HANDSHAKES * 2, client.apiserver_version()).await;
+        answer
+            .expect("nobody noticed")
+            .expect_err("the server is stuck");
     });
 }

@@ -35,8 +35,8 @@ use crate::lease::{Elector, Leadership, Timing};
 /// How long a body may take to return after `stop`, before the process ends without it.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is logged where RUST_LOG does not say: kube's own lines about failed requests stand beside ours and say less.
-const DEFAULT_FILTER: &str = "info,kube_client::client::builder=off,kube_runtime::watcher=off";
+/// What is logged where RUST_LOG does not say: kube's own lines about failed watches stand beside ours and say less.
+const DEFAULT_FILTER: &str = "info,kube_runtime::watcher=off";
 
 /// Arguments that every controller has. Add them by `#[command(flatten)]`.
 #[derive(Debug, Clone, Args)]

@@ -168,7 +168,8 @@ impl From<Up> for UpOptions {
 
 #[derive(Debug, Args)]
 struct Built {
-    /// As it is shipped: optimised, which takes minutes to build. For measurements
+    /// As it is shipped: optimised, which takes minutes to build. For measurements; `up` and `load` without this put a debug build in
+    /// its place
     #[arg(long)]
     release: bool,
 }

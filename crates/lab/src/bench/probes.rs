@@ -66,10 +66,10 @@ impl Lab {
     pub fn bench_probes(&self, rounds: u32, part: &str) -> Result<()> {
         let interrupted = hold_signals()?;
         let progress = Progress::new();
-        self.clear_probes(&progress)?;
-        let mut figures = Figures::default();
         let placement = self.placement()?;
         let strikes = named(strikes(placement.node), part)?;
+        self.clear_probes(&progress)?;
+        let mut figures = Figures::default();
         let measured = self
             .stage(placement, interrupted, &progress)
             .and_then(|stage| {

@@ -95,7 +95,7 @@ fn served(name: &str) -> (Scene, String) {
 }
 
 #[test]
-fn a_subnet_comes_and_goes_while_connections_live_on() {
+fn alone_a_subnet_comes_and_goes_while_connections_live_on() {
     let (mut scene, vpc) = served("shape-subnet");
     scene.pods_ready();
     let eip = scene.programmed_eip("svc", 2);
@@ -131,7 +131,7 @@ fn a_subnet_comes_and_goes_while_connections_live_on() {
 }
 
 #[test]
-fn an_eip_moves_and_connections_to_others_live_on() {
+fn alone_an_eip_moves_and_connections_to_others_live_on() {
     let (scene, vpc) = served("shape-eip");
     scene.server("t0", "a", "node-3", "other");
     for eip in ["moving", "left"] {

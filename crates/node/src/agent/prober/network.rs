@@ -22,10 +22,10 @@ use crate::agent::ovs::prober::{NewPort, ProberPort};
 use crate::agent::ovs::{self, Ovs, View};
 use crate::agent::{ethtool, sysctl};
 
-/// How long a device stays in a Vpc where nothing is to be asked any more. A chassis that was cut off hears, when it returns, that
+/// How long a port stays in a Vpc where nothing is to be asked any more. A chassis that was cut off hears, when it returns, that
 /// others ask in its place, and a second or two later that it shall ask again: a port that went in between would be a new one,
-/// to which each other chassis has to learn the way. Less than ycloud-controller keeps such a port, 30 s: OVN's end and this one
-/// shall not come together.
+/// to which each other chassis has to learn the way. Less than the 30 s for which ycloud-controller keeps such a port: its end there
+/// and here shall not come together.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// A pass failed; there will be another.
@@ -69,21 +69,20 @@ pub struct Device {
     pub sources: Sources,
 }
 
-/// Where devices are wanted, or were until [`LINGER`] ago.
+/// The Vpcs in which a device was wanted within [`LINGER`], and when last.
 #[derive(Debug, Default)]
-struct Lately(BTreeMap<String, (Sources, Instant)>);
+struct Lately(BTreeMap<String, Instant>);
 
 impl Lately {
     /// It is `now`, and these are wanted.
-    fn see(&mut self, wanted: &BTreeMap<String, Sources>, now: Instant) {
-        for (vpc, sources) in wanted {
-            self.0.insert(vpc.clone(), (sources.clone(), now));
-        }
-        self.0.retain(|_, (_, at)| now < *at + LINGER);
+    fn see<'a>(&mut self, wanted: impl IntoIterator<Item = &'a String>, now: Instant) {
+        self.0.retain(|_, at| now < *at + LINGER);
+        self.0
+            .extend(wanted.into_iter().map(|vpc| (vpc.clone(), now)));
     }
 
-    fn sources(&self, vpc: &str) -> Option<&Sources> {
-        self.0.get(vpc).map(|(sources, _)| sources)
+    fn has(&self, vpc: &str) -> bool {
+        self.0.contains_key(vpc)
     }
 }
 
@@ -136,8 +135,8 @@ impl Network {
         self.settled.clear();
     }
 
-    /// One comparison with what is `wanted`, by Vpc. Ports in other Vpcs go only if `wanted` is the `whole`, and stay for a while.
-    /// Returns the devices by which packets pass, and what was wrong with the last of the others, if anything was.
+    /// One comparison with what is `wanted`, by Vpc. Ports in other Vpcs go only if `wanted` is the `whole`, and after [`LINGER`].
+    /// Returns the wanted devices by which packets pass, and what was wrong with the last of the others, if anything was.
     ///
     /// # Errors
     /// See [`Error`]: no device could be looked at.
@@ -146,7 +145,7 @@ impl Network {
         wanted: &BTreeMap<String, Sources>,
         whole: bool,
     ) -> Result<(BTreeMap<String, Device>, Option<Error>), Error> {
-        self.lately.see(wanted, Instant::now());
+        self.lately.see(wanted.keys(), Instant::now());
         let view = self.ovs.view();
         let (kept, gone) = self.sorted(&view, whole);
         let missing: Vec<&String> = wanted.keys().filter(|v| !kept.contains_key(*v)).collect();
@@ -156,20 +155,19 @@ impl Network {
         names.extend(new.iter().map(|port| (&port.vpc, &port.name)));
         let userspace = view.userspace().unwrap_or_default();
         let (mut devices, mut wrong) = (BTreeMap::new(), None);
-        let links = self.links(&names, userspace).await?;
+        let links = self.links(&names, wanted, userspace).await?;
         self.ovs.change_prober_ports(&gone, &new).await?;
         self.forget(&names).await?;
         for (vpc, name) in &names {
-            let (Some(link), Some(sources)) = (links.get(*name), self.lately.sources(vpc).cloned())
-            else {
+            let (Some(link), Some(sources)) = (links.get(*name), wanted.get(*vpc)) else {
                 continue;
             };
-            if let Err(error) = self.settle(link, &sources, userspace).await {
+            if let Err(error) = self.settle(link, sources, userspace).await {
                 wrong = Some(error);
             } else if kept.get(*vpc).is_some_and(|port| port.installed) {
                 let device = Device {
                     name: (*name).clone(),
-                    sources,
+                    sources: sources.clone(),
                 };
                 devices.insert((*vpc).clone(), device);
             }
@@ -183,7 +181,7 @@ impl Network {
         for port in view.prober_ports() {
             let own = port.name.starts_with(&self.prefix)
                 && port.logical_port == prober_port(&port.vpc, &self.node);
-            let stays = self.lately.sources(&port.vpc).is_some();
+            let stays = self.lately.has(&port.vpc);
             if own && stays && !kept.contains_key(&port.vpc) {
                 kept.insert(port.vpc.clone(), port);
             } else if whole || stays {
@@ -209,13 +207,13 @@ impl Network {
     async fn links(
         &self,
         names: &BTreeMap<&String, &String>,
+        wanted: &BTreeMap<String, Sources>,
         userspace: bool,
     ) -> Result<BTreeMap<String, Link>, Error> {
         let (here, there) = (self.host.links().await?, self.inside.links().await?);
         let has = |links: &[Link], name: &str| links.iter().any(|link| link.name == name);
         for (vpc, name) in names {
-            let sources = self.lately.sources(vpc);
-            let Some(mac) = sources.and_then(|sources| sources.values().next()) else {
+            let Some(mac) = wanted.get(*vpc).and_then(|s| s.values().next()) else {
                 continue;
             };
             if has(&here, name) && has(&there, name) {
@@ -325,27 +323,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_stays_for_a_while_with_the_addresses_that_it_had() {
-        let of = |ip: &str| -> Sources {
-            let ip: IpAddr = ip.parse().expect("an address");
-            [(Family::of(ip), ip)].into()
-        };
+    fn a_port_stays_for_a_while() {
         let (start, mut lately) = (Instant::now(), Lately::default());
-        let both = [
-            ("a".to_owned(), of("100.68.0.1")),
-            ("b".to_owned(), of("100.68.0.1")),
-        ];
-        lately.see(&both.into(), start);
-        let one: BTreeMap<String, Sources> = [("a".to_owned(), of("100.68.0.2"))].into();
-        lately.see(&one, start + LINGER / 2);
-        assert_eq!(lately.sources("a"), Some(&of("100.68.0.2")));
-        assert_eq!(lately.sources("b"), Some(&of("100.68.0.1")), "for a while");
-        lately.see(&one, start + LINGER);
-        assert_eq!(lately.sources("b"), None);
-        lately.see(
-            &BTreeMap::new(),
-            start + LINGER * 2 - Duration::from_nanos(1),
-        );
-        assert!(lately.sources("a").is_some());
+        let [a, b] = ["a".to_owned(), "b".to_owned()];
+        lately.see([&a, &b], start);
+        lately.see([&a], start + LINGER / 2);
+        assert!(lately.has("b"));
+        lately.see([&a], start + LINGER);
+        assert!(lately.has("a") && !lately.has("b"));
+        lately.see([], start + LINGER * 2 - Duration::from_nanos(1));
+        assert!(lately.has("a"));
+        lately.see([], start + LINGER * 2);
+        assert!(!lately.has("a"));
     }
 }

@@ -263,8 +263,9 @@ impl Task {
     ) {
         let now = Instant::now();
         let stuck = self.parts.behind.borrow().is_some_and(|s| now > s + BEHIND);
-        let lacks = wanted.keys().any(|vpc| !devices.contains_key(vpc));
-        let none = lacks && devices.is_empty();
+        let has = |vpc: &String| devices.contains_key(vpc);
+        let lacks = !wanted.keys().all(has);
+        let none = lacks && !wanted.keys().any(has);
         let looked = matches!(outcome, Outcome::Looked(_));
         let well = looked && !none && !(lacks && stuck);
         let able = self.ability.observe(well, now);
