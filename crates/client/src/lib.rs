@@ -1,4 +1,4 @@
-//! How ycloud's controllers reach the API server: [`connect`]; and [`Retry`], for watches of agents too.
+//! How ycloud's programs reach the API server: [`connect`], and [`Retry`] for watches.
 //!
 //! kube's own client waits on a connection whose other end went away without a word (a network cut in two, a load balancer that
 //! moved): a watch of which nothing comes looks like one of which there is nothing to tell, for five minutes, and the kernel sends again
@@ -39,7 +39,7 @@ pub const HANDSHAKES: Duration = Duration::from_secs(10);
 pub enum Error {
     /// A proxy is configured.
     #[error(
-        "the API server is to be reached by the proxy {0}, which ycloud's controllers do not use: they need a way of their own; take \
+        "the API server is to be reached by the proxy {0}, which ycloud's programs do not use: they need a way of their own; take \
          `proxy-url` out of the kubeconfig, and HTTPS_PROXY and HTTP_PROXY out of the environment"
     )]
     Proxy(http::Uri),

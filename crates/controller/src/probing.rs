@@ -18,6 +18,7 @@ use ycloud_compiler::{
 };
 use ycloud_ovsdb::nb;
 
+use crate::apply::nb_cfg;
 use crate::mergepatch;
 use crate::metrics::count;
 use crate::objects::{Need, status_patch};
@@ -33,23 +34,49 @@ const PROBE_REST: Duration = Duration::from_millis(100);
 /// How long a prober's port stays that nobody needs, while its chassis has it bound.
 const PORT_WAIT: Duration = Duration::from_secs(30);
 
+/// By when what the end of a prober changed is in the Northbound database.
+const WRITTEN: Duration = Duration::from_secs(1);
+
+/// How long a prober that returns waits for its ovn-controller, which may try a lost database only every 8 s
+/// (`reconnect` of Open vSwitch).
+const RETURN_WAIT: Duration = Duration::from_secs(15);
+
+/// A chassis whose prober's Lease had ended and holds again. Its ports were taken away and will be made anew, and until its
+/// ovn-controller has heard of that, it would ask by flows of before, and find those dead who are well.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Returning {
+    since: Instant,
+    /// The `nb_cfg` that its ovn-controller has to reach, from [`WRITTEN`] on.
+    nb_cfg: Option<i64>,
+}
+
+impl Returning {
+    fn next_due(&self) -> Instant {
+        match self.nb_cfg {
+            None => self.since + WRITTEN,
+            Some(_) => self.since + RETURN_WAIT,
+        }
+    }
+}
+
 impl State {
     /// The Lease of a prober reads so at `now`, which is `time` by this machine's clock.
     pub fn take_lease(&mut self, lease: &Lease, now: Instant, time: Timestamp) {
         let change = self.leases.see(lease, now, time);
-        self.probers_changed(change);
+        self.probers_changed(change, now);
     }
 
     /// The Lease of this name is gone.
     pub fn forget_lease(&mut self, name: &str) {
         let change = self.leases.forget(name);
-        self.probers_changed(change);
+        self.probers_changed(change, Instant::now());
     }
 
     /// It is `now`: Leases end, and ports that nobody needs.
     pub fn pass(&mut self, now: Instant) {
         let ended = self.leases.expire(now);
-        self.probers_changed(ended);
+        self.probers_changed(ended, now);
+        self.take_back(now);
         for (leaving, until) in &mut self.leaving {
             if until.is_some_and(|until| until <= now) {
                 *until = None;
@@ -61,23 +88,53 @@ impl State {
     /// When [`Self::pass`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
         let leaving = self.leaving.values().copied().flatten();
-        leaving.chain(self.leases.next_due()).min()
+        let returning = self.returning.values().map(Returning::next_due);
+        let all = leaving.chain(returning).chain(self.leases.next_due());
+        all.min()
     }
 
-    fn probers_changed(&mut self, changes: impl IntoIterator<Item = Change>) {
+    fn probers_changed(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
         for change in changes {
             match change {
-                Change::Begun(chassis) => {
-                    tracing::info!(chassis, "asks NetworkProbes");
-                    self.take_in(Event::Apply(Object::Prober(Prober { chassis })));
+                Change::Begun(chassis) if self.ended_probers.remove(&chassis) => {
+                    let (since, nb_cfg) = (now, None);
+                    self.returning.insert(chassis, Returning { since, nb_cfg });
                 }
+                Change::Begun(chassis) => self.begin(chassis),
                 Change::Ended(chassis) => {
                     tracing::warn!(chassis, "does not ask NetworkProbes any more");
+                    self.ended_probers.insert(chassis.clone());
+                    self.returning.remove(&chassis);
                     self.take_in(Event::Delete(ObjectRef::Prober(chassis)));
                 }
             }
         }
         self.metrics.probers.set(count(self.leases.living()));
+    }
+
+    fn begin(&mut self, chassis: String) {
+        tracing::info!(chassis, "asks NetworkProbes");
+        self.take_in(Event::Apply(Object::Prober(Prober { chassis })));
+    }
+
+    /// Those that return begin once their ovn-controllers have caught up, or late.
+    fn take_back(&mut self, now: Instant) {
+        let nb_cfg = nb_cfg(&self.observed);
+        let mut back = Vec::new();
+        for (chassis, returning) in &mut self.returning {
+            if now >= returning.since + WRITTEN {
+                returning.nb_cfg.get_or_insert(nb_cfg);
+            }
+            let target = returning.nb_cfg;
+            let current = target.is_some_and(|target| self.tracker.has_reached(chassis, target));
+            if current || now >= returning.since + RETURN_WAIT {
+                back.push(chassis.clone());
+            }
+        }
+        for chassis in back {
+            self.returning.remove(&chassis);
+            self.begin(chassis);
+        }
     }
 
     /// Whether a chassis lives: its Node is Ready, or it has no Node and its agent's Lease holds.
@@ -247,5 +304,56 @@ fn first_of(vpc: &str) -> Leaving {
     Leaving {
         vpc: vpc.to_owned(),
         chassis: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use ycloud_api::key::prober_lease;
+    use ycloud_compiler::Settings;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_prober_that_returns_asks_once_its_ovn_controller_has_caught_up() {
+        let metrics = Metrics::new(&mut Registry::default());
+        let mut state = State::new(Settings::default(), metrics);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let renew = |state: &mut State, seconds: u64| {
+            let time = Timestamp::from_second(1_700_000_000 + seconds as i64).unwrap();
+            let lease = json!({
+                "metadata": {"name": prober_lease("a")},
+                "spec": {"holderIdentity": "a", "leaseDurationSeconds": 30, "renewTime": format!("{time:.6}")},
+            });
+            state.take_lease(&serde_json::from_value(lease).unwrap(), at(seconds), time);
+        };
+        renew(&mut state, 0);
+        assert!(state.snapshot.is_prober("a"), "a new one");
+        state.tracker.chassis("a", Some(-1));
+        state.pass(at(30));
+        assert!(!state.snapshot.is_prober("a"));
+
+        renew(&mut state, 40);
+        for seconds in [40, 41, 50] {
+            state.pass(at(seconds));
+            assert!(!state.snapshot.is_prober("a"), "behind, after {seconds} s");
+        }
+        state.tracker.chassis("a", Some(0));
+        state.pass(at(51));
+        assert!(state.snapshot.is_prober("a"));
+        assert!(state.returning.is_empty() && state.ended_probers.is_empty());
+
+        // It does not wait for ever for one that never says.
+        state.tracker.chassis("a", None);
+        state.pass(at(80));
+        renew(&mut state, 90);
+        state.pass(at(104));
+        assert!(!state.snapshot.is_prober("a"));
+        assert_eq!(state.next_due(), Some(at(105)));
+        state.pass(at(105));
+        assert!(state.snapshot.is_prober("a"));
     }
 }

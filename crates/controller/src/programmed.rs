@@ -82,6 +82,13 @@ impl<K: Ord + Clone + Hash> Tracker<K> {
         };
     }
 
+    /// Whether chassis `name` has reached this number.
+    pub fn has_reached(&self, name: &str, nb_cfg: i64) -> bool {
+        self.chassis
+            .get(name)
+            .is_some_and(|reached| *reached >= nb_cfg)
+    }
+
     /// Forgets all chassis.
     pub fn forget_chassis(&mut self) {
         self.chassis.clear();

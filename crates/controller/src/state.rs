@@ -24,6 +24,7 @@ use ycloud_compiler::{
 use crate::chores::Chores;
 use crate::metrics::Metrics;
 use crate::prober::Leases;
+use crate::probing::Returning;
 use crate::programmed::Tracker;
 use crate::queue::Queue;
 use crate::status::RowState;
@@ -59,6 +60,10 @@ pub struct State {
     ended: HashMap<Owner, BTreeSet<Option<String>>>,
     /// The Leases of probers.
     pub(crate) leases: Leases,
+    /// Chassis whose prober's Lease has ended here.
+    pub(crate) ended_probers: BTreeSet<String>,
+    /// Of those, the ones whose Lease holds again, and which ask nothing yet.
+    pub(crate) returning: BTreeMap<String, Returning>,
     /// Ports of probers that stay although nobody needs them, and until when; `None`: no longer, as soon as the database is
     /// told. See `State::linger`.
     pub(crate) leaving: BTreeMap<Leaving, Option<Instant>>,
@@ -92,6 +97,8 @@ impl State {
             unconfirmed_eips: Unconfirmed::default(),
             ended: HashMap::new(),
             leases: Leases::default(),
+            ended_probers: BTreeSet::new(),
+            returning: BTreeMap::new(),
             leaving: BTreeMap::new(),
             chassis_gone: BTreeMap::new(),
             reported: HashMap::new(),

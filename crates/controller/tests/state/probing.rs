@@ -177,11 +177,18 @@ async fn a_prober_s_lease_ends_and_another_one_asks() {
         ["probe:vpc1/b"]
     );
 
-    // It is there again: it takes over, and nothing is said of the state.
+    // It is there again: it takes over, and nothing is said of the state; but not before its ovn-controller may have heard of it.
     written(&mut controller, &healthy);
     controller
         .state
         .take_lease(&lease("a", 50), start + 50 * second, clock());
+    controller.state.pass(start + 51 * second);
+    assert_eq!(patch(&mut controller), None);
+    assert_eq!(controller.state.next_due(), Some(start + 60 * second));
+    controller
+        .state
+        .take_lease(&lease("b", 55), start + 55 * second, clock());
+    controller.state.pass(start + 65 * second);
     let back = patch(&mut controller).unwrap();
     assert_eq!((&back["prober"], back.get("state")), (&"a".into(), None));
     written(&mut controller, &back);

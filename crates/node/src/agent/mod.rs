@@ -245,11 +245,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let api_server = url
         .host()
         .map(|host| format!("{host}:{}", url.port_u16().unwrap_or(443)));
-    // Not ycloud_client::connect yet: an agent that returns from a cut before its ovn-controller does asks NetworkProbes by the flows
-    // of before, and accuses who is well. First ycloud-controller has to give a chassis that returns nothing to ask until its
-    // Chassis_Private:nb_cfg has caught up.
     let client =
-        kube::Client::try_from(config).context("failed to make the API server's client")?;
+        ycloud_client::connect(config).context("failed to make the API server's client")?;
     match options.role {
         Role::Node => run_node(options, client, api_server, stop).await,
         Role::Chassis => chassis::run(options, client, stop).await,
