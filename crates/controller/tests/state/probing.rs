@@ -184,11 +184,16 @@ async fn a_prober_s_lease_ends_and_another_one_asks() {
         .take_lease(&lease("a", 50), start + 50 * second, clock());
     controller.state.pass(start + 51 * second);
     assert_eq!(patch(&mut controller), None);
-    assert_eq!(controller.state.next_due(), Some(start + 60 * second));
-    controller
-        .state
-        .take_lease(&lease("b", 55), start + 55 * second, clock());
-    controller.state.pass(start + 65 * second);
+    for renewed in (60..=170).step_by(10) {
+        assert_eq!(patch(&mut controller), None, "{renewed}");
+        for chassis in ["a", "b"] {
+            let lease = lease(chassis, renewed % 60);
+            controller
+                .state
+                .take_lease(&lease, start + renewed * second, clock());
+        }
+        controller.state.pass(start + renewed * second);
+    }
     let back = patch(&mut controller).unwrap();
     assert_eq!((&back["prober"], back.get("state")), (&"a".into(), None));
     written(&mut controller, &back);
