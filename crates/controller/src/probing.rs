@@ -98,6 +98,10 @@ impl State {
         for change in changes {
             match change {
                 Change::Begun(chassis) if self.ended_probers.remove(&chassis) => {
+                    tracing::info!(
+                        chassis,
+                        "its Lease holds again; it asks once its ovn-controller has caught up"
+                    );
                     let (since, nb_cfg) = (now, None);
                     self.returning.insert(chassis, Returning { since, nb_cfg });
                 }

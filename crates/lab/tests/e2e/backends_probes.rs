@@ -13,7 +13,7 @@ use ycloud_lab::place::Place;
 
 use crate::asking::pod;
 use crate::backends::{FAST, LEAVES, Mixed, assert_served};
-use crate::cluster::{SLOW, always, eventually, kubectl, lab};
+use crate::cluster::{SLOW, Stopped, always, eventually, kubectl, lab};
 use crate::restart::restart_pods;
 
 /// After how long nothing is nothing.
@@ -175,25 +175,6 @@ fn alone_backends_restarts_of_agents_and_controllers_lose_no_endpoint() {
     assert_served(&attempts);
 }
 
-/// The API server does not run, while it is in scope.
-struct Away;
-
-impl Away {
-    fn begin() -> Self {
-        lab(&["stop", "control", "kube-apiserver"]).must();
-        Self
-    }
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        let started = lab(&["start", "control"]);
-        if !started.ok {
-            eprintln!("clean-up: {}", started.err);
-        }
-    }
-}
-
 #[test]
 fn alone_backends_an_api_server_that_is_away_changes_nothing_and_is_caught_up_with() {
     let mixed = Mixed::fast("be-api");
@@ -203,7 +184,7 @@ fn alone_backends_an_api_server_that_is_away_changes_nothing_and_is_caught_up_wi
         mixed.to,
         Duration::from_millis(100),
     );
-    let away = Away::begin();
+    let away = Stopped::begin("control", "kube-apiserver");
     // Longer than the Leases of probers.
     thread::sleep(Duration::from_secs(40));
     let attempts = stream.finish();

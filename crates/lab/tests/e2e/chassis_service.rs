@@ -13,7 +13,7 @@ use ycloud_lab::ask::{Protocol, Stream};
 
 use crate::asking::{assert_answer, the_lab};
 use crate::backends::{FAST, Mixed, assert_served};
-use crate::cluster::{Printed, SLOW, SOON, eventually, kubectl, lab, on};
+use crate::cluster::{Printed, SLOW, SOON, Stopped, eventually, kubectl, lab, on};
 
 const CHASSIS: &str = "dpu-1";
 const AGENT: &str = "ycloud-cni";
@@ -24,32 +24,14 @@ struct Systemd {
     child: Child,
     /// The first of its PID namespace; 0 until it is known.
     pid: i32,
-    away: Option<Away>,
-}
-
-/// The lab's own agent does not run.
-struct Away;
-
-impl Away {
-    fn begin() -> Self {
-        lab(&["stop", CHASSIS, AGENT]).must();
-        Self
-    }
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        let started = lab(&["start", CHASSIS]);
-        if !started.ok {
-            eprintln!("clean-up: {}", started.err);
-        }
-    }
+    /// The lab's own agent.
+    stopped: Option<Stopped>,
 }
 
 impl Systemd {
     fn boot() -> Self {
         let program = the_lab().agent().expect("an agent");
-        let away = Away::begin();
+        let stopped = Stopped::begin(CHASSIS, AGENT);
         let lab_name = the_lab().name().to_owned();
         // It ends with this process, and with the lab, in whose cgroup it is.
         let script = format!(
@@ -74,7 +56,7 @@ impl Systemd {
         let mut systemd = Self {
             child,
             pid: 0,
-            away: Some(away),
+            stopped: Some(stopped),
         };
         systemd.pid = eventually("systemd runs", SOON, || {
             let pid = systemd.child.id();
@@ -134,7 +116,7 @@ impl Drop for Systemd {
         if let Err(error) = ended {
             eprintln!("clean-up: {error}");
         }
-        drop(self.away.take());
+        drop(self.stopped.take());
     }
 }
 

@@ -68,6 +68,27 @@ fn lab_with_input(args: &[&str], input: &str) -> Printed {
     printed
 }
 
+/// A part of a machine does not run, as after `cargo lab stop`; what the machine lacks is started when this is dropped.
+pub struct Stopped {
+    machine: &'static str,
+}
+
+impl Stopped {
+    pub fn begin(machine: &'static str, part: &str) -> Self {
+        lab(&["stop", machine, part]).must();
+        Self { machine }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let started = lab(&["start", self.machine]);
+        if !started.ok {
+            eprintln!("clean-up: {}", started.err);
+        }
+    }
+}
+
 /// `kubectl ARGS`.
 pub fn kubectl(args: &[&str]) -> Printed {
     let mut all = vec!["kubectl"];
