@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::command::{run, run_words, wait_until};
+use crate::command::{run_words, wait_until};
 use crate::lab::{Lab, require_root};
 use crate::layout::{Layout, Machine};
 use crate::place::Place;
@@ -106,9 +106,8 @@ impl Lab {
     }
 
     fn vnic(&self, namespace: &str, vnic: &str) -> Result<Value> {
-        let words = ["-n", namespace, "get", "vnic", vnic, "-o", "json"];
-        let text = run(&mut self.kubectl(words)?)?;
-        serde_json::from_str(&text).context("failed to read kubectl's JSON")
+        let found = self.api()?.get(namespace, "vnic", vnic)?;
+        found.with_context(|| format!("there is no VNic {namespace}/{vnic}"))
     }
 }
 

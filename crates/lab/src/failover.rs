@@ -73,8 +73,8 @@ impl Lab {
     /// # Errors
     /// When the API server does not answer.
     pub fn carriers(&self, gateway: &str) -> Result<Option<Carriers>> {
-        let words = ["get", "eipgateway", gateway, "-o", "json"];
-        let object: Value = serde_json::from_str(&run(&mut self.kubectl(words)?)?)?;
+        let object = self.api()?.get("", "eipgateway", gateway)?;
+        let object = object.with_context(|| format!("there is no EipGateway {gateway}"))?;
         let status = &object["status"];
         let node = |value: &Value| value.as_str().and_then(|name| name.parse().ok());
         let services = status["serviceGateways"].as_array().into_iter().flatten();

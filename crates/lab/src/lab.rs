@@ -3,9 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 
+use crate::api::ApiServer;
 use crate::bringup::{
     cached, cached_images, images, load, network, packages, parts, programs, start_chassis,
     start_control, start_machines, start_node,
@@ -56,6 +58,8 @@ pub struct PartStatus {
 #[derive(Clone, Debug)]
 pub struct Lab {
     name: String,
+    /// Its API server, once it was asked.
+    api: Arc<OnceLock<ApiServer>>,
 }
 
 /// What the processes of a machine are started from.
@@ -75,7 +79,21 @@ impl Lab {
         layout::check_name(name)?;
         Ok(Self {
             name: name.to_owned(),
+            api: Arc::default(),
         })
+    }
+
+    /// The lab's API server.
+    ///
+    /// # Errors
+    /// When there is no such lab. Whether the API server answers shows with the first question.
+    pub fn api(&self) -> Result<&ApiServer> {
+        if self.api.get().is_none() {
+            let api = ApiServer::of(&self.kubeconfig()?)?;
+            // Another thread may have been faster: its client is as good.
+            let _ = self.api.set(api);
+        }
+        self.api.get().context("the API server's client is made")
     }
 
     /// Makes the lab, or repairs it: starts what is not running, and keeps what is. Shows its progress on standard error.

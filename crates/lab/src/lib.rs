@@ -19,6 +19,7 @@
 //! ```
 
 mod agent;
+pub mod api;
 mod apt;
 pub mod ask;
 pub mod backend;

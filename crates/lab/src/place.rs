@@ -4,23 +4,25 @@
 //! measurement opens hundreds of connections without starting a process for each, sees what the kernel says of each, and
 //! keeps them open as long as it likes.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::command::{run, run_words};
+use crate::command::{command, run_words};
 use crate::lab::Lab;
 use crate::layout::Machine;
 use crate::net;
+use crate::programs::SYSTEM_PATH;
 
 /// Where packets are sent from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,8 +48,43 @@ impl Lab {
     /// # Errors
     /// When there is no such Pod, or none of its processes runs.
     pub fn pod(&self, namespace: &str, name: &str) -> Result<Place> {
-        let words = ["-n", namespace, "get", "pod", name, "-o", "json"];
-        let pod: Value = serde_json::from_str(&run(&mut self.kubectl(words)?)?)?;
+        let process = self.process_of_pod(namespace, name, |_| true)?;
+        Place::open(format!("{namespace}/{name}"), &process.join("ns/net"))
+    }
+
+    /// A command in the first container of a Pod, in all of its namespaces, as `kubectl exec` runs it. Neither the API
+    /// server's nor the kubelet's way to there is used.
+    ///
+    /// # Errors
+    /// When there is no such Pod, or none of its containers runs.
+    pub fn exec_in_pod<S: AsRef<OsStr>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Command> {
+        // What holds the Pod's namespaces has no shell.
+        let of_container = |process: &Path| {
+            std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() != "pause")
+        };
+        let process = self.process_of_pod(namespace, name, of_container)?;
+        let pid = process.file_name().unwrap_or_default();
+        let mut exec = command("nsenter", ["-t"]);
+        exec.arg(pid).args(["-n", "-m", "-u", "-i", "-p", "--"]);
+        exec.args(args);
+        exec.env_clear().env("PATH", SYSTEM_PATH);
+        Ok(exec)
+    }
+
+    /// The folder in `/proc` of the first process of a Pod that `wanted` chooses.
+    fn process_of_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<PathBuf> {
+        let pod = self.api()?.get(namespace, "pod", name)?;
+        let pod = pod.with_context(|| format!("there is no Pod {namespace}/{name}"))?;
         let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
         if uid.is_empty() {
             bail!("Pod {namespace}/{name} has no UID");
@@ -58,12 +95,16 @@ impl Lab {
             std::fs::read_to_string(folder.join("cgroup"))
                 .is_ok_and(|cgroup| uids.iter().any(|uid| cgroup.contains(uid)))
         };
-        let process = std::fs::read_dir("/proc")?
+        let mut processes: Vec<(u32, PathBuf)> = std::fs::read_dir("/proc")?
             .flatten()
-            .map(|entry| entry.path())
-            .find(|folder| in_pod(folder))
-            .with_context(|| format!("no process of Pod {namespace}/{name} runs"))?;
-        Place::open(format!("{namespace}/{name}"), &process.join("ns/net"))
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+            .collect();
+        // Containers start one after the other.
+        processes.sort();
+        let mut folders = processes.into_iter().map(|(_, folder)| folder);
+        folders
+            .find(|folder| in_pod(folder) && wanted(folder))
+            .with_context(|| format!("no process of Pod {namespace}/{name} runs"))
     }
 }
 

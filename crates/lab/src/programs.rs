@@ -13,7 +13,7 @@ pub(crate) struct Programs {
 }
 
 /// Where Debian keeps programs.
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Programs {
     /// The folders of the lab's own programs, for `PATH`.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use ycloud_lab::ask::{self, Heard, Protocol, ask};
 use ycloud_lab::icmp::{Icmp, Message};
 use ycloud_lab::place::Place;
-use ycloud_lab::{Lab, Machine, ext};
+use ycloud_lab::{Machine, ext};
 
-use crate::cluster::{SOON, apply, condition, eventually, get};
+use crate::cluster::{SOON, apply, condition, eventually, get, the_lab};
 use crate::scene::Scene;
 
 /// How long an answer may take, on two busy cores.
@@ -42,12 +42,11 @@ impl Answered {
     pub fn names(&self) -> Vec<&str> {
         self.by.keys().map(String::as_str).collect()
     }
-}
 
-/// The lab under test.
-pub fn the_lab() -> Lab {
-    let name = std::env::var("YCLOUD_LAB").unwrap_or_else(|_| "test".into());
-    Lab::named(&name).expect("a lab's name")
+    /// Number of answers.
+    pub fn total(&self) -> u32 {
+        self.by.values().sum()
+    }
 }
 
 /// A machine: a node, or `external`, by the address that the upstream router knows.
@@ -81,8 +80,8 @@ pub fn target(address: &str, port: u16) -> SocketAddr {
 }
 
 /// Asks `times` times, each with a connection or socket of its own. Where TCP sends a lost segment again, nobody does
-/// for a datagram, and Open vSwitch may drop one while a node's ports change (ARCHITECTURE, Known limits): one question
-/// by UDP of each thirty begun may be put twice.
+/// for a datagram, and Open vSwitch may drop one while a node's ports change (ARCHITECTURE, Known limits): of each thirty
+/// questions by UDP one may be put twice, of fewer none.
 pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddr, times: u32) -> Answered {
     let mut answered = Answered::default();
     for _ in 0..times {
@@ -90,7 +89,7 @@ pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddr, times: u32) 
         let lost = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
         if protocol == Protocol::Udp
             && reply.as_ref().is_err_and(lost)
-            && answered.repeated < times.div_ceil(30)
+            && answered.repeated < times / 30
         {
             answered.repeated += 1;
             reply = ask(place, protocol, to, PATIENCE);

@@ -12,15 +12,14 @@ use ycloud_lab::ask::{Attempts, Held, Protocol};
 use ycloud_lab::backend::{Backend, Kind};
 use ycloud_lab::place::Place;
 
-use crate::asking::{PATIENCE, pod, target, the_lab};
-use crate::cluster::{SLOW, SOON, apply, condition, eventually, get};
+use crate::asking::{PATIENCE, pod, target};
+use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, the_lab};
 use crate::scene::Scene;
 
 /// A check that finds out fast, as lines of a YusurService's spec.
 pub const CHECK: &str = "  healthCheck: {http: {path: /healthz}, periodSeconds: 1, timeoutSeconds: 1, successThreshold: 1, failureThreshold: 2}\n";
-/// By when a backend that fails that check must have left: two periods, a time-out and a second until all know, four seconds, and
-/// as much again and more for a busy machine. What it takes on a quiet one, a benchmark says.
-pub const LEAVES: Duration = Duration::from_secs(10);
+/// By when a backend that fails that check must have left: two periods, a time-out, and a second until all know.
+pub const LEAVES: Duration = Duration::from_secs(4);
 /// The backends of [`Mixed`], sorted.
 pub const ALL: [&str; 4] = ["addr", "bm", "pod", "vm"];
 /// Those of them that start at once.
@@ -182,6 +181,7 @@ pub struct Mixed {
     pub client: Place,
     /// The cluster address, port 80.
     pub to: SocketAddr,
+    vpc: String,
     pub scene: Scene,
 }
 
@@ -209,23 +209,36 @@ impl Mixed {
             let vm = vm.map(|vm| vm.join().expect("the virtual machine starts"));
             (vm, bm, addr)
         });
+        scene.pods_ready();
+        let mut mixed = Self {
+            vm,
+            bm,
+            addr,
+            client: pod(&scene, "client"),
+            to: SocketAddr::from(([0, 0, 0, 0], 80)),
+            vpc,
+            scene,
+        };
+        mixed.serve("");
+        let all = if mixed.vm.is_some() {
+            ALL.len()
+        } else {
+            FAST.len()
+        };
+        mixed.to = target(&mixed.scene.programmed("svc", all as i64), 80);
+        mixed
+    }
+
+    /// Makes `svc` a YusurService over all of them, with `more` lines of its spec.
+    pub fn serve(&self, more: &str) {
         let mut backends = vec![
             "{kind: Pod, name: pod}",
             "{kind: BM, name: bm}",
             "{kind: VNicIP, name: addr}",
         ];
-        backends.extend(vm.as_ref().map(|_| "{kind: VM, name: vm}"));
-        scene.service_over("svc", &backends, &format!("  vpc: {vpc}\n{CHECK}"));
-        scene.pods_ready();
-        let vip = scene.programmed("svc", backends.len() as i64);
-        Self {
-            vm,
-            bm,
-            addr,
-            client: pod(&scene, "client"),
-            to: target(&vip, 80),
-            scene,
-        }
+        backends.extend(self.vm.as_ref().map(|_| "{kind: VM, name: vm}"));
+        let more = format!("  vpc: {}\n{CHECK}{more}", self.vpc);
+        self.scene.service_over("svc", &backends, &more);
     }
 
     /// A conversation with one particular backend, by the YusurService.
@@ -253,18 +266,15 @@ pub fn hold(client: &Place, protocol: Protocol, to: SocketAddr, backend: &str) -
     )
 }
 
-/// Asserts that a client was served all the while. One question of a hundred may fail, and one in any case: each has a second, which is
-/// as long as TCP waits before it sends a lost first packet again.
+/// Asserts that a client was served all the while: every question had its answer.
 #[track_caller]
 pub fn assert_served(attempts: &Attempts) {
-    let (failed, total) = (attempts.failed(), attempts.0.len());
     let lost = attempts.0.iter().filter(|attempt| attempt.result.is_err());
     let lost: Vec<_> = lost.map(|one| (one.at, &one.result)).collect();
-    let few = failed <= 1.max(total / 100);
-    assert!(few, "{failed} of {total} failed: {lost:?}");
-    let outage = attempts.longest_outage();
     assert!(
-        outage < Duration::from_millis(500),
-        "nobody answered for {outage:?}"
+        lost.is_empty() && !attempts.0.is_empty(),
+        "{} of {} failed: {lost:?}",
+        lost.len(),
+        attempts.0.len()
     );
 }

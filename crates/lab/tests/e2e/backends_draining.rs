@@ -7,7 +7,7 @@ use ycloud_lab::ask::Protocol;
 
 use crate::asking::{ask_often, assert_answer, pod, target};
 use crate::backends::{CHECK, LEAVES, Mixed, hold};
-use crate::cluster::{SOON, apply, eventually, kubectl};
+use crate::cluster::{SOON, apply, eventually, kill, start_deleting};
 use crate::scene::Scene;
 
 /// `drainSeconds` of the test's YusurService.
@@ -40,8 +40,7 @@ fn backends_draining_a_terminating_pods_connection_lives_on_and_then_ends() {
     let mut held = hold(&client, Protocol::Tcp, to, "goes");
 
     let told = Instant::now();
-    let delete = ["delete", "pod", "goes", "--wait=false"];
-    kubectl(&[&["-n", &scene.name][..], &delete].concat()).must();
+    start_deleting(&scene.name, "pod", "goes");
     scene.in_state("svc", "goes", "Draining");
     scene.programmed("svc", 1);
     assert_answer(&client, to, &["stays"]);
@@ -68,17 +67,7 @@ fn backends_draining_a_terminating_pods_connection_lives_on_and_then_ends() {
     // The API server notes whole seconds.
     assert!(at + Duration::from_secs(1) >= DRAIN, "after {at:?} already");
     // The Pod itself would have gone on; afterwards nothing tells of it. What is left of its grace period is not waited for.
-    kubectl(&[
-        "-n",
-        &scene.name,
-        "delete",
-        "pod",
-        "goes",
-        "--grace-period=0",
-        "--force",
-        "--ignore-not-found",
-    ])
-    .must();
+    kill(&scene.name, "goes");
 }
 
 #[test]

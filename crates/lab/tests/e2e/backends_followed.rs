@@ -10,7 +10,7 @@ use ycloud_lab::place::Place;
 
 use crate::asking::{assert_answer, pod, target};
 use crate::backends::{CHECK, assert_served};
-use crate::cluster::{SLOW, SOON, condition, eventually, get, kubectl};
+use crate::cluster::{SLOW, SOON, condition, delete, eventually, get, patch};
 use crate::scene::Scene;
 
 /// How often the client asks.
@@ -60,7 +60,7 @@ fn backends_followed_to_another_address_and_when_they_vanish() {
     // It vanishes, in order: its device answers until the VNic is gone.
     let stream = Stream::start(&client, Protocol::Tcp, to, PACE);
     thread::sleep(Duration::from_secs(1));
-    kubectl(&["-n", &scene.name, "delete", "vnic", "bm", "--timeout=60s"]).must();
+    delete(&scene.name, "vnic", "bm");
     scene.programmed("svc", 1);
     assert_served(&stream.finish());
     drop(first);
@@ -116,15 +116,7 @@ fn backends_followed_to_another_chassis() {
     drop(first);
     let attachment =
         json!({"spec": {"attachment": {"chassis": "node-2", "device": {"port": device}}}});
-    let words = [
-        "patch",
-        "vnic",
-        "bm",
-        "--type=merge",
-        "-p",
-        &attachment.to_string(),
-    ];
-    kubectl(&[&["-n", &scene.name][..], &words].concat()).must();
+    patch(&scene.name, "vnic", "bm", &attachment).must();
     let _second = scene.behind("bm");
     scene.in_state("svc", "bm", "Healthy");
     scene.programmed("svc", 2);

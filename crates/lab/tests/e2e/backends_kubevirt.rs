@@ -14,7 +14,7 @@ use ycloud_lab::ask::{Protocol, Stream};
 
 use crate::asking::{ask_often, assert_answer, assert_pod_answers, pod, target};
 use crate::backends::{CHECK, assert_served};
-use crate::cluster::{SOON, apply, condition, eventually, get, kubectl};
+use crate::cluster::{SOON, api, apply, condition, delete, eventually, exists, get, kill, patch};
 use crate::scene::Scene;
 
 const DEFINITION: &str = "virtualmachineinstances.kubevirt.io";
@@ -46,41 +46,27 @@ spec:
         ))
         .must();
         let installed = Self;
-        let definition = format!("crd/{DEFINITION}");
-        kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            &definition,
-            "--timeout=30s",
-        ])
-        .must();
+        eventually("the definition is established", SOON, || {
+            let object = get(&["crd", DEFINITION]);
+            match condition(&object, "Established") {
+                (status, ..) if status == "True" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
         installed
     }
 
     fn remove(&self) {
-        let delete = [
-            "delete",
-            "crd",
-            DEFINITION,
-            "--ignore-not-found",
-            "--timeout=60s",
-        ];
-        kubectl(&delete).must();
+        if exists("", "crd", DEFINITION) {
+            delete("", "crd", DEFINITION);
+        }
     }
 }
 
 impl Drop for KubeVirt {
     fn drop(&mut self) {
-        let delete = [
-            "delete",
-            "crd",
-            DEFINITION,
-            "--ignore-not-found",
-            "--wait=false",
-        ];
-        let deleted = kubectl(&delete);
-        if !deleted.ok {
-            eprintln!("clean-up: {}", deleted.err);
+        if let Err(error) = api().delete("", "crd", DEFINITION, None) {
+            eprintln!("clean-up: {error:#}");
         }
     }
 }
@@ -146,9 +132,8 @@ spec: {{domain: {{devices: {{}}}}}}
     }
 
     fn told(&self, guest: &str, status: &Value) {
-        let patch = json!({ "status": status }).to_string();
-        let words = ["patch", DEFINITION, guest, "--type=merge", "-p", &patch];
-        kubectl(&[&["-n", &self.name][..], &words].concat()).must();
+        let status = json!({ "status": status });
+        patch(&self.name, DEFINITION, guest, &status).must();
     }
 
     /// What the status says of the guest: its address.
@@ -270,8 +255,7 @@ fn migrates(scene: &Scene, uid: &str) {
     scene.programmed("svc", 1);
     let moved = stream.elapsed();
     // KubeVirt ends the source now.
-    let delete = ["delete", "pod", "from", "--grace-period=0", "--force"];
-    kubectl(&[&["-n", &scene.name][..], &delete].concat()).must();
+    kill(&scene.name, "from");
     scene.in_state("svc", "guest", "Healthy");
     thread::sleep(Duration::from_secs(3));
     let end = stream.elapsed();

@@ -13,7 +13,7 @@ use ycloud_lab::place::Place;
 
 use crate::asking::pod;
 use crate::backends::{FAST, LEAVES, Mixed, assert_served};
-use crate::cluster::{SLOW, Stopped, always, eventually, kubectl, lab};
+use crate::cluster::{Stopped, always, api_ready, lab};
 use crate::restart::restart_pods;
 
 /// After how long nothing is nothing.
@@ -193,10 +193,7 @@ fn alone_backends_an_api_server_that_is_away_changes_nothing_and_is_caught_up_wi
     mixed.bm.stop().expect("killed");
     thread::sleep(LEAVES);
     drop(away);
-    eventually("the API server answers again", SLOW, || {
-        let printed = kubectl(&["get", "--raw", "/readyz"]);
-        if printed.ok { Ok(()) } else { Err(printed.err) }
-    });
+    api_ready();
     mixed.scene.in_state("svc", "bm", "Unhealthy");
     // Kubernetes calls Pods of nodes that it has not heard of for so long unready, whatever else knows of them, and for how long is
     // its own affair.

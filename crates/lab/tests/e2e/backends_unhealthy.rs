@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use ycloud_lab::ask::{Attempts, Heard, Protocol, Stream, knock};
+use ycloud_lab::ask::{Attempts, Heard, Protocol, Stream, ask, knock};
 use ycloud_lab::backend::{Backend, Kind};
 
-use crate::asking::{assert_answer, assert_met, pod, target};
+use crate::asking::{ask_often, assert_answer, assert_met, pod, target};
 use crate::backends::{ALL, CHECK, FAST, LEAVES, Mixed, assert_served};
 use crate::cluster::{always, condition, eventually, get, lab};
 use crate::scene::Scene;
@@ -213,4 +213,54 @@ fn backends_unhealthy_in_one_vpc_are_healthy_in_another_at_the_same_address() {
     scene.programmed("l", 1);
     assert_answer(&pod(&scene, "client-l"), l, &["other-l"]);
     assert_answer(&pod(&scene, "client-r"), r, &["other-r", "same-r"]);
+}
+
+/// How ClientIP affinity is asked for: by a hash of the address, and with a memory of the client for ten minutes.
+const AFFINITIES: [&str; 2] = [
+    "  sessionAffinity: ClientIP\n",
+    "  sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}\n",
+];
+
+#[test]
+fn backends_unhealthy_do_not_keep_the_clients_that_affinity_gave_them() {
+    let mixed = Mixed::fast("be-affinity");
+    let place = |name: &str| match name {
+        "bm" => mixed.bm.place().expect("plugged"),
+        "addr" => mixed.addr.place().expect("plugged"),
+        pod_name => pod(&mixed.scene, pod_name),
+    };
+    // The one backend that a client has all the time.
+    let only = || {
+        let answered = ask_often(&mixed.client, Protocol::Tcp, mixed.to, 12);
+        assert_eq!(
+            (answered.by.len(), answered.failed.len()),
+            (1, 0),
+            "{answered:?}"
+        );
+        answered.names()[0].to_owned()
+    };
+    for affinity in AFFINITIES {
+        mixed.serve(affinity);
+        mixed.scene.programmed("svc", FAST.len() as i64);
+        let first = only();
+        // Without a word: nothing tells the client that its backend is gone.
+        place(&first).set_cable(false).expect("cut");
+        let broken = Instant::now();
+        let next = eventually("the client has another backend", LEAVES, || {
+            let limit = Duration::from_millis(300);
+            let reply = ask(&mixed.client, Protocol::Tcp, mixed.to, limit);
+            reply.map_err(|error| error.to_string())
+        });
+        eprintln!(
+            "{affinity:?}: {next:?} {:?} after {first} broke",
+            broken.elapsed()
+        );
+        assert_ne!(next.backend, first);
+        mixed.scene.programmed("svc", FAST.len() as i64 - 1);
+        assert_ne!(only(), first);
+        place(&first).set_cable(true).expect("joined");
+        mixed.scene.in_state("svc", &first, "Healthy");
+        mixed.scene.programmed("svc", FAST.len() as i64);
+        only();
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cluster::{SOON, apply, condition, eventually, get, kubectl};
+use crate::cluster::{SOON, condition, eventually, get, kubectl, kubectl_apply};
 
 /// The first lines of a case: `# by: admission|condition`, `# expect: words`, `# object: kind/name` (condition only).
 struct Case {
@@ -57,7 +57,7 @@ fn every_invalid_object_is_refused_in_words() {
 }
 
 fn refused(case: &Case) -> Result<(), String> {
-    let printed = apply(&case.yaml);
+    let printed = kubectl_apply(&case.yaml);
     let missing = |text: &str| {
         case.expect
             .iter()

@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 use ycloud_lab::Machine;
 use ycloud_lab::ask::{Protocol, Stream};
 
-use crate::asking::{assert_answer, the_lab};
+use crate::asking::assert_answer;
 use crate::backends::{FAST, Mixed, assert_served};
-use crate::cluster::{Printed, SLOW, SOON, Stopped, eventually, kubectl, lab, on};
+use crate::cluster::{Printed, SLOW, SOON, Stopped, delete, eventually, kubectl, lab, on, the_lab};
 
 const CHASSIS: &str = "dpu-1";
 const AGENT: &str = "ycloud-cni";
@@ -195,7 +195,7 @@ fn alone_a_chassis_without_a_kubelet_has_its_agent_as_a_service() {
         .run(folder, "systemctl enable --now ycloud-cni")
         .must();
     eventually("the agent is ready", SLOW, is_ready);
-    kubectl(&["delete", "csr", &csr]).must();
+    delete("", "csr", &csr);
     assert_answer(&mixed.client, mixed.to, &FAST);
 
     // It is killed more often than systemd starts a service again by default, five times in ten seconds, and no client notices.

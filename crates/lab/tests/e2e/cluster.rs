@@ -1,10 +1,14 @@
-//! The lab under test, through the same commands that a user types.
+//! The lab under test. Objects are asked for and changed by a client of the API server that stays connected, and commands run in
+//! machines and Pods without a detour; [`kubectl`] and [`lab`] are for what a user types itself.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use ycloud_lab::Lab;
+use ycloud_lab::api::ApiServer;
 
 /// The lab's nodes; its machines beside them are `control` and `external`.
 pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
@@ -30,6 +34,15 @@ impl Printed {
         }
     }
 
+    fn from(result: Result<String, anyhow::Error>) -> Self {
+        let (out, err) = match &result {
+            Ok(out) => (out.clone(), String::new()),
+            Err(error) => (String::new(), format!("{error:#}")),
+        };
+        let ok = result.is_ok();
+        Self { ok, out, err }
+    }
+
     /// The standard output of a command that must have succeeded.
     #[track_caller]
     pub fn must(self) -> String {
@@ -42,15 +55,28 @@ impl Printed {
     }
 }
 
+/// The lab under test: `YCLOUD_LAB`, or `test`.
+pub fn the_lab() -> &'static Lab {
+    static LAB: LazyLock<Lab> = LazyLock::new(|| {
+        let name = std::env::var("YCLOUD_LAB").unwrap_or_else(|_| "test".into());
+        Lab::named(&name).expect("a lab's name")
+    });
+    &LAB
+}
+
+/// The lab's API server.
+pub fn api() -> &'static ApiServer {
+    the_lab().api().expect("a lab that is up")
+}
+
 /// `lab --name $YCLOUD_LAB ARGS`.
 pub fn lab(args: &[&str]) -> Printed {
     lab_with_input(args, "")
 }
 
 fn lab_with_input(args: &[&str], input: &str) -> Printed {
-    let name = std::env::var("YCLOUD_LAB").unwrap_or_else(|_| "test".into());
     let mut child = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .args(["--name", &name])
+        .args(["--name", the_lab().name()])
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -96,39 +122,124 @@ pub fn kubectl(args: &[&str]) -> Printed {
     lab(&all)
 }
 
-/// `kubectl apply -f -` of `yaml`.
-pub fn apply(yaml: &str) -> Printed {
+/// `kubectl apply -f -` of `yaml`, as a user would.
+pub fn kubectl_apply(yaml: &str) -> Printed {
     lab_with_input(&["kubectl", "apply", "-f", "-"], yaml)
 }
 
-/// `kubectl get ARGS -o json`; panics if the API server does not answer.
+/// Makes the objects of `yaml` what it says.
+pub fn apply(yaml: &str) -> Printed {
+    Printed::from(api().apply(yaml).map(|_| String::new()))
+}
+
+/// What `kubectl get WORDS -o json` prints: an object (`-n NAMESPACE KIND NAME`, or `KIND/NAME`), or `items`
+/// (`KIND[,KIND …] [-l SELECTOR] [-A]`); panics if the API server does not answer, or there is no such object.
 #[track_caller]
-pub fn get(args: &[&str]) -> Value {
-    let mut all = vec!["get"];
-    all.extend(args);
-    all.extend(["-o", "json"]);
-    serde_json::from_str(&kubectl(&all).must()).expect("kubectl prints JSON")
+pub fn get(words: &[&str]) -> Value {
+    let (mut namespace, mut selector, mut rest) = ("default", "", Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "-n" => namespace = words.next().expect("a namespace"),
+            "-l" => selector = words.next().expect("a selector"),
+            "-A" => namespace = "",
+            word => rest.extend(word.split('/')),
+        }
+    }
+    match rest[..] {
+        [kind, name] => {
+            let found = api().get(namespace, kind, name);
+            let found = found.expect("the API server answers");
+            found.unwrap_or_else(|| panic!("there is no {kind} {namespace}/{name}"))
+        }
+        [kinds] => {
+            let list = |kind| api().list(namespace, kind, selector);
+            let lists: Result<Vec<_>, _> = kinds.split(',').map(list).collect();
+            let items = lists.expect("the API server answers").concat();
+            serde_json::json!({ "items": items })
+        }
+        _ => panic!("not understood: {rest:?}"),
+    }
+}
+
+/// Whether there is such an object; `namespace` is empty for kinds of the whole cluster.
+#[track_caller]
+pub fn exists(namespace: &str, kind: &str, name: &str) -> bool {
+    let found = api().get(namespace, kind, name);
+    found.expect("the API server answers").is_some()
+}
+
+/// Ends a Pod at once, whatever grace it has, and does not wait for its node to say so.
+#[track_caller]
+pub fn kill(namespace: &str, pod: &str) {
+    let killed = api().delete(namespace, "pod", pod, Some(0));
+    killed.unwrap_or_else(|error| panic!("Pod {namespace}/{pod}: {error:#}"));
+}
+
+/// Waits until the API server answers again.
+#[track_caller]
+pub fn api_ready() {
+    eventually("the API server answers again", SLOW, || {
+        match api().is_ready() {
+            true => Ok(()),
+            false => Err("it does not".to_owned()),
+        }
+    });
+}
+
+/// Deletes an object and waits until it is gone.
+#[track_caller]
+pub fn delete(namespace: &str, kind: &str, name: &str) {
+    let uid = start_deleting(namespace, kind, name);
+    let gone = api().wait_gone(namespace, kind, name, &uid, SLOW);
+    gone.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// Says that an object shall go, and returns its UID; how long it takes is its own affair.
+#[track_caller]
+pub fn start_deleting(namespace: &str, kind: &str, name: &str) -> String {
+    let found = api().get(namespace, kind, name);
+    let found = found.expect("the API server answers");
+    let found = found.unwrap_or_else(|| panic!("there is no {kind} {namespace}/{name}"));
+    let deleted = api().delete(namespace, kind, name, None);
+    deleted.unwrap_or_else(|error| panic!("{kind} {namespace}/{name}: {error:#}"));
+    let uid = found["metadata"]["uid"].as_str();
+    uid.expect("a UID").to_owned()
+}
+
+/// Changes fields of an object: a merge patch.
+pub fn patch(namespace: &str, kind: &str, name: &str, fields: &Value) -> Printed {
+    let patched = api().patch(namespace, kind, name, fields);
+    Printed::from(patched.map(|_| String::new()))
 }
 
 /// `ovn-nbctl ARGS`, standard output without the last line end.
 #[track_caller]
 pub fn nbctl(args: &[&str]) -> String {
-    let mut all = vec!["ovn-nbctl"];
-    all.extend(args);
-    lab(&all).must().trim_end().to_owned()
+    let command = the_lab().ovn_nbctl(args).expect("a lab that is up");
+    run(command).must().trim_end().to_owned()
 }
 
 /// A shell command on a node, or in `external` or `control`.
-pub fn on(place: &str, script: &str) -> Printed {
-    lab(&["exec", place, "--", "sh", "-c", script])
+#[track_caller]
+pub fn on(machine: &str, script: &str) -> Printed {
+    let machine = machine.parse().expect("a machine's name");
+    let command = the_lab().exec(machine, ["sh", "-c", script]);
+    run(command.expect("a machine that is up"))
 }
 
-/// A shell command in a Pod.
+/// A shell command in a Pod, as `kubectl exec` would run it, without asking the kubelet.
+#[track_caller]
 pub fn in_pod(namespace: &str, pod: &str, script: &str) -> Printed {
-    kubectl(&["-n", namespace, "exec", pod, "--", "sh", "-c", script])
+    let command = the_lab().exec_in_pod(namespace, pod, ["sh", "-c", script]);
+    run(command.expect("a Pod that runs"))
 }
 
-/// Asks again every 200 ms until `check` is content or `limit` is over; then panics with its last words.
+fn run(mut command: Command) -> Printed {
+    Printed::of(command.stdin(Stdio::null()).output().expect("it starts"))
+}
+
+/// Asks again every 100 ms until `check` is content or `limit` is over; then panics with its last words.
 #[track_caller]
 pub fn eventually<T>(
     what: &str,
@@ -142,7 +253,7 @@ pub fn eventually<T>(
             Err(words) if start.elapsed() > limit => {
                 panic!("{what}: not within {limit:?}: {words}")
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The controllers themselves: two replicas, one leader, health, metrics, least privilege.
 
-use crate::cluster::{SLOW, eventually, get, kubectl, on};
+use crate::cluster::{SLOW, eventually, get, kill, kubectl, on};
 use crate::scene::Scene;
 
 fn holder(lease: &str) -> String {
@@ -25,16 +25,7 @@ fn alone_the_leader_dies_and_the_other_replica_takes_over() {
         });
         // The holder is <Pod>_<a number of the process>, so that a restarted container is another holder.
         let pod = old.split('_').next().unwrap_or(&old);
-        kubectl(&[
-            "-n",
-            "ycloud-system",
-            "delete",
-            "pod",
-            pod,
-            "--grace-period=0",
-            "--force",
-        ])
-        .must();
+        kill("ycloud-system", pod);
         eventually(&format!("another leader of {lease}"), SLOW, || {
             let new = holder(lease);
             if !new.is_empty() && new != old {

@@ -1,6 +1,10 @@
 //! The default Vpc: nodes reach its Pods, its Pods reach the API server.
 
-use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on, the_lab};
 use crate::scene::Scene;
 
 #[test]
@@ -67,12 +71,45 @@ fn kubectl_logs_exec_and_port_forward_work_in_every_vpc() {
     scene.server("default", "ovn-default", "node-1", "web");
     scene.pods_ready();
     for pod in ["own", "default"] {
-        assert_eq!(in_pod(&scene.name, pod, "hostname").must().trim(), pod);
-        assert!(
-            kubectl(&["-n", &scene.name, "logs", pod])
-                .must()
-                .contains("Started"),
-            "the log of {pod}"
-        );
+        let exec = ["-n", &scene.name, "exec", pod, "--", "hostname"];
+        assert_eq!(kubectl(&exec).must().trim(), pod);
+        let log = kubectl(&["-n", &scene.name, "logs", pod]).must();
+        assert!(log.contains("Started"), "the log of {pod}: {log}");
+        let forward = Forward::start(&scene.name, pod);
+        let mut asked = TcpStream::connect(("127.0.0.1", forward.1)).expect("a connection");
+        asked
+            .write_all(b"GET /hostname HTTP/1.0\r\n\r\n")
+            .expect("sent");
+        let mut answer = String::new();
+        asked.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.ends_with(pod), "by a forwarded port: {answer}");
+    }
+}
+
+/// `kubectl port-forward` from a free port of this machine to a Pod's 8080, while it is in scope.
+struct Forward(Child, u16);
+
+impl Forward {
+    fn start(namespace: &str, pod: &str) -> Self {
+        let words = ["-n", namespace, "port-forward", pod, ":8080"];
+        let mut kubectl = the_lab().kubectl(words).expect("a lab that is up");
+        let mut child = kubectl.stdout(Stdio::piped()).spawn().expect("it starts");
+        let stdout = child.stdout.take().expect("a pipe");
+        let mut said = String::new();
+        BufReader::new(stdout).read_line(&mut said).expect("a line");
+        let port = said.split(" -> ").next().and_then(|s| s.rsplit(':').next());
+        let port = port.and_then(|port| port.parse().ok());
+        Self(
+            child,
+            port.unwrap_or_else(|| panic!("kubectl says {said:?}")),
+        )
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        // It ends when it is told to, and only then.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ycloud_lab::ask::{Heard, ping};
 
 use crate::asking::{SILENCE, assert_answer, assert_met, assert_pod_answers, machine, pod};
-use crate::cluster::{NODES, kubectl};
+use crate::cluster::{NODES, delete};
 use crate::dual::{BOTH, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service};
 use crate::scene::Scene;
 
@@ -100,7 +100,7 @@ fn dual_2_a_service_without_backends_refuses_nodes_at_once() {
     let vips = yusur_service(&scene, "svc", (CLUSTER, "web", BOTH), 1);
     let to = SocketAddr::new(v6(&vips), 80);
     assert_answer(&machine("node-2"), to, &["only"]);
-    kubectl(&["-n", &scene.name, "delete", "pod", "only"]).must();
+    delete(&scene.name, "pod", "only");
     scene.programmed("svc", 0);
     for node in NODES {
         assert_met(&machine(node), to, Heard::Refusal);
@@ -138,7 +138,7 @@ fn dual_pods_of_the_default_vpc_leave_by_their_nodes_address() {
     }
     scene.pods_ready();
     let outside = machine("external");
-    let lab = crate::asking::the_lab();
+    let lab = crate::cluster::the_lab();
     let external = ycloud_lab::Machine::External;
     let address = lab.address(external).expect("a lab that is up");
     let address_v6 = lab.address_v6(external).expect("a lab that is up");

@@ -88,7 +88,7 @@ fn dual_native_node_ports_answer_at_every_nodes_addresses() {
     let spec = format!("  type: NodePort\n  selector: {{app: web}}\n{BOTH}{ports}");
     service(&scene, "svc", &spec);
     scene.pods_ready();
-    let external = crate::asking::the_lab()
+    let external = crate::cluster::the_lab()
         .place(ycloud_lab::Machine::External)
         .expect("a lab that is up");
     for node in NODES {
@@ -114,7 +114,7 @@ fn dual_native_external_policy_local_keeps_the_client_and_its_node() {
     let spec = format!("  type: NodePort\n{local}  selector: {{app: web}}\n{V6}{ports}");
     service(&scene, "svc", &spec);
     scene.pods_ready();
-    let lab = crate::asking::the_lab();
+    let lab = crate::cluster::the_lab();
     let machine = ycloud_lab::Machine::External;
     let external = lab.place(machine).expect("a lab that is up");
     let own = IpAddr::from(lab.address_v6(machine).expect("a lab that is up"));

@@ -5,7 +5,10 @@ use std::time::Duration;
 use ycloud_lab::ask::{Heard, Protocol, Stream, knock};
 
 use crate::asking::{SILENCE, ask_often, assert_answer, assert_met, gateways, machine, target};
-use crate::cluster::{SOON, condition, eventually, get, kubectl};
+use crate::backends::assert_served;
+use crate::cluster::{
+    SLOW, SOON, api, apply, condition, eventually, exists, get, on, start_deleting,
+};
 use crate::scene::Scene;
 
 /// A Vpc with two backends of different Services.
@@ -29,13 +32,51 @@ fn address_of(scene: &Scene, eip: &str) -> String {
 
 /// Deletes without waiting for it to be gone.
 fn delete(scene: &Scene, kind: &str, name: &str) {
-    kubectl(&["-n", &scene.name, "delete", kind, name, "--wait=false"]).must();
+    start_deleting(&scene.name, kind, name);
+}
+
+/// An EipGateway of a test's own, whose range the upstream router sends to it. Removed when dropped.
+struct OwnGateway(&'static str);
+
+impl OwnGateway {
+    /// Of 198.18.x.0/24 (RFC 2544), at an address of the link that the suite's gateway gives to nobody.
+    const RANGE: &str = "198.18.14.0/24";
+    const ADDRESS: &str = "198.51.100.240";
+
+    fn new(name: &'static str) -> Self {
+        let made = Self(name);
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: EipGateway
+metadata: {{name: {name}}}
+spec: {{cidr: {}, gateway: 198.51.100.1, address: {}/24, physicalNetwork: ext}}
+",
+            Self::RANGE,
+            Self::ADDRESS
+        ))
+        .must();
+        let (range, address) = (Self::RANGE, Self::ADDRESS);
+        let route = format!("ip route replace {range} via {address}");
+        on("upstream", &route).must();
+        made
+    }
+}
+
+impl Drop for OwnGateway {
+    fn drop(&mut self) {
+        let gone = api().delete("", "eipgateway", self.0, None);
+        let route = on("upstream", &format!("ip route del {}", Self::RANGE));
+        if gone.is_err() || !route.ok {
+            eprintln!("clean-up: {gone:?} {}", route.err);
+        }
+    }
 }
 
 fn is_gone(scene: &Scene, kind: &str, name: &str) -> Result<(), String> {
-    let printed = kubectl(&["-n", &scene.name, "get", kind, name, "--ignore-not-found"]);
-    let text = printed.must();
-    if text.is_empty() { Ok(()) } else { Err(text) }
+    match exists(&scene.name, kind, name) {
+        true => Err(format!("{kind} {name} is there")),
+        false => Ok(()),
+    }
 }
 
 /// Nobody answers at an EIP any more: its rows go with the object, the chassis follow a moment later.
@@ -194,4 +235,43 @@ fn an_eip_of_another_vpcs_gateway_is_refused_by_both_names() {
     let eip = scene.programmed_eip("svc", 1);
     assert_answer(&machine("external"), target(&eip, 80), &["s0"]);
     assert_met(&machine("external"), target(&eip, 81), Heard::Silence);
+}
+
+#[test]
+fn an_eip_gateway_in_use_stays_until_nobody_uses_it() {
+    let gateway = OwnGateway::new("e2e-deleted");
+    let mut scene = Scene::new("eipgw-in-use");
+    let vpc = scene.vpc_of_gateway("v", gateway.0, &[("a", "10.0.1.0/24")]);
+    scene.server("s0", "a", "node-1", "one");
+    scene.load_balancer("svc", &vpc, "one", "");
+    scene.pods_ready();
+    let eip = scene.programmed_eip("svc", 1);
+    assert!(eip.starts_with("198.18.14."), "{eip}");
+    let outside = machine("external");
+    let to = target(&eip, 80);
+    assert_answer(&outside, to, &["s0"]);
+
+    let stream = Stream::start(&outside, Protocol::Tcp, to, Duration::from_millis(50));
+    start_deleting("", "eipgateway", gateway.0);
+    eventually("the EipGateway says who uses it", SOON, || {
+        let object = get(&["eipgateway", gateway.0]);
+        let (status, _, message) = condition(&object, "InUse");
+        match status == "True" && message.contains("svc") {
+            true => Ok(()),
+            false => Err(object["status"].to_string()),
+        }
+    });
+    // It serves those whom it has, for as long as they are there.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_answer(&outside, to, &["s0"]);
+    assert_served(&stream.finish());
+    delete(&scene, "ysvc", "svc");
+    unanswered(&eip);
+    drop(scene);
+    eventually("the EipGateway is gone", SLOW, || {
+        match exists("", "eipgateway", gateway.0) {
+            true => Err(get(&["eipgateway", gateway.0])["status"].to_string()),
+            false => Ok(()),
+        }
+    });
 }

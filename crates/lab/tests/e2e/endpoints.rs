@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::cluster::{SLOW, SOON, always, apply, condition, eventually, get, in_pod, kubectl};
+use ycloud_lab::ask::{Heard, Held, Protocol};
+
+use crate::asking::{PATIENCE, pod, target};
+use crate::cluster::{
+    SLOW, always, apply, condition, delete, eventually, get, in_pod, patch, start_deleting,
+};
 use crate::scene::Scene;
 
 fn two_servers(name: &str) -> (Scene, String) {
@@ -34,7 +39,7 @@ fn an_unready_pod_gets_nothing_and_comes_back() {
     scene.programmed("svc", 1);
     let answers = scene.ask("c", &vip, 80, 20);
     assert_eq!(
-        (answers.names(), answers.failed),
+        (answers.names(), answers.failed.len()),
         (vec!["s1"], 0),
         "{answers:?}"
     );
@@ -42,7 +47,7 @@ fn an_unready_pod_gets_nothing_and_comes_back() {
     scene.programmed("svc", 2);
     let answers = scene.ask("c", &vip, 80, 30);
     assert_eq!(
-        (answers.names(), answers.failed),
+        (answers.names(), answers.failed.len()),
         (vec!["s0", "s1"], 0),
         "{answers:?}"
     );
@@ -69,7 +74,7 @@ fn publish_not_ready_addresses_counts_unready_pods() {
     let vip = scene.programmed("svc", 1);
     eventually("the unready Pod answers", SLOW, || {
         let answers = scene.ask("c", &vip, 80, 3);
-        if answers.failed == 0 {
+        if answers.failed.is_empty() {
             Ok(())
         } else {
             Err(format!("{answers:?}"))
@@ -109,18 +114,26 @@ spec:
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
     let vip = scene.programmed("svc", 3);
     scene.pods_ready();
-    assert_eq!(scene.ask("c", &vip, 80, 12).failed, 0);
-    kubectl(&["-n", &ns, "scale", "deployment/web", "--replicas=0"]).must();
+    assert_eq!(scene.ask("c", &vip, 80, 12).failed.len(), 0);
+    let scale = |replicas: u32| {
+        let fields = serde_json::json!({"spec": {"replicas": replicas}});
+        patch(&ns, "deployment", "web", &fields).must();
+    };
+    scale(0);
     scene.programmed("svc", 0);
-    let (code, milliseconds) = scene.curl_exit("c", &vip, 80);
-    assert_eq!(code, 7, "refused, not timed out");
-    assert!(milliseconds < 1_000, "refused after {milliseconds} ms");
+    let (heard, took) = scene.knock("c", &vip, 80);
+    assert_eq!(heard, Heard::Refusal, "refused, not timed out");
+    assert!(took < Duration::from_secs(1), "refused after {took:?}");
     let ysvc = get(&["-n", &ns, "ysvc", "svc"]);
     assert_eq!(condition(&ysvc, "Ready").0, "False", "{}", ysvc["status"]);
-    kubectl(&["-n", &ns, "scale", "deployment/web", "--replicas=3"]).must();
+    scale(3);
     scene.programmed("svc", 3);
     let answers = scene.ask("c", &vip, 80, 40);
-    assert_eq!((answers.by.len(), answers.failed), (3, 0), "{answers:?}");
+    assert_eq!(
+        (answers.by.len(), answers.failed.len()),
+        (3, 0),
+        "{answers:?}"
+    );
 }
 
 #[test]
@@ -129,14 +142,14 @@ fn a_deleted_backend_takes_no_new_connection() {
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
-    kubectl(&["-n", &scene.name, "delete", "pod", "s0", "--wait=false"]).must();
+    start_deleting(&scene.name, "pod", "s0");
     scene.programmed("svc", 1);
     always(
         "no connection goes to the deleted backend",
         Duration::from_secs(5),
         || {
             let answers = scene.ask("c", &vip, 80, 5);
-            if answers.names() == ["s1"] && answers.failed == 0 {
+            if answers.names() == ["s1"] && answers.failed.is_empty() {
                 Ok(())
             } else {
                 Err(format!("{answers:?}"))
@@ -151,54 +164,28 @@ fn an_established_connection_survives_the_loss_of_another_backend() {
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
-    let (pinned, doomed) = hold_connection(&scene, &vip);
-    kubectl(&[
-        "-n",
-        &scene.name,
-        "delete",
-        "pod",
-        &doomed,
-        "--wait=true",
-        "--timeout=60s",
-    ])
-    .must();
+    let (mut held, pinned, doomed) = hold_connection(&scene, &vip);
+    delete(&scene.name, "pod", &doomed);
     scene.programmed("svc", 1);
-    assert_still_answering(&scene, &pinned);
+    assert_still_answering(&mut held, &pinned);
 }
 
-/// Opens one keep-alive connection in the background, one request every half second; returns who answers on it, and
-/// who does not.
-pub fn hold_connection(scene: &Scene, vip: &str) -> (String, String) {
-    let script = format!(
-        "rm -f /tmp/held; nohup sh -c '(while :; do printf \"GET /hostname HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"; sleep 0.5; done) | nc {vip} 80 >/tmp/held 2>/dev/null; echo CLOSED >>/tmp/held' >/dev/null 2>&1 &"
-    );
-    in_pod(&scene.name, "c", &script).must();
-    let pinned = eventually("the held connection answers", SOON, || {
-        let held = in_pod(&scene.name, "c", "cat /tmp/held").out;
-        ["s0", "s1"]
-            .into_iter()
-            .find(|name| held.contains(name))
-            .map(str::to_owned)
-            .ok_or(held)
-    });
+/// Opens a connection that stays open; returns it, who answers on it, and who does not.
+#[track_caller]
+pub fn hold_connection(scene: &Scene, vip: &str) -> (Held, String, String) {
+    let opened = Held::open(&pod(scene, "c"), Protocol::Tcp, target(vip, 80), PATIENCE);
+    let mut held = opened.expect("a connection");
+    let pinned = held.ask().expect("an answer").backend;
     let other = if pinned == "s0" { "s1" } else { "s0" };
-    (pinned, other.into())
+    (held, pinned, other.into())
 }
 
-/// The connection of [`hold_connection`] is the same one and still answers.
-pub fn assert_still_answering(scene: &Scene, pinned: &str) {
-    let count = || {
-        let held = in_pod(&scene.name, "c", "cat /tmp/held").must();
-        assert!(!held.contains("CLOSED"), "the held connection was closed");
-        held.matches(pinned).count()
-    };
-    let before = count();
-    eventually("the held connection answers on", SOON, || {
-        let now = count();
-        if now >= before + 3 {
-            Ok(())
-        } else {
-            Err(format!("{before} answers, then {now}"))
-        }
-    });
+/// The connection of [`hold_connection`] is the same one and still answers, for a second at least.
+#[track_caller]
+pub fn assert_still_answering(held: &mut Held, pinned: &str) {
+    for _ in 0..5 {
+        let reply = held.ask().map(|reply| reply.backend);
+        assert_eq!(reply.expect("the held connection answers on"), pinned);
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

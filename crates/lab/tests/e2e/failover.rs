@@ -4,12 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use ycloud_lab::Machine;
 use ycloud_lab::ask::{Held, Protocol};
 use ycloud_lab::failover::{Carriers, Death, Outcome, ask_for};
 
-use crate::asking::{GATEWAY, assert_answer, gateways, machine, target, the_lab};
-use crate::cluster::{NODES, SOON, eventually, kubectl};
+use crate::asking::{GATEWAY, assert_answer, gateways, machine, target};
+use crate::cluster::{NODES, Printed, SOON, eventually, patch, the_lab};
 use crate::scene::Scene;
 
 /// How long new connections may fail when a node dies.
@@ -93,6 +94,18 @@ fn survive(
     outcome
 }
 
+/// Connections that had an answer each.
+fn held_open(to: SocketAddr) -> Vec<Held> {
+    let outside = machine("external");
+    let open = || {
+        let opened = Held::open(&outside, Protocol::Tcp, to, Duration::from_secs(5));
+        let mut held = opened.expect("a connection");
+        held.ask().expect("an answer");
+        held
+    };
+    std::iter::repeat_with(open).take(6).collect()
+}
+
 /// Connections through service gateways that `wanted` chooses: which one, the client's address tells the backend.
 fn held_through(to: SocketAddr, wanted: impl Fn(u8) -> bool) -> Vec<Held> {
     let outside = machine("external");
@@ -116,7 +129,12 @@ fn of_the_gateway(name: &str, death: Death, bound: Duration) {
     gateways();
     let node = carriers().gateway;
     let (_scene, to) = services(name, node);
-    survive((node, death), &to, Vec::new(), bound);
+    // What is established is in the switch's tables, which live on without their controller. Another node has not got them.
+    let held = match death {
+        Death::Controller => to.iter().flat_map(|to| held_open(*to)).collect(),
+        Death::Exit | Death::Switch | Death::Node => Vec::new(),
+    };
+    survive((node, death), &to, held, bound);
     if death == Death::Node {
         let now = carriers().gateway;
         assert_ne!(now, node, "the node that returned took the gateway back");
@@ -134,7 +152,10 @@ fn of_a_service_gateway(name: &str, death: Death, bound: Duration) {
         let mut all = carriers.services.iter();
         all.any(|(k, on)| *k == by && *on != node)
     };
-    let held = held_through(to[1], on_others);
+    let mut held = held_through(to[1], on_others);
+    if death == Death::Controller {
+        held.extend(held_through(to[1], |by| !on_others(by)));
+    }
     let outcome = survive((node, death), &to, held, bound);
     let longest = outcome.held.iter().flatten().max();
     eprintln!("held through others than {number}: an answer took at most {longest:?}");
@@ -181,22 +202,23 @@ struct Without;
 impl Without {
     fn node(node: Machine) -> Self {
         let made = Self;
-        made.select(&format!(
-            r#"{{"matchExpressions": [{{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["{node}"]}}]}}"#
-        ))
-        .must();
+        let name = node.to_string();
+        let elsewhere =
+            json!({"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [name]});
+        made.select(&json!({ "matchExpressions": [elsewhere] }))
+            .must();
         made
     }
 
-    fn select(&self, selector: &str) -> crate::cluster::Printed {
-        let patch = format!(r#"{{"spec": {{"nodeSelector": {selector}}}}}"#);
-        kubectl(&["patch", "eipgateway", GATEWAY, "--type=merge", "-p", &patch])
+    fn select(&self, selector: &Value) -> Printed {
+        let fields = json!({"spec": {"nodeSelector": selector}});
+        patch("", "eipgateway", GATEWAY, &fields)
     }
 }
 
 impl Drop for Without {
     fn drop(&mut self) {
-        let printed = self.select("null");
+        let printed = self.select(&Value::Null);
         if !printed.ok {
             eprintln!("clean-up: {}", printed.err.trim_end());
         }

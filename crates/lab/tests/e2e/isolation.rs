@@ -75,7 +75,7 @@ fn a_spoofed_source_address_does_not_pass() {
     hostile(&scene, "c", "a", "node-2");
     scene.pods_ready();
     let server = scene.pod_ip("s0");
-    assert_eq!(scene.ask("c", &server, 8080, 1).failed, 0);
+    assert_eq!(scene.ask("c", &server, 8080, 1).failed.len(), 0);
     in_pod(&scene.name, "c", "ip address add 10.0.1.77/32 dev eth0").must();
     let spoofed = in_pod(
         &scene.name,

@@ -1,8 +1,8 @@
 //! End-to-end tests: objects in, packets out, on a lab that is already up with ycloud installed.
 //!
 //! `YCLOUD_LAB` names the lab (default `test`); `scripts/test` brings it up and takes it down. Each test has a
-//! namespace, Vpcs and Subnets of its own and removes them, also when it fails. Names that start with `scenario` run on
-//! every OVN version that the lab knows.
+//! namespace, Vpcs and Subnets of its own and removes them, also when it fails. `README.md` in the folder above says how one
+//! is written.
 
 mod asking;
 mod backends;
@@ -37,9 +37,11 @@ mod native_endpoints;
 mod native_node_port;
 mod northbound;
 mod own_chassis;
+mod permissions;
 mod pools;
 mod probes;
 mod restart;
+mod rows;
 mod scenario_cluster;
 mod scenario_cluster_ip;
 mod scenario_eip;

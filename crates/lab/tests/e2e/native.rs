@@ -1,9 +1,13 @@
 //! Kubernetes' own Services, and who answers on them to whom.
 
 use std::fmt;
+use std::time::Duration;
 
+use ycloud_lab::ask::{Heard, Protocol, knock};
+
+use crate::asking::{Answered, SILENCE, pod, target};
 use crate::cluster::{SLOW, SOON, apply, eventually, get};
-use crate::scene::{Answers, Scene, ask_on, ask_udp_on};
+use crate::scene::{Scene, ask_on, ask_udp_on, at};
 
 /// Port 80 of TCP and UDP alike, to whatever the Pods call `web` and `dgram`.
 pub const PORTS: &str = "  ports:
@@ -29,7 +33,7 @@ impl fmt::Display for Client<'_> {
 
 impl Client<'_> {
     /// Asks by TCP, each time with a connection of its own.
-    pub fn tcp(self, scene: &Scene, address: &str, port: u16, times: u32) -> Answers {
+    pub fn tcp(self, scene: &Scene, address: &str, port: u16, times: u32) -> Answered {
         match self {
             Client::Pod(pod) => scene.ask(pod, address, port, times),
             Client::Machine(machine) => ask_on(machine, address, port, times),
@@ -37,7 +41,7 @@ impl Client<'_> {
     }
 
     /// Asks by UDP, each time from a socket of its own.
-    pub fn udp(self, scene: &Scene, address: &str, port: u16, times: u32) -> Answers {
+    pub fn udp(self, scene: &Scene, address: &str, port: u16, times: u32) -> Answered {
         match self {
             Client::Pod(pod) => scene.ask_udp(pod, address, port, times),
             Client::Machine(machine) => ask_udp_on(machine, address, port, times),
@@ -78,31 +82,38 @@ pub fn answered_by(scene: &Scene, client: Client<'_>, address: &str, port: u16, 
         &format!("{client} is answered by {names:?}"),
         SLOW,
         || match client.tcp(scene, address, port, enough) {
-            answers if answers.names() == names && answers.failed == 0 => Ok(()),
+            answers if answers.names() == names && answers.failed.is_empty() => Ok(()),
             answers => Err(format!("{answers:?}")),
         },
     );
     let tcp = client.tcp(scene, address, port, enough);
     let udp = client.udp(scene, address, port, enough * 2 / 3);
-    assert_eq!((tcp.names(), tcp.failed), (names.to_vec(), 0), "{client}");
-    assert_eq!((udp.names(), udp.failed), (names.to_vec(), 0), "{client}");
+    assert_eq!(
+        (tcp.names(), tcp.failed.len()),
+        (names.to_vec(), 0),
+        "{client}"
+    );
+    assert_eq!(
+        (udp.names(), udp.failed.len()),
+        (names.to_vec(), 0),
+        "{client}"
+    );
 }
 
 /// Waits until the client is refused: at once, not by silence.
 #[track_caller]
 pub fn refused(scene: &Scene, client: Client<'_>, address: &str, port: u16) {
-    let script =
-        format!("curl -s -o /dev/null -m 2 http://{address}:{port}/hostname; echo code-$?");
+    let place = match client {
+        Client::Pod(name) => pod(scene, name),
+        Client::Machine(machine) => at(machine),
+    };
+    let to = target(address, port);
     eventually(&format!("{client} is refused"), SOON, || {
-        let printed = match client {
-            Client::Pod(pod) => crate::cluster::in_pod(&scene.name, pod, &script),
-            Client::Machine(machine) => crate::cluster::on(machine, &script),
-        };
-        match printed.out.trim() {
-            "code-7" => Ok(()),
-            other => Err(other.to_owned()),
+        match knock(&place, Protocol::Tcp, to, Duration::from_secs(2)) {
+            Heard::Refusal => Ok(()),
+            other => Err(format!("{other:?}")),
         }
     });
-    let udp = client.udp(scene, address, port, 2);
-    assert_eq!(udp.total(), 0, "{client} is answered by UDP: {udp:?}");
+    let met = knock(&place, Protocol::Udp, to, SILENCE);
+    assert_ne!(met, Heard::Answer, "{client} is answered by UDP");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{SOON, always, apply, eventually, get, kubectl};
+use crate::cluster::{SOON, always, apply, delete, eventually, get, kill, start_deleting};
 use crate::native::{Client, PORTS, answered_by, node_address, refused, service};
 use crate::scene::Scene;
 
@@ -49,7 +49,7 @@ subsets:
         answered_by(&scene, client, &slices, 80, &["node-2", "s0"]);
         answered_by(&scene, client, &endpoints, 80, &["s0"]);
     }
-    kubectl(&["-n", ns, "delete", "endpointslice", "by-hand-2"]).must();
+    delete(ns, "endpointslice", "by-hand-2");
     answered_by(&scene, Client::Pod("c"), &slices, 80, &["s0"]);
 }
 
@@ -91,7 +91,7 @@ fn native_the_last_terminating_pods_serve_until_another_is_ready() {
     let vip = service(&scene, "svc", &format!("  selector: {{app: web}}\n{PORTS}"));
     scene.pods_ready();
     answered_by(&scene, Client::Pod("c"), &vip, 80, &["old"]);
-    kubectl(&["-n", &scene.name, "delete", "pod", "old", "--wait=false"]).must();
+    start_deleting(&scene.name, "pod", "old");
     eventually("the endpoint is terminating", SOON, || {
         let selector = "kubernetes.io/service-name=svc";
         let slices = get(&["-n", &scene.name, "endpointslice", "-l", selector]);
@@ -106,7 +106,7 @@ fn native_the_last_terminating_pods_serve_until_another_is_ready() {
         Duration::from_secs(4),
         || {
             let answers = Client::Pod("c").tcp(&scene, &vip, 80, 3);
-            match answers.failed {
+            match answers.failed.len() {
                 0 => Ok(()),
                 _ => Err(format!("{answers:?}")),
             }
@@ -115,14 +115,5 @@ fn native_the_last_terminating_pods_serve_until_another_is_ready() {
     scene.server("new", "ovn-default", "node-3", "web");
     scene.pod_ready("new");
     answered_by(&scene, Client::Pod("c"), &vip, 80, &["new"]);
-    kubectl(&[
-        "-n",
-        &scene.name,
-        "delete",
-        "pod",
-        "old",
-        "--force",
-        "--grace-period=0",
-    ])
-    .must();
+    kill(&scene.name, "old");
 }

@@ -1,8 +1,8 @@
 //! Kubernetes' own Services, by the nodes' addresses and by external ones.
 
-use crate::cluster::{NODES, SOON, eventually, get, on};
+use crate::cluster::{NODES, SOON, apply, delete, eventually, get, on};
 use crate::native::{Client, PORTS, answered_by, node_address, service};
-use crate::scene::{Scene, sources_seen_on};
+use crate::scene::{Scene, ask_on};
 
 /// Two servers on two of three nodes, and a client on the third.
 fn two_servers(name: &str) -> Scene {
@@ -60,6 +60,35 @@ fn native_node_ports_lead_to_host_network_pods() {
 }
 
 #[test]
+fn native_a_node_port_that_is_taken_is_refused_and_its_holder_serves_on() {
+    let scene = two_servers("native-node-port-taken");
+    let ports = PORTS.replace("targetPort", "nodePort: 31483, targetPort");
+    let first = format!("  type: NodePort\n  selector: {{app: web}}\n{ports}");
+    service(&scene, "first", &first);
+    scene.server("late", "ovn-default", "node-3", "late");
+    scene.pods_ready();
+    let second = first.replace("app: web", "app: late");
+    let yaml = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: second, namespace: {}}}\nspec:\n{second}",
+        scene.name
+    );
+    let refused = apply(&yaml);
+    let words = ["31483", "already allocated"];
+    assert!(
+        !refused.ok && words.iter().all(|word| refused.err.contains(word)),
+        "{refused:?}"
+    );
+    let (external, node) = (Client::Machine("external"), node_address("node-3"));
+    answered_by(&scene, external, &node, 31_483, &["s0", "s1"]);
+    // The port is free with its holder's end, and belongs to whoever comes then.
+    delete(&scene.name, "service", "first");
+    service(&scene, "second", &second);
+    for node in NODES {
+        answered_by(&scene, external, &node_address(node), 31_483, &["late"]);
+    }
+}
+
+#[test]
 fn native_external_policy_local_keeps_the_client_and_its_node() {
     let scene = two_servers("native-external-local");
     let ports = PORTS.replace("targetPort", "nodePort: 31482, targetPort");
@@ -72,8 +101,9 @@ fn native_external_policy_local_keeps_the_client_and_its_node() {
         let address = node_address(node);
         answered_by(&scene, external, &address, 31_482, &[server]);
         let route = on("external", &format!("ip route get {address}")).must();
-        let seen = sources_seen_on("external", &address, 31_482, 4);
-        let [source] = seen.names()[..] else {
+        let seen = ask_on("external", &address, 31_482, 4);
+        let sources: Vec<_> = seen.clients.iter().collect();
+        let [source] = sources[..] else {
             panic!("{seen:?}");
         };
         assert!(

@@ -1,6 +1,13 @@
 //! The Northbound database holds exactly what the objects say: after edits, deletions, and other people's hands.
 
-use crate::cluster::{SOON, apply, eventually, get, kubectl, nbctl};
+use std::collections::BTreeSet;
+
+use ycloud_lab::ask::Heard;
+
+use crate::asking::{ROUTED_GATEWAY, gateways};
+use crate::cluster::{SLOW, SOON, apply, delete, eventually, get, nbctl};
+use crate::native::{PORTS, service};
+use crate::rows::rows;
 use crate::scene::Scene;
 
 /// The load balancers of a Service, by name.
@@ -42,8 +49,8 @@ fn an_edited_service_is_exactly_the_new_one_and_a_deleted_one_leaves_nothing() {
     assert_eq!(scene.programmed("svc", 1), vip, "the address stays");
     assert_eq!(scene.ask("c", &vip, 82, 4).names(), ["s1"]);
     assert_ne!(
-        scene.curl_exit("c", &vip, 80).0,
-        0,
+        scene.knock("c", &vip, 80).0,
+        Heard::Answer,
         "a port that went away answers"
     );
     let rows = vips(&scene, "svc", "tcp");
@@ -64,7 +71,7 @@ fn an_edited_service_is_exactly_the_new_one_and_a_deleted_one_leaves_nothing() {
         "ip_src"
     );
 
-    kubectl(&["-n", &scene.name, "delete", "ysvc", "svc", "--timeout=60s"]).must();
+    delete(&scene.name, "ysvc", "svc");
     eventually("nothing of the Service is left", SOON, || {
         let rows = load_balancers(&scene, "svc");
         let services = get(&["-n", &scene.name, "services,endpointslices"])["items"]
@@ -80,37 +87,46 @@ fn an_edited_service_is_exactly_the_new_one_and_a_deleted_one_leaves_nothing() {
 
 #[test]
 fn deleting_everything_leaves_no_row_vnic_or_address() {
+    gateways();
     let mut scene = Scene::new("nb-gone");
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    let other = scene.vpc("w", &[("b", "10.0.1.0/24")]);
     scene.server("s0", "a", "node-1", "web");
+    scene.server("s1", "b", "node-2", "web");
+    scene.server("s2", "ovn-default", "node-3", "web");
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
+    scene.load_balancer("one", &vpc, "web", "");
+    scene.over_vpcs("several", &[&vpc, &other], "web", "");
+    let local = "  internalTrafficPolicy: Local\n  selector: {app: web}\n";
+    service(&scene, "local", &format!("{local}{PORTS}"));
     scene.pods_ready();
     scene.programmed("svc", 1);
+    scene.programmed_eip("one", 1);
+    scene.programmed_eip("several", 2);
     let name = scene.name.clone();
+    // What shall be gone was there: rows of many tables.
+    let tables: BTreeSet<String> = rows()
+        .into_values()
+        .filter(|row| row.mentions(&name))
+        .map(|row| row.table)
+        .collect();
+    assert!(tables.len() >= 8, "only {tables:?}");
     drop(scene);
-    eventually("no row names the scene", SOON, || {
-        let mut left = Vec::new();
-        for table in [
-            "Load_Balancer",
-            "Load_Balancer_Group",
-            "Logical_Switch",
-            "Logical_Router",
-            "Logical_Switch_Port",
-            "Logical_Router_Port",
-        ] {
-            let rows = nbctl(&["--bare", "--columns=name", "list", table]);
-            left.extend(
-                rows.lines()
-                    .filter(|row| row.contains(&name))
-                    .map(|row| format!("{table} {row}")),
-            );
-        }
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(left.join(", "))
+    // Of whatever table: this scene's objects are named by nothing that stays.
+    eventually("no row names the scene", SLOW, || {
+        let rows = rows();
+        let left: Vec<_> = rows.values().filter(|row| row.mentions(&name)).collect();
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{left:?}")),
         }
     });
+    for (kind, namespace) in [("vnics", name.as_str()), ("vpcs", ""), ("subnets", "")] {
+        let list = get(&["-n", namespace, kind]);
+        let mut left = list["items"].as_array().cloned().unwrap_or_default();
+        left.retain(|object| object["metadata"]["name"].to_string().contains(&name));
+        assert!(left.is_empty(), "{kind}: {left:?}");
+    }
 }
 
 #[test]
@@ -258,4 +274,47 @@ spec: {{ports: [{{port: 80}}]}}
     });
     assert_eq!(load_balancers(&scene, "headless"), Vec::<String>::new());
     assert_eq!(load_balancers(&scene, "foreign"), Vec::<String>::new());
+}
+
+/// The last of a run (`.config/nextest.toml`): scenes are told to go, and nobody waits for them but this.
+#[test]
+fn nothing_of_any_scene_is_left() {
+    let scenes = |kind: &str| -> Vec<String> {
+        let list = get(&["-A", kind])["items"].take();
+        let all = list.as_array().into_iter().flatten();
+        let names = all.map(|object| {
+            let metadata = &object["metadata"];
+            let [namespace, name] = ["namespace", "name"].map(|part| metadata[part].as_str());
+            format!(
+                "{kind} {}/{}",
+                namespace.unwrap_or_default(),
+                name.unwrap_or_default()
+            )
+        });
+        names
+            .filter(|name| name.contains("/e2e-") || name.contains(" e2e-"))
+            .collect()
+    };
+    // The suite's own EipGateways stay.
+    let ours = |name: &String| !name.ends_with(ROUTED_GATEWAY);
+    eventually("no object and no row is left of any scene", SLOW, || {
+        let kinds = [
+            "namespaces",
+            "vpcs",
+            "subnets",
+            "vnics",
+            "eips",
+            "eipgateways",
+        ];
+        let mut left: Vec<String> = kinds.into_iter().flat_map(scenes).filter(ours).collect();
+        left.extend(rows().values().filter_map(|row| {
+            let text = format!("{:?}", row.columns).replace(ROUTED_GATEWAY, "");
+            text.contains("e2e-")
+                .then(|| format!("{} {text}", row.table))
+        }));
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(left.join("\n")),
+        }
+    });
 }

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::asking::the_lab;
-use crate::cluster::{SLOW, apply, eventually, get, kubectl, on};
+use crate::cluster::{SLOW, apply, eventually, get, kubectl, on, the_lab};
 use crate::scene::Scene;
 
 /// Where the control machine reaches the API server.

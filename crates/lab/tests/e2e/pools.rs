@@ -1,6 +1,8 @@
 //! Address pools: exhausted, taken, outside, given back.
 
-use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, kubectl};
+use crate::cluster::{
+    SLOW, SOON, apply, condition, delete, eventually, exists, get, patch, start_deleting,
+};
 use crate::scene::Scene;
 
 /// A Pod in `subnet`, with more annotations.
@@ -67,7 +69,7 @@ fn an_exhausted_subnet_says_so_and_a_released_address_comes_back() {
     scene.client("late", "a", "node-1");
     warned(&scene, "late", &[&subnet, "10.0.1.0/29", "5"]);
     let released = scene.pod_ip("c2");
-    kubectl(&["-n", &scene.name, "delete", "pod", "c2", "--timeout=60s"]).must();
+    delete(&scene.name, "pod", "c2");
     scene.pods_ready();
     assert_eq!(scene.pod_ip("late"), released);
 }
@@ -86,17 +88,9 @@ fn a_fixed_address_is_honoured_refused_when_taken_and_when_outside() {
     warned(&scene, "third", &["10.9.9.9", "10.0.1.0/24"]);
     annotated(&scene, "fourth", "no-such-subnet", "");
     warned(&scene, "fourth", &["no-such-subnet"]);
-    kubectl(&[
-        "-n",
-        &scene.name,
-        "delete",
-        "pod",
-        "first",
-        "third",
-        "fourth",
-        "--timeout=60s",
-    ])
-    .must();
+    for pod in ["first", "third", "fourth"] {
+        delete(&scene.name, "pod", pod);
+    }
     scene.pods_ready();
     assert_eq!(
         scene.pod_ip("second"),
@@ -112,8 +106,8 @@ fn a_used_vpc_and_subnet_wait_and_say_for_whom() {
     scene.client("c", "a", "node-1");
     scene.pods_ready();
     let subnet = scene.full("a");
-    kubectl(&["delete", "subnet", &subnet, "--wait=false"]).must();
-    kubectl(&["delete", "vpc", &vpc, "--wait=false"]).must();
+    start_deleting("", "subnet", &subnet);
+    start_deleting("", "vpc", &vpc);
     eventually("the Subnet says who uses it", SOON, || {
         let (status, _, message) = condition(&get(&["subnet", &subnet]), "InUse");
         if status == "True" && message.contains(&scene.name) {
@@ -136,11 +130,13 @@ fn a_used_vpc_and_subnet_wait_and_say_for_whom() {
             .contains("10.0.1."),
         "the Pod keeps its network"
     );
-    kubectl(&["-n", &scene.name, "delete", "pod", "c", "--timeout=60s"]).must();
+    delete(&scene.name, "pod", "c");
     for (kind, name) in [("subnet", &subnet), ("vpc", &vpc)] {
         eventually(&format!("{kind} {name} gone"), SOON, || {
-            let left = kubectl(&["get", kind, name, "--ignore-not-found", "-o", "name"]).must();
-            if left.is_empty() { Ok(()) } else { Err(left) }
+            match exists("", kind, name) {
+                true => Err("it is there".to_owned()),
+                false => Ok(()),
+            }
         });
     }
 }
@@ -168,8 +164,8 @@ fn a_subnet_shrinks_and_grows_but_never_below_its_users() {
     scene.pods_ready();
     let resize = |cidr: &str| {
         // The default gateway is the range's first address; running Pods have the one they started with.
-        let patch = format!(r#"{{"spec": {{"cidr": "{cidr}", "gateway": "10.0.1.1"}}}}"#);
-        kubectl(&["patch", "subnet", &subnet, "--type=merge", "-p", &patch]).must();
+        let fields = serde_json::json!({"spec": {"cidr": cidr, "gateway": "10.0.1.1"}});
+        patch("", "subnet", &subnet, &fields).must();
     };
     let pings = || {
         let printed = crate::cluster::in_pod(&scene.name, "c", "ping -c 2 -W 1 10.0.1.200");

@@ -1,66 +1,101 @@
 //! Any part is killed, in any order: established connections live on, and a restarted controller writes nothing.
 
-use crate::cluster::{SLOW, eventually, get, kubectl, lab, on};
-use crate::endpoints::{assert_still_answering, hold_connection};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use ycloud_lab::PartStatus;
+
+use crate::asking::gateways;
+use crate::cluster::{SLOW, api, api_ready, condition, eventually, get, lab, on, the_lab};
+use crate::endpoints::hold_connection;
+use crate::rows::{changed, rows, written};
 use crate::scene::Scene;
 
-/// Every row of the Northbound database with its version, which changes whenever anything writes the row.
-fn row_versions() -> String {
-    let tables = [
-        "NB_Global",
-        "Logical_Switch",
-        "Logical_Switch_Port",
-        "Logical_Router",
-        "Logical_Router_Port",
-        "Logical_Router_Policy",
-        "Logical_Router_Static_Route",
-        "Load_Balancer",
-        "Load_Balancer_Group",
-        "Port_Group",
-    ];
-    let selects: String = tables
-        .iter()
-        .map(|t| {
-            format!(r#",{{"op":"select","table":"{t}","where":[],"columns":["_uuid","_version"]}}"#)
-        })
-        .collect();
-    let script = format!("ovsdb-client transact tcp:ovn-nb:6641 '[\"OVN_Northbound\"{selects}]'");
-    let printed = on("node-1", &script).must();
-    // The order of rows in an answer means nothing.
-    let mut rows: Vec<&str> = printed.split("{\"_uuid\"").collect();
-    rows.sort_unstable();
-    rows.join("\n")
-}
+/// Namespace of ycloud's workloads.
+const SYSTEM: &str = "ycloud-system";
 
 /// Deletes the Pods of a component and waits until new ones are ready.
 pub fn restart_pods(app: &str) {
-    let selector = format!("app.kubernetes.io/component={app}");
-    kubectl(&[
-        "-n",
-        "ycloud-system",
-        "delete",
-        "pods",
-        "-l",
-        &selector,
-        "--grace-period=1",
-        "--timeout=60s",
-    ])
-    .must();
+    let uids = || -> Vec<Value> {
+        let all = pods(app).into_iter();
+        all.map(|mut pod| pod["metadata"]["uid"].take()).collect()
+    };
+    let old = uids();
+    for pod in pods(app) {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        let deleted = api().delete(SYSTEM, "pod", name, Some(1));
+        deleted.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
     eventually(&format!("{app} ready again"), SLOW, || {
-        let pods = get(&["-n", "ycloud-system", "pods", "-l", &selector]);
-        let all = pods["items"].as_array().cloned().unwrap_or_default();
-        let ready = all
-            .iter()
-            .filter(|pod| crate::cluster::condition(pod, "Ready").0 == "True")
-            .count();
-        if ready == all.len() && ready >= 2 {
-            Ok(())
-        } else {
-            Err(format!("{ready} of {} ready", all.len()))
+        let all = pods(app);
+        let new = uids().iter().all(|uid| !old.contains(uid));
+        let ready = all.iter().filter(|pod| condition(pod, "Ready").0 == "True");
+        let ready = ready.count();
+        match new && ready == all.len() && ready >= 2 {
+            true => Ok(()),
+            false => Err(format!(
+                "{ready} of {} ready, all of them new: {new}",
+                all.len()
+            )),
         }
     });
 }
 
+/// The Pods of a component.
+fn pods(app: &str) -> Vec<Value> {
+    let selector = format!("app.kubernetes.io/component={app}");
+    let found = api().list(SYSTEM, "pod", &selector);
+    found.expect("the API server answers")
+}
+
+/// A connection that is asked all the while, each tenth of a second.
+struct Asked {
+    pinned: String,
+    stop: Arc<AtomicBool>,
+    asked: JoinHandle<Result<Duration, String>>,
+}
+
+impl Asked {
+    fn open(scene: &Scene, vip: &str) -> Self {
+        let (mut held, pinned, _) = hold_connection(scene, vip);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (wanted, stopped) = (pinned.clone(), Arc::clone(&stop));
+        let asked = thread::spawn(move || {
+            let mut longest = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                let reply = held.ask().map_err(|error| error.to_string())?;
+                if reply.backend != wanted {
+                    return Err(format!("{} answers for {wanted}", reply.backend));
+                }
+                longest = longest.max(start.elapsed());
+                thread::sleep(Duration::from_millis(100));
+            }
+            Ok(longest)
+        });
+        Self {
+            pinned,
+            stop,
+            asked,
+        }
+    }
+
+    /// It had all its answers until now, from one backend.
+    #[track_caller]
+    fn assert_alive(self, what: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.asked.join().expect("the thread ends") {
+            Ok(longest) => eprintln!("{what}: the longest answer took {longest:?}"),
+            Err(error) => panic!("{what}: the connection to {} broke: {error}", self.pinned),
+        }
+    }
+}
+
+/// Every part of the lab's machines dies once, and ycloud's own programs.
 #[test]
 fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing() {
     let mut scene = Scene::new("restart");
@@ -71,45 +106,143 @@ fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
-    let (pinned, _) = hold_connection(&scene, &vip);
+    let before = rows();
+    let none = Vec::<String>::new();
     for app in ["ycloud-controller", "yusurservice-controller", "ycloud-cni"] {
+        let asked = Asked::open(&scene, &vip);
         restart_pods(app);
-        assert_still_answering(&scene, &pinned);
+        asked.assert_alive(app);
+        assert_eq!(changed(&before, &rows()), none, "{app}");
     }
-    for (place, part) in [
-        ("node-1", "ovn-controller"),
-        ("node-2", "ovn-controller"),
-        ("node-1", "ovsdb-server"),
-        ("node-2", "ovsdb-server"),
-        ("control", "kube-apiserver"),
-    ] {
-        lab(&["restart", place, part]).must();
-        assert_still_answering(&scene, &pinned);
+    // Who holds a machine's namespaces is the machine itself.
+    let mut parts = the_lab().status().expect("a lab that is up");
+    parts.retain(|part| part.part != "node");
+    for PartStatus { machine, part, .. } in parts {
+        let what = format!("{part} of {machine}");
+        let asked = Asked::open(&scene, &vip);
+        lab(&["restart", &machine.to_string(), part]).must();
+        api_ready();
+        // What is going to be written because of it, is written by then.
+        thread::sleep(Duration::from_secs(2));
+        asked.assert_alive(&what);
+        assert_eq!(changed(&before, &rows()), none, "{what}");
     }
-    eventually("the API server answers again", SLOW, || {
-        let printed = kubectl(&["get", "--raw", "/readyz"]);
-        if printed.ok { Ok(()) } else { Err(printed.err) }
-    });
     // Everything still works for newcomers.
     scene.server("s2", "a", "node-2", "web");
     scene.programmed("svc", 3);
     let answers = scene.ask("c", &vip, 80, 40);
-    assert_eq!((answers.by.len(), answers.failed), (3, 0), "{answers:?}");
+    assert_eq!(
+        (answers.by.len(), answers.failed.len()),
+        (3, 0),
+        "{answers:?}"
+    );
+}
+
+/// The value of a figure that a controller's Pod shows, summed over its labels; None where there is none.
+fn figure(pod: &Value, port: u16, name: &str) -> Option<f64> {
+    let node = pod["spec"]["nodeName"].as_str()?;
+    let script = format!("curl -sf -m 3 http://127.0.0.1:{port}/metrics");
+    let shown = on(node, &script).out;
+    let values = shown.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let named = rest.starts_with(' ') || rest.starts_with('{');
+        let (_, value) = rest.rsplit_once(' ')?;
+        named.then(|| value.parse().ok()).flatten()
+    });
+    let values: Vec<f64> = values.collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
+
+/// The Pod that leads, once it says that it has compared everything.
+fn leader_at_work(app: &str, port: u16, prefix: &str, done: impl Fn(&Value) -> bool) -> Value {
+    let what = format!("a new leader of {app} has compared all");
+    eventually(&what, SLOW, || {
+        let leads = |pod: &Value| figure(pod, port, &format!("{prefix}_leader")) == Some(1.0);
+        let mut pods = pods(app).into_iter();
+        let found = pods.find(|pod| leads(pod) && done(pod));
+        found.ok_or_else(|| "none of its Pods says so".to_owned())
+    })
 }
 
 #[test]
 fn alone_a_controllers_restart_writes_nothing() {
+    gateways();
     let mut scene = Scene::new("restart-quiet");
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
+    let other = scene.vpc("w", &[("b", "10.0.1.0/24")]);
     scene.server("s0", "a", "node-1", "web");
+    scene.server("s1", "b", "node-2", "web");
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
+    scene.over_vpcs("several", &[&vpc, &other], "web", "");
     scene.pods_ready();
     scene.programmed("svc", 1);
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    let before = row_versions();
-    assert!(before.len() > 500, "the database's rows: {before}");
+    scene.programmed_eip("several", 2);
+    let objects = || {
+        let kinds = "services,endpointslices,yusurservices,networkprobes,eips,vnics";
+        let mut all = get(&["-n", &scene.name, kinds])["items"].take();
+        let mut all = std::mem::take(all.as_array_mut().expect("a list"));
+        for kind in ["vpcs", "subnets", "eipgateways"] {
+            let mut list = get(&[kind])["items"].take();
+            all.append(list.as_array_mut().expect("a list"));
+        }
+        let versions = all.iter().map(|object| {
+            let metadata = &object["metadata"];
+            let name = format!("{} {}", metadata["namespace"], metadata["name"]);
+            (name, metadata["resourceVersion"].to_string())
+        });
+        versions.collect::<BTreeMap<_, _>>()
+    };
+    // What the last test left behind, and what chassis still have to say of this one, comes to rest.
+    let mut last = (rows(), objects());
+    eventually("nothing is written any more", SLOW, || {
+        thread::sleep(Duration::from_secs(2));
+        let now = (rows(), objects());
+        let moved = written(&last.0, &now.0);
+        let same = moved.is_empty() && last.1 == now.1;
+        last = now;
+        same.then_some(()).ok_or_else(|| format!("{moved:?}"))
+    });
+    let (before, objects_before) = last;
+    let tables: BTreeSet<&str> = before.values().map(|row| row.table.as_str()).collect();
+    for table in [
+        "NAT",
+        "HA_Chassis",
+        "HA_Chassis_Group",
+        "Chassis_Template_Var",
+    ] {
+        assert!(
+            tables.contains(table),
+            "{table} has no row to be left alone"
+        );
+    }
+    let none = Vec::<String>::new();
+
     restart_pods("ycloud-controller");
+    let port = 9441;
+    let compared = |pod: &Value| {
+        let seconds = figure(pod, port, "ycloud_controller_first_pass_seconds");
+        seconds.is_some_and(|seconds| seconds > 0.0)
+    };
+    let leader = leader_at_work("ycloud-controller", port, "ycloud_controller", compared);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(written(&before, &rows()), none, "ycloud-controller");
+    assert_eq!(objects(), objects_before, "ycloud-controller");
+    let sent = figure(&leader, port, "ycloud_controller_transactions_total");
+    assert_eq!(sent.unwrap_or_default(), 0.0, "transactions");
+
     restart_pods("yusurservice-controller");
-    std::thread::sleep(std::time::Duration::from_secs(5));
-    assert_eq!(row_versions(), before);
+    let port = 9442;
+    let figure_of = |pod: &Value, name: &str| {
+        let name = format!("ycloud_yusurservices_{name}");
+        figure(pod, port, &name).unwrap_or_default()
+    };
+    let compared = |pod: &Value| {
+        let [done, there] = ["reconciles_total", "count"].map(|name| figure_of(pod, name));
+        there >= 2.0 && done >= there && figure_of(pod, "queue") == 0.0
+    };
+    let leader = leader_at_work("yusurservice-controller", port, "ycloud", compared);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(written(&before, &rows()), none, "yusurservice-controller");
+    assert_eq!(objects(), objects_before, "yusurservice-controller");
+    assert_eq!(figure_of(&leader, "writes_total"), 0.0, "writes");
 }

@@ -1,9 +1,14 @@
 //! A test's own corner of the cluster: a namespace, Vpcs, Subnets, Pods. Removed when dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::fs::File;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, in_pod, kubectl, on};
+use ycloud_lab::ask::{Heard, Protocol, knock};
+use ycloud_lab::place::Place;
+
+use crate::asking::{Answered, PATIENCE, ask_often, pod, target};
+use crate::cluster::{SLOW, SOON, api, apply, condition, delete, eventually, exists, get, the_lab};
 
 /// A namespace and the cluster-scoped objects that one test made.
 pub struct Scene {
@@ -11,75 +16,53 @@ pub struct Scene {
     pub name: String,
     vpcs: Vec<String>,
     subnets: Vec<String>,
+    /// Held as long as the process has it.
+    _lock: File,
 }
-
-/// Who answered how often, and how many asked in vain.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Answers {
-    pub by: BTreeMap<String, u32>,
-    pub failed: u32,
-}
-
-impl Answers {
-    /// Names of those who answered.
-    pub fn names(&self) -> Vec<&str> {
-        self.by.keys().map(String::as_str).collect()
-    }
-
-    /// Number of answers.
-    pub fn total(&self) -> u32 {
-        self.by.values().sum()
-    }
-}
-
-/// The names of all scenes of this run.
-static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 impl Scene {
-    /// An empty corner named `e2e-<name>`; what an earlier, killed run left of it goes first. No two tests may have one name, as
-    /// they may run at the same time.
+    /// An empty corner named `e2e-<name>`; what an earlier run left of it goes first. No two tests may have one name, as they may
+    /// run at the same time: the second one fails.
     pub fn new(name: &str) -> Self {
-        let new = TAKEN
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned());
-        assert!(new, "another test has a scene named {name}");
+        // Beside those of the lab itself.
+        let path = format!("/run/ycloud-lab/locks/e2e-{}-{name}", the_lab().name());
+        let lock = File::create(path).expect("a lab that is up");
+        let free = lock.try_lock().is_ok();
+        assert!(free, "another test has a scene named {name}");
         let scene = Self {
             name: format!("e2e-{name}"),
             vpcs: Vec::new(),
             subnets: Vec::new(),
+            _lock: lock,
         };
         scene.remove_leftovers();
-        kubectl(&["create", "namespace", &scene.name]).must();
+        apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}}}\n",
+            scene.name
+        ))
+        .must();
         // Pods are refused before it is there.
-        let account = ["-n", &scene.name, "get", "serviceaccount", "default"];
         eventually("the namespace's service account", SLOW, || {
-            let printed = kubectl(&account);
-            if printed.ok { Ok(()) } else { Err(printed.err) }
+            match exists(&scene.name, "serviceaccount", "default") {
+                true => Ok(()),
+                false => Err("not yet".to_owned()),
+            }
         });
         scene
     }
 
     fn remove_leftovers(&self) {
-        kubectl(&[
-            "delete",
-            "namespace",
-            &self.name,
-            "--ignore-not-found",
-            "--timeout=120s",
-        ])
-        .must();
+        let selector = format!("e2e={}", self.name);
+        if exists("", "namespace", &self.name) {
+            delete("", "namespace", &self.name);
+        }
         for kind in ["subnet", "vpc"] {
-            let selector = format!("e2e={}", self.name);
-            kubectl(&[
-                "delete",
-                kind,
-                "-l",
-                &selector,
-                "--ignore-not-found",
-                "--timeout=120s",
-            ])
-            .must();
+            for left in api()
+                .list("", kind, &selector)
+                .expect("the API server answers")
+            {
+                delete("", kind, left["metadata"]["name"].as_str().expect("a name"));
+            }
         }
     }
 
@@ -98,7 +81,8 @@ impl Scene {
         self.vpc_with(&format!("{{eipGateway: {gateway}}}"), vpc, subnets)
     }
 
-    fn vpc_with(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
+    /// [`Scene::vpc`] with a spec, as YAML in one line.
+    pub fn vpc_with(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
         let vpc = self.full(vpc);
         let labels = format!("labels: {{e2e: {}}}", self.name);
         let mut yaml = format!(
@@ -145,7 +129,7 @@ spec: {{vpc: {vpc}, cidr: {cidr}}}
     /// Deletes a Subnet, and waits until it is gone.
     pub fn without_subnet(&mut self, subnet: &str) {
         let subnet = self.full(subnet);
-        kubectl(&["delete", "subnet", &subnet, "--timeout=60s"]).must();
+        delete("", "subnet", &subnet);
         self.subnets.retain(|other| *other != subnet);
     }
 
@@ -372,49 +356,34 @@ spec:
             .to_owned()
     }
 
-    /// Asks `http://address:port/hostname` from a Pod, `times` times, each with a connection of its own.
-    pub fn ask(&self, client: &str, address: &str, port: u16, times: u32) -> Answers {
-        let script = format!(
-            "for i in $(seq {times}); do curl -s -m 5 http://{address}:{port}/hostname || printf FAILED-$?; echo; done | sort | uniq -c"
-        );
-        tally(&in_pod(&self.name, client, &script).must())
+    /// Asks address:port from a Pod by TCP, `times` times, each with a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, client: &str, address: &str, port: u16, times: u32) -> Answered {
+        let place = pod(self, client);
+        ask_often(&place, Protocol::Tcp, target(address, port), times)
     }
 
-    /// Sends the UDP datagram `hostname` to address:port from a Pod, `times` times, each from a socket of its own.
-    pub fn ask_udp(&self, client: &str, address: &str, port: u16, times: u32) -> Answers {
-        let script = asking_udp("hostname", address, port, times);
-        tally(&in_pod(&self.name, client, &script).must())
+    /// [`Scene::ask`] by UDP, each time from a socket of its own.
+    #[track_caller]
+    pub fn ask_udp(&self, client: &str, address: &str, port: u16, times: u32) -> Answered {
+        let place = pod(self, client);
+        ask_often(&place, Protocol::Udp, target(address, port), times)
     }
 
     /// The source address that a server sees when `client` asks it through address:port.
+    #[track_caller]
     pub fn source_seen(&self, client: &str, address: &str, port: u16) -> String {
-        let answer = in_pod(
-            &self.name,
-            client,
-            &format!("curl -s -m 3 http://{address}:{port}/clientip"),
-        )
-        .must();
-        answer
-            .rsplit_once(':')
-            .map(|(ip, _)| ip.to_owned())
-            .unwrap_or(answer)
+        let answered = self.ask(client, address, port, 1);
+        let seen = answered.clients.first().map(IpAddr::to_string);
+        seen.unwrap_or_else(|| panic!("{client} had no answer: {answered:?}"))
     }
 
-    /// The exit code of curl and the milliseconds it took: 7 is refused, 28 is timed out.
-    pub fn curl_exit(&self, client: &str, address: &str, port: u16) -> (i32, u64) {
-        let script = format!(
-            "curl -s -o /dev/null -m 5 -w '%{{time_total}}' http://{address}:{port}/hostname; echo \" $?\""
-        );
-        let printed = in_pod(&self.name, client, &script).must();
-        let (seconds, code) = printed
-            .trim()
-            .split_once(' ')
-            .expect("a time and an exit code");
-        let seconds: f64 = seconds.parse().expect("seconds");
-        (
-            code.parse().expect("an exit code"),
-            (seconds * 1_000.0) as u64,
-        )
+    /// What a connection from a Pod meets, and after how long.
+    #[track_caller]
+    pub fn knock(&self, client: &str, address: &str, port: u16) -> (Heard, Duration) {
+        let (place, start) = (pod(self, client), Instant::now());
+        let heard = knock(&place, Protocol::Tcp, target(address, port), PATIENCE);
+        (heard, start.elapsed())
     }
 }
 
@@ -430,95 +399,39 @@ fn subnet_ready(subnet: &str) {
     });
 }
 
+/// A machine of the lab, which sends from the address that its routes choose.
+#[track_caller]
+pub fn at(machine: &str) -> Place {
+    let place = the_lab().place(machine.parse().expect("a machine's name"));
+    place.expect("a machine that is up")
+}
+
 /// [`Scene::ask`] from a machine of the lab: a node, or `external`.
-pub fn ask_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
-    tally(&on(machine, &asking(address, port, times)).must())
+#[track_caller]
+pub fn ask_on(from: &str, address: &str, port: u16, times: u32) -> Answered {
+    ask_often(&at(from), Protocol::Tcp, target(address, port), times)
 }
 
 /// [`Scene::ask_udp`] from a machine of the lab.
-pub fn ask_udp_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
-    let script = asking_udp("hostname", address, port, times);
-    tally(&on(machine, &script).must())
+#[track_caller]
+pub fn ask_udp_on(from: &str, address: &str, port: u16, times: u32) -> Answered {
+    ask_often(&at(from), Protocol::Udp, target(address, port), times)
 }
 
-/// The source addresses that servers see when a machine of the lab asks them by TCP through address:port.
-pub fn sources_seen_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
-    let script = format!(
-        "for i in $(seq {times}); do curl -s -m 3 http://{address}:{port}/clientip || printf FAILED-$?; echo; done | sed 's/:.*//' | sort | uniq -c"
-    );
-    tally(&on(machine, &script).must())
-}
-
-/// [`sources_seen_on`] by UDP.
-pub fn sources_seen_udp_on(machine: &str, address: &str, port: u16, times: u32) -> Answers {
-    let script = asking_udp("clientip", address, port, times).replacen(
-        "| sort",
-        "| sed 's/:.*//' | sort",
-        1,
-    );
-    tally(&on(machine, &script).must())
-}
-
-/// A connection of its own for each question.
-fn asking(address: &str, port: u16, times: u32) -> String {
-    format!(
-        "for i in $(seq {times}); do curl -s -m 3 http://{address}:{port}/hostname || printf FAILED-$?; echo; done | sort | uniq -c"
-    )
-}
-
-/// A socket of its own for each datagram, side by side: `nc` stays two seconds after the answer, as one is too short on a busy machine.
-fn asking_udp(question: &str, address: &str, port: u16, times: u32) -> String {
-    format!(
-        "{{ for i in $(seq {times}); do (a=$(echo {question} | timeout 4 nc -u -w 2 {address} {port} | head -1); echo ${{a:-FAILED}}) & done; wait; }} | sort | uniq -c"
-    )
-}
-
-/// Reads the output of `sort | uniq -c`.
-fn tally(printed: &str) -> Answers {
-    let mut answers = Answers::default();
-    for line in printed.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(count), name) = (words.next(), words.next().unwrap_or("FAILED")) else {
-            continue;
-        };
-        let count: u32 = count.parse().unwrap_or(0);
-        if name.starts_with("FAILED") {
-            eprintln!("{count} asked in vain: curl's exit code is {name}");
-            answers.failed += count;
-        } else {
-            *answers.by.entry(name.to_owned()).or_default() += count;
-        }
-    }
-    answers
-}
-
+/// All of a scene is told to go. Nobody waits for it: other tests have names of their own, and `scripts/test` sees to it, once all have
+/// run, that nothing of any scene is left.
 impl Drop for Scene {
     fn drop(&mut self) {
         if std::env::var_os("KEEP_LAB").is_some() && std::thread::panicking() {
             return;
         }
         // Nothing here may panic: a failed clean-up is shown, and the next run of the same test clears it away.
-        let shown = |printed: crate::cluster::Printed| {
-            if !printed.ok {
-                eprintln!("clean-up: {}", printed.err.trim_end());
-            }
-        };
-        shown(kubectl(&[
-            "delete",
-            "namespace",
-            &self.name,
-            "--ignore-not-found",
-            "--timeout=120s",
-        ]));
-        for (kind, names) in [("subnet", &self.subnets), ("vpc", &self.vpcs)] {
-            for name in names {
-                shown(kubectl(&[
-                    "delete",
-                    kind,
-                    name,
-                    "--ignore-not-found",
-                    "--timeout=60s",
-                ]));
+        let namespace = ("namespace", &self.name);
+        let subnets = self.subnets.iter().map(|name| ("subnet", name));
+        let vpcs = self.vpcs.iter().map(|name| ("vpc", name));
+        for (kind, name) in [namespace].into_iter().chain(subnets).chain(vpcs) {
+            if let Err(error) = api().delete("", kind, name, None) {
+                eprintln!("clean-up: {kind} {name}: {error:#}");
             }
         }
     }

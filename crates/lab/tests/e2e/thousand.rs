@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::asking::gateways;
-use crate::cluster::{apply, eventually, get, kubectl, nbctl};
+use crate::cluster::{apply, delete, eventually, get, nbctl};
+use crate::rows::{changed, rows};
 use crate::scene::Scene;
 
 const VPCS: usize = 50;
@@ -18,31 +19,6 @@ const EIPS: usize = 2;
 
 /// How long until all are programmed, and until nothing is left. The API server's share is the larger one.
 const LONG: Duration = Duration::from_secs(600);
-
-/// Every row of the tables that ycloud writes, as text, sorted.
-fn rows() -> Vec<String> {
-    let tables = [
-        "Chassis_Template_Var",
-        "HA_Chassis_Group",
-        "Load_Balancer",
-        "Load_Balancer_Group",
-        "Logical_Router",
-        "Logical_Router_Policy",
-        "Logical_Router_Port",
-        "Logical_Router_Static_Route",
-        "Logical_Switch",
-        "Logical_Switch_Port",
-        "NAT",
-        "Port_Group",
-    ];
-    let mut rows = Vec::new();
-    for table in tables {
-        let listed = nbctl(&["--format=csv", "--no-headings", "list", table]);
-        rows.extend(listed.lines().map(|row| format!("{table} {row}")));
-    }
-    rows.sort();
-    rows
-}
 
 /// A YusurService of which nobody is a backend.
 fn yusur_service(scene: &Scene, name: &str, vpc: &str, outside: bool) -> Value {
@@ -121,16 +97,13 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
 
     // In this order nothing waits for its users.
     let namespace = scene.name.clone();
-    kubectl(&["delete", "namespace", &namespace, "--timeout=600s"]).must();
+    delete("", "namespace", &namespace);
     drop(scene);
     eventually("the Northbound database is as it was", LONG, || {
-        let after = rows();
-        let more = after.iter().filter(|row| !before.contains(row));
-        let less = before.iter().filter(|row| !after.contains(row));
-        let differ: Vec<_> = more.chain(less).take(5).collect();
-        match differ.is_empty() {
-            true => Ok(()),
-            false => Err(format!("{} rows, of which {differ:?}", after.len())),
+        let differ = changed(&before, &rows());
+        match differ.first() {
+            None => Ok(()),
+            Some(first) => Err(format!("{} rows, of which {first}", differ.len())),
         }
     });
 }
