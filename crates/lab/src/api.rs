@@ -1,5 +1,5 @@
-//! The API server of a lab, asked by a connection that stays open. A kubectl costs a fifth of a second of a processor for
-//! each question; who waits for something asks hundreds.
+//! The API server of a lab, asked by a connection that stays open. A kubectl costs a fifth of a
+//! second of a processor for each question; who waits for something asks hundreds.
 
 use std::fmt;
 use std::path::Path;
@@ -37,8 +37,8 @@ struct Kind {
 }
 
 impl Kind {
-    /// Whether kubectl would understand `word` as this kind: its plural or singular name in any case, with or without the
-    /// group behind it.
+    /// Whether kubectl would understand `word` as this kind: its plural or singular name in any
+    /// case, with or without the group behind it.
     fn is_called(&self, word: &str) -> bool {
         let word = word.to_lowercase();
         let (name, group) = word.split_once('.').unwrap_or((&word, ""));
@@ -82,8 +82,8 @@ impl ApiServer {
         })
     }
 
-    /// The object `name` of `kind` ("pod", "Eip", "networkprobes"), in `namespace`, which is empty for kinds of the whole
-    /// cluster; None where there is none.
+    /// The object `name` of `kind` ("pod", "Eip", "networkprobes"), in `namespace`, which is empty
+    /// for kinds of the whole cluster; None where there is none.
     ///
     /// # Errors
     /// When the kind is not known, or the API server says no or nothing.
@@ -95,7 +95,8 @@ impl ApiServer {
             .transpose()
     }
 
-    /// The objects of `kind` in `namespace`, empty for all, with labels that `selector` chooses, empty for all.
+    /// The objects of `kind` in `namespace`, empty for all, with labels that `selector` chooses,
+    /// empty for all.
     ///
     /// # Errors
     /// As [`ApiServer::get`].
@@ -107,8 +108,9 @@ impl ApiServer {
         Ok(values.collect::<Result<_, _>>()?)
     }
 
-    /// Makes the objects of `yaml` what it says, and returns them as they are then. Objects of namespaced kinds that name no
-    /// namespace are of `default`. What another client wrote is taken over.
+    /// Makes the objects of `yaml` what it says, and returns them as they are then. Objects of
+    /// namespaced kinds that name no namespace are of `default`. What another client wrote is taken
+    /// over.
     ///
     /// # Errors
     /// When `yaml` is none, a kind is not known, or the API server says no, in its own words. Objects before that one stay.
@@ -162,8 +164,8 @@ impl ApiServer {
         Ok(serde_json::to_value(answer)?)
     }
 
-    /// Tells the API server to delete an object, and does not wait for it to go. `grace` is in seconds; None leaves it to the
-    /// object. Whether it was there.
+    /// Tells the API server to delete an object, and does not wait for it to go. `grace` is in
+    /// seconds; None leaves it to the object. Whether it was there.
     ///
     /// # Errors
     /// As [`ApiServer::apply`].
@@ -186,7 +188,8 @@ impl ApiServer {
         }
     }
 
-    /// Waits until an object is gone, or another one has its name; not for one of that `uid` alone if it is empty.
+    /// Waits until an object is gone, or another one has its name; not for one of that `uid` alone
+    /// if it is empty.
     ///
     /// # Errors
     /// As [`ApiServer::get`], and when it is still there after `limit`: with what it waits for.
@@ -224,9 +227,9 @@ impl ApiServer {
 
     fn objects(&self, namespace: &str, kind: &Kind) -> Api<DynamicObject> {
         let client = self.client.clone();
-        match namespace {
-            "" => Api::all_with(client, &kind.resource),
-            namespace => Api::namespaced_with(client, namespace, &kind.resource),
+        match kind.namespaced && !namespace.is_empty() {
+            true => Api::namespaced_with(client, namespace, &kind.resource),
+            false => Api::all_with(client, &kind.resource),
         }
     }
 

@@ -277,6 +277,22 @@ impl Attempts {
         after.at.saturating_sub(first.at)
     }
 
+    /// When those without an answer began, since the stream did: the first and the last of each row.
+    pub fn failures(&self) -> Vec<(Duration, Duration)> {
+        let mut rows: Vec<(Duration, Duration)> = Vec::new();
+        let mut before = true;
+        for attempt in &self.0 {
+            let answered = attempt.result.is_ok();
+            match rows.last_mut() {
+                _ if answered => {}
+                Some(row) if !before => row.1 = attempt.at,
+                _ => rows.push((attempt.at, attempt.at)),
+            }
+            before = answered;
+        }
+        rows
+    }
+
     /// The last one without an answer, since the stream began.
     pub fn last_failure(&self) -> Option<Duration> {
         let mut failed = self.0.iter().filter(|a| a.result.is_err());
@@ -313,6 +329,13 @@ mod tests {
         assert_eq!(attempts("+-+--+").failed(), 3);
         assert_eq!(attempts("+-+--++").disturbance().as_millis(), 80);
         assert_eq!(attempts("++").disturbance().as_millis(), 0);
+        let milliseconds = |pattern| {
+            let rows = attempts(pattern).failures().into_iter();
+            let rows = rows.map(|(first, last)| (first.as_millis(), last.as_millis()));
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(milliseconds("+-+--+-"), [(20, 20), (60, 80), (120, 120)]);
+        assert_eq!(milliseconds("--+"), [(0, 20)]);
         assert_eq!(
             attempts("+-+--+").last_failure(),
             Some(Duration::from_millis(80))

@@ -68,12 +68,16 @@ pub(crate) fn remote(layout: &Layout, part: &str) -> String {
 /// The niceness that packages give to what packets wait for (`ovs-ctl`, `ovn-ctl`). On a machine with more to do than it has
 /// processors for, BFD would else find that nodes are dead, and move their gateways.
 const NICENESS: &str = "-10";
+/// That of an ovn-controller. 25.03's turns in circles for as long as its ovs-vswitchd is dead (inc-proc-eng.c: a recompute that
+/// is wanted at once, and cannot be done). Of a machine by itself that takes one processor of many; here it would take one of
+/// two from all machines, and what died on one node would stop connections through others.
+const CONTROLLER_NICENESS: &str = "-3";
 
 /// `words`, to be started before what others run. Where sessions share a processor evenly (sched(7), autogroup), the
 /// session counts, not the process.
-fn urgent(words: Vec<OsString>) -> Vec<OsString> {
+fn urgent(niceness: &str, words: Vec<OsString>) -> Vec<OsString> {
     let script = r#"echo "$0" 2>/dev/null >/proc/self/autogroup; exec nice -n "$0" "$@""#;
-    let mut all: Vec<OsString> = vec!["sh".into(), "-c".into(), script.into(), NICENESS.into()];
+    let mut all: Vec<OsString> = vec!["sh".into(), "-c".into(), script.into(), niceness.into()];
     all.extend(words);
     all
 }
@@ -115,7 +119,7 @@ pub(crate) fn start_central(layout: &Layout, programs: &Programs) -> Result<()> 
     words.push(format!("--ovnsb-db={}", remote(layout, SB)).into());
     words.push(option("--pidfile", run_folder.join("ovn-northd.pid")));
     words.extend(logging(&process));
-    process.start(urgent(words), &programs.path())?;
+    process.start(urgent(NICENESS, words), &programs.path())?;
     process.wait_ready(Duration::from_secs(30), || {
         Ok(run_folder.join("ovn-northd.pid").exists())
     })
@@ -221,7 +225,7 @@ pub(crate) fn start_switch(layout: &Layout, machine: Machine, programs: &Program
         "--pidfile".into(),
     ]);
     words.extend(logging(&process));
-    process.start(urgent(words), &programs.path())?;
+    process.start(urgent(NICENESS, words), &programs.path())?;
     process.wait_ready(Duration::from_secs(60), || {
         Ok(succeeds(&mut within(
             layout,
@@ -285,7 +289,7 @@ fn start_ovsdb(layout: &Layout, machine: Machine, programs: &Programs) -> Result
         "--pidfile".into(),
     ]);
     words.extend(logging(&process));
-    process.start(urgent(words), &programs.path())?;
+    process.start(urgent(NICENESS, words), &programs.path())?;
     process.wait_ready(Duration::from_secs(60), || {
         Ok(succeeds(&mut within(
             layout,
@@ -405,7 +409,7 @@ pub(crate) fn start_controller(
         "--monitor".into(),
     ]);
     words.extend(logging(&process));
-    process.start(urgent(words), &programs.path())?;
+    process.start(urgent(CONTROLLER_NICENESS, words), &programs.path())?;
     Ok(())
 }
 

@@ -52,8 +52,8 @@ impl Lab {
         Place::open(format!("{namespace}/{name}"), &process.join("ns/net"))
     }
 
-    /// A command in the first container of a Pod, in all of its namespaces, as `kubectl exec` runs it. Neither the API
-    /// server's nor the kubelet's way to there is used.
+    /// A command in the first container of a Pod, in all of its namespaces, as `kubectl exec` runs
+    /// it. Neither the API server's nor the kubelet's way to there is used.
     ///
     /// # Errors
     /// When there is no such Pod, or none of its containers runs.

@@ -18,7 +18,8 @@ use crate::scene::Scene;
 
 /// A check that finds out fast, as lines of a YusurService's spec.
 pub const CHECK: &str = "  healthCheck: {http: {path: /healthz}, periodSeconds: 1, timeoutSeconds: 1, successThreshold: 1, failureThreshold: 2}\n";
-/// By when a backend that fails that check must have left: two periods, a time-out, and a second until all know.
+/// By when a backend that fails that check must have left: two periods, a time-out, and a second
+/// until all know.
 pub const LEAVES: Duration = Duration::from_secs(4);
 /// The backends of [`Mixed`], sorted.
 pub const ALL: [&str; 4] = ["addr", "bm", "pod", "vm"];

@@ -47,7 +47,7 @@ spec:
         .must();
         let installed = Self;
         eventually("the definition is established", SOON, || {
-            let object = get(&["crd", DEFINITION]);
+            let object = get(&["customresourcedefinition", DEFINITION]);
             match condition(&object, "Established") {
                 (status, ..) if status == "True" => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -57,15 +57,15 @@ spec:
     }
 
     fn remove(&self) {
-        if exists("", "crd", DEFINITION) {
-            delete("", "crd", DEFINITION);
+        if exists("", "customresourcedefinition", DEFINITION) {
+            delete("", "customresourcedefinition", DEFINITION);
         }
     }
 }
 
 impl Drop for KubeVirt {
     fn drop(&mut self) {
-        if let Err(error) = api().delete("", "crd", DEFINITION, None) {
+        if let Err(error) = api().delete("", "customresourcedefinition", DEFINITION, None) {
             eprintln!("clean-up: {error:#}");
         }
     }
@@ -96,7 +96,7 @@ spec: {{domain: {{devices: {{}}}}}}
         let yaml = self
             .server_yaml(name, "a", node, app, "")
             .replace(
-                &format!("labels: {{app: {app}}}"),
+                &format!("labels: {{app: {app}, name: {name}}}"),
                 &format!(
                     "labels: {{app: {app}, kubevirt.io: virt-launcher, kubevirt.io/created-by: {uid:?}}}"
                 ),

@@ -215,7 +215,8 @@ fn backends_unhealthy_in_one_vpc_are_healthy_in_another_at_the_same_address() {
     assert_answer(&pod(&scene, "client-r"), r, &["other-r", "same-r"]);
 }
 
-/// How ClientIP affinity is asked for: by a hash of the address, and with a memory of the client for ten minutes.
+/// How ClientIP affinity is asked for: by a hash of the address, and with a memory of the client
+/// for ten minutes.
 const AFFINITIES: [&str; 2] = [
     "  sessionAffinity: ClientIP\n",
     "  sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}\n",

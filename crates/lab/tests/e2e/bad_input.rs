@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::cluster::{SOON, condition, eventually, get, kubectl, kubectl_apply};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cluster::{SLOW, SOON, api, condition, eventually, get, kubectl_apply};
 
 /// The first lines of a case: `# by: admission|condition`, `# expect: words`, `# object: kind/name` (condition only).
 struct Case {
@@ -100,11 +103,23 @@ fn refused(case: &Case) -> Result<(), String> {
     verdict
 }
 
+/// Takes away what was admitted, the last first: it may use the others.
 fn remove(yaml: &str) {
-    let file = std::env::temp_dir().join(format!("ycloud-e2e-{}.yaml", std::process::id()));
-    if std::fs::write(&file, yaml).is_ok() {
-        let path = file.to_string_lossy().into_owned();
-        kubectl(&["delete", "-f", &path, "--ignore-not-found", "--timeout=60s"]);
-        let _ = std::fs::remove_file(&file);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let documents = serde_yaml::Deserializer::from_str(yaml);
+    let objects: Vec<Value> = documents
+        .map(|one| Value::deserialize(one).expect("an object"))
+        .collect();
+    for object in objects.iter().rev() {
+        let metadata = &object["metadata"];
+        let namespace = metadata["namespace"].as_str().unwrap_or("default");
+        let (kind, name) = (text(&object["kind"]), text(&metadata["name"]));
+        let version = text(&object["apiVersion"]);
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        let kind = format!("{kind}.{group}");
+        let gone = api()
+            .delete(namespace, &kind, &name, None)
+            .and_then(|_| api().wait_gone(namespace, &kind, &name, "", SLOW));
+        gone.unwrap_or_else(|error| panic!("{kind} {name}: {error:#}"));
     }
 }

@@ -195,7 +195,7 @@ fn alone_a_chassis_without_a_kubelet_has_its_agent_as_a_service() {
         .run(folder, "systemctl enable --now ycloud-cni")
         .must();
     eventually("the agent is ready", SLOW, is_ready);
-    delete("", "csr", &csr);
+    delete("", "certificatesigningrequest", &csr);
     assert_answer(&mixed.client, mixed.to, &FAST);
 
     // It is killed more often than systemd starts a service again by default, five times in ten seconds, and no client notices.

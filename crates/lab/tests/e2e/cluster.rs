@@ -1,7 +1,8 @@
-//! The lab under test. Objects are asked for and changed by a client of the API server that stays connected, and commands run in
-//! machines and Pods without a detour; [`kubectl`] and [`lab`] are for what a user types itself.
+//! The lab under test. Objects are asked for and changed by a client of the API server that stays
+//! connected, and commands run in machines and Pods without a detour; [`kubectl`] and [`lab`] are
+//! for what a user types itself.
 
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -71,27 +72,9 @@ pub fn api() -> &'static ApiServer {
 
 /// `lab --name $YCLOUD_LAB ARGS`.
 pub fn lab(args: &[&str]) -> Printed {
-    lab_with_input(args, "")
-}
-
-fn lab_with_input(args: &[&str], input: &str) -> Printed {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .args(["--name", the_lab().name()])
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the lab's binary starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || {
-        // A command that does not read its input closes the pipe: no fault of the test's.
-        let _ = stdin.write_all(input.as_bytes());
-    });
-    let printed = Printed::of(child.wait_with_output().expect("the lab's binary ends"));
-    writer.join().expect("the writer ends");
-    printed
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.args(["--name", the_lab().name()]).args(args);
+    run(command)
 }
 
 /// A part of a machine does not run, as after `cargo lab stop`; what the machine lacks is started when this is dropped.
@@ -117,14 +100,17 @@ impl Drop for Stopped {
 
 /// `kubectl ARGS`.
 pub fn kubectl(args: &[&str]) -> Printed {
-    let mut all = vec!["kubectl"];
-    all.extend(args);
-    lab(&all)
+    run(the_lab().kubectl(args).expect("a lab that is up"))
 }
 
 /// `kubectl apply -f -` of `yaml`, as a user would.
 pub fn kubectl_apply(yaml: &str) -> Printed {
-    lab_with_input(&["kubectl", "apply", "-f", "-"], yaml)
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(yaml.as_bytes()).expect("room for it");
+    file.rewind().expect("a file");
+    let kubectl = the_lab().kubectl(["apply", "-f", "-"]);
+    let mut kubectl = kubectl.expect("a lab that is up");
+    Printed::of(kubectl.stdin(file).output().expect("it starts"))
 }
 
 /// Makes the objects of `yaml` what it says.
@@ -132,8 +118,9 @@ pub fn apply(yaml: &str) -> Printed {
     Printed::from(api().apply(yaml).map(|_| String::new()))
 }
 
-/// What `kubectl get WORDS -o json` prints: an object (`-n NAMESPACE KIND NAME`, or `KIND/NAME`), or `items`
-/// (`KIND[,KIND …] [-l SELECTOR] [-A]`); panics if the API server does not answer, or there is no such object.
+/// What `kubectl get WORDS -o json` prints: an object (`-n NAMESPACE KIND NAME`, or `KIND/NAME`),
+/// or `items` (`KIND[,KIND …] [-l SELECTOR] [-A]`); panics if the API server does not answer, or
+/// there is no such object.
 #[track_caller]
 pub fn get(words: &[&str]) -> Value {
     let (mut namespace, mut selector, mut rest) = ("default", "", Vec::new());
@@ -239,7 +226,8 @@ fn run(mut command: Command) -> Printed {
     Printed::of(command.stdin(Stdio::null()).output().expect("it starts"))
 }
 
-/// Asks again every 100 ms until `check` is content or `limit` is over; then panics with its last words.
+/// Asks again every 100 ms until `check` is content or `limit` is over; then panics with its last
+/// words.
 #[track_caller]
 pub fn eventually<T>(
     what: &str,
@@ -249,7 +237,13 @@ pub fn eventually<T>(
     let start = Instant::now();
     loop {
         match check() {
-            Ok(value) => return value,
+            Ok(value) => {
+                let took = start.elapsed();
+                if took > Duration::from_secs(1) {
+                    eprintln!("{took:>6.1?}: {what}");
+                }
+                return value;
+            }
             Err(words) if start.elapsed() > limit => {
                 panic!("{what}: not within {limit:?}: {words}")
             }

@@ -4,17 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
+use crate::city::default_vpc;
 use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on, the_lab};
 use crate::scene::Scene;
 
 #[test]
 fn scenario_2_nodes_and_pods_of_the_default_vpc_reach_each_other() {
-    let scene = Scene::new("default-vpc");
-    for (i, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
-        scene.server(&format!("s{i}"), "ovn-default", node, "web");
-    }
-    scene.client("c", "ovn-default", "node-2");
-    scene.pods_ready();
+    let scene = default_vpc();
     for node in ["node-1", "node-2", "node-3"] {
         for server in ["s0", "s1", "s2"] {
             let printed = on(
@@ -26,12 +22,12 @@ fn scenario_2_nodes_and_pods_of_the_default_vpc_reach_each_other() {
     }
     for server in ["s0", "s1", "s2"] {
         assert_eq!(
-            scene.ask("c", &scene.pod_ip(server), 8080, 2).names(),
+            scene.ask("c1", &scene.pod_ip(server), 8080, 2).names(),
             [server]
         );
         assert_eq!(
-            scene.source_seen("c", &scene.pod_ip(server), 8080),
-            scene.pod_ip("c"),
+            scene.source_seen("c1", &scene.pod_ip(server), 8080),
+            scene.pod_ip("c1"),
             "Pod to Pod keeps the source"
         );
     }
@@ -39,11 +35,7 @@ fn scenario_2_nodes_and_pods_of_the_default_vpc_reach_each_other() {
 
 #[test]
 fn a_pod_of_the_default_vpc_reaches_the_api_server_by_its_cluster_ip() {
-    let scene = Scene::new("api-server");
-    for (i, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
-        scene.client(&format!("c{i}"), "ovn-default", node);
-    }
-    scene.pods_ready();
+    let scene = default_vpc();
     let vip = get(&["-n", "default", "service", "kubernetes"])["spec"]["clusterIP"]
         .as_str()
         .unwrap_or_default()

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ycloud_lab::ask::{Heard, ping};
 
 use crate::asking::{SILENCE, assert_answer, assert_met, assert_pod_answers, machine, pod};
+use crate::city::default_vpc;
 use crate::cluster::{NODES, delete};
 use crate::dual::{BOTH, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service};
 use crate::scene::Scene;
@@ -36,19 +37,20 @@ fn dual_nodes_have_an_address_of_each_family_and_reach_each_other() {
 
 #[test]
 fn dual_2_nodes_reach_every_backend_and_are_seen_by_their_join_address() {
-    let scene = Scene::new("d2-nodes");
-    for (i, node) in ["node-1", "node-2"].into_iter().enumerate() {
-        scene.server(&format!("s{i}"), "ovn-default", node, "web");
-    }
-    let vips = yusur_service(&scene, "svc", (CLUSTER, "web", BOTH), 2);
+    let scene = default_vpc();
+    let vips = yusur_service(&scene, "dual-nodes", (CLUSTER, "web", BOTH), 3);
     assert!(are_both(&vips), "{vips:?}");
     for node in NODES {
         let join = join_ips(node);
         for vip in &vips {
-            let seen = assert_answer(&machine(node), SocketAddr::new(*vip, 80), &["s0", "s1"]);
+            let seen = assert_answer(
+                &machine(node),
+                SocketAddr::new(*vip, 80),
+                &["s0", "s1", "s2"],
+            );
             assert_eq!(seen, [of_family(&join, *vip)].into(), "{node} at {vip}");
         }
-        for server in ["s0", "s1"] {
+        for server in ["s0", "s1", "s2"] {
             let to = SocketAddr::new(v6(&pod_ips(&scene, server)), 8080);
             assert_pod_answers(&machine(node), to, server);
         }
@@ -57,18 +59,15 @@ fn dual_2_nodes_reach_every_backend_and_are_seen_by_their_join_address() {
 
 #[test]
 fn dual_2_pods_of_the_default_vpc_keep_their_address() {
-    let scene = Scene::new("d2-pods");
-    scene.server("near", "ovn-default", "node-1", "web");
-    scene.server("far", "ovn-default", "node-2", "web");
-    scene.client("c", "ovn-default", "node-1");
-    let vips = yusur_service(&scene, "svc", (CLUSTER, "web", BOTH), 2);
-    let own = pod_ips(&scene, "c");
+    let scene = default_vpc();
+    let vips = yusur_service(&scene, "dual-cluster", (CLUSTER, "web", BOTH), 3);
+    let own = pod_ips(&scene, "c0");
     assert!(are_both(&own), "{own:?}");
     for vip in &vips {
         let to = SocketAddr::new(*vip, 80);
-        let seen = assert_answer(&pod(&scene, "c"), to, &["far", "near"]);
+        let seen = assert_answer(&pod(&scene, "c0"), to, &["s0", "s1", "s2"]);
         assert_eq!(seen, [of_family(&own, *vip)].into());
-        assert_answer(&pod(&scene, "near"), to, &["far", "near"]);
+        assert_answer(&pod(&scene, "s0"), to, &["s0", "s1", "s2"]);
     }
 }
 
@@ -121,22 +120,16 @@ fn dual_2_other_vpcs_do_not_reach_the_service() {
 
 #[test]
 fn dual_the_control_machine_reaches_pods_by_the_nodes() {
-    let scene = Scene::new("d2-control");
-    scene.server("s0", "ovn-default", "node-2", "web");
-    scene.pods_ready();
-    for address in pod_ips(&scene, "s0") {
+    let scene = default_vpc();
+    for address in pod_ips(&scene, "s1") {
         let to = SocketAddr::new(address, 8080);
-        assert_pod_answers(&machine("control"), to, "s0");
+        assert_pod_answers(&machine("control"), to, "s1");
     }
 }
 
 #[test]
 fn dual_pods_of_the_default_vpc_leave_by_their_nodes_address() {
-    let scene = Scene::new("d2-egress");
-    for (i, node) in NODES.into_iter().enumerate() {
-        scene.client(&format!("c{i}"), "ovn-default", node);
-    }
-    scene.pods_ready();
+    let scene = default_vpc();
     let outside = machine("external");
     let lab = crate::cluster::the_lab();
     let external = ycloud_lab::Machine::External;

@@ -5,42 +5,38 @@ use std::net::{IpAddr, SocketAddr};
 use ycloud_lab::ask::Heard;
 
 use crate::asking::{assert_met, machine, pod};
+use crate::city::default_vpc;
 use crate::cluster::{NODES, SOON, eventually, get, in_pod};
 use crate::dual::{BOTH, V6, answer, are_both, cluster_ips, node_ips, of_family, pod_ips, v6};
 use crate::native::{PORTS, service};
-use crate::scene::Scene;
 
-/// Two servers on two of three nodes, and a client on the third.
-fn two_servers(name: &str) -> Scene {
-    let scene = Scene::new(name);
-    scene.server("s0", "ovn-default", "node-1", "web");
-    scene.server("s1", "ovn-default", "node-2", "web");
-    scene.client("c", "ovn-default", "node-3");
-    scene
-}
+/// Selects two servers on two of three nodes.
+const TWO: &str = "  selector: {nodes: two}\n";
 
 #[test]
 fn dual_native_services_have_the_families_that_they_ask_for() {
-    let scene = two_servers("dn-families");
-    let spec = |families: &str| format!("  selector: {{app: web}}\n{families}{PORTS}");
+    let scene = default_vpc();
+    let spec = |families: &str| format!("{TWO}{families}{PORTS}");
     let prefer = "  ipFamilyPolicy: PreferDualStack\n";
     for (name, families) in [
-        ("plain", ""),
-        ("six", V6),
-        ("prefer", prefer),
-        ("both", BOTH),
+        ("dual-plain", ""),
+        ("dual-six", V6),
+        ("dual-prefer", prefer),
+        ("dual-both", BOTH),
     ] {
         service(&scene, name, &spec(families));
     }
-    scene.pods_ready();
-    let plain = cluster_ips(&scene, "plain");
+    let plain = cluster_ips(&scene, "dual-plain");
     assert!(matches!(plain[..], [IpAddr::V4(_)]), "{plain:?}");
-    let six = cluster_ips(&scene, "six");
+    let six = cluster_ips(&scene, "dual-six");
     assert!(matches!(six[..], [IpAddr::V6(_)]), "{six:?}");
-    let (prefer, both) = (cluster_ips(&scene, "prefer"), cluster_ips(&scene, "both"));
+    let (prefer, both) = (
+        cluster_ips(&scene, "dual-prefer"),
+        cluster_ips(&scene, "dual-both"),
+    );
     assert!(are_both(&prefer) && are_both(&both), "{prefer:?} {both:?}");
-    let client = pod(&scene, "c");
-    let own = pod_ips(&scene, "c");
+    let client = pod(&scene, "c2");
+    let own = pod_ips(&scene, "c2");
     for vip in [plain, six, prefer, both].concat() {
         let seen = answer(&client, vip, 80, &["s0", "s1"]);
         assert_eq!(seen, [of_family(&own, vip)].into(), "at {vip}");
@@ -60,19 +56,15 @@ fn dual_native_the_api_servers_service_stays_as_it_was() {
 
 #[test]
 fn dual_native_host_network_endpoints() {
-    let scene = Scene::new("dn-host");
-    scene.server_on_node("h", "node-2", "web", 18_680);
-    scene.client("near", "ovn-default", "node-2");
-    scene.client("far", "ovn-default", "node-3");
+    let scene = default_vpc();
     service(
         &scene,
-        "svc",
-        &format!("  selector: {{app: web}}\n{BOTH}{PORTS}"),
+        "dual-host",
+        &format!("  selector: {{app: host}}\n{BOTH}{PORTS}"),
     );
-    scene.pods_ready();
     assert_eq!(pod_ips(&scene, "h"), node_ips("node-2"));
-    for vip in cluster_ips(&scene, "svc") {
-        for client in ["near", "far", "h"] {
+    for vip in cluster_ips(&scene, "dual-host") {
+        for client in ["c1", "c2", "h"] {
             answer(&pod(&scene, client), vip, 80, &["node-2"]);
         }
         for node in NODES {
@@ -83,11 +75,10 @@ fn dual_native_host_network_endpoints() {
 
 #[test]
 fn dual_native_node_ports_answer_at_every_nodes_addresses() {
-    let scene = two_servers("dn-node-port");
+    let scene = default_vpc();
     let ports = PORTS.replace("targetPort", "nodePort: 31490, targetPort");
-    let spec = format!("  type: NodePort\n  selector: {{app: web}}\n{BOTH}{ports}");
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
+    let spec = format!("  type: NodePort\n{TWO}{BOTH}{ports}");
+    service(&scene, "dual-node-port", &spec);
     let external = crate::cluster::the_lab()
         .place(ycloud_lab::Machine::External)
         .expect("a lab that is up");
@@ -97,7 +88,7 @@ fn dual_native_node_ports_answer_at_every_nodes_addresses() {
                 &external,
                 &machine("node-1"),
                 &machine("node-3"),
-                &pod(&scene, "c"),
+                &pod(&scene, "c2"),
                 &pod(&scene, "s0"),
             ] {
                 answer(client, address, 31_490, &["s0", "s1"]);
@@ -108,12 +99,11 @@ fn dual_native_node_ports_answer_at_every_nodes_addresses() {
 
 #[test]
 fn dual_native_external_policy_local_keeps_the_client_and_its_node() {
-    let scene = two_servers("dn-external-local");
+    let scene = default_vpc();
     let ports = PORTS.replace("targetPort", "nodePort: 31492, targetPort");
     let local = "  externalTrafficPolicy: Local\n";
-    let spec = format!("  type: NodePort\n{local}  selector: {{app: web}}\n{V6}{ports}");
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
+    let spec = format!("  type: NodePort\n{local}{TWO}{V6}{ports}");
+    service(&scene, "dual-external-local", &spec);
     let lab = crate::cluster::the_lab();
     let machine = ycloud_lab::Machine::External;
     let external = lab.place(machine).expect("a lab that is up");
@@ -128,32 +118,28 @@ fn dual_native_external_policy_local_keeps_the_client_and_its_node() {
 
 #[test]
 fn dual_native_internal_policy_local_keeps_to_the_clients_node() {
-    let scene = two_servers("dn-internal-local");
-    scene.client("beside", "ovn-default", "node-1");
+    let scene = default_vpc();
     let local = "  internalTrafficPolicy: Local\n";
-    let spec = format!("{local}  selector: {{app: web}}\n{BOTH}{PORTS}");
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
-    for vip in cluster_ips(&scene, "svc") {
-        answer(&pod(&scene, "beside"), vip, 80, &["s0"]);
+    let spec = format!("{local}{TWO}{BOTH}{PORTS}");
+    service(&scene, "dual-internal-local", &spec);
+    for vip in cluster_ips(&scene, "dual-internal-local") {
+        answer(&pod(&scene, "c0"), vip, 80, &["s0"]);
         answer(&machine("node-2"), vip, 80, &["s1"]);
-        assert_met(&pod(&scene, "c"), SocketAddr::new(vip, 80), Heard::Refusal);
+        assert_met(&pod(&scene, "c2"), SocketAddr::new(vip, 80), Heard::Refusal);
     }
 }
 
 #[test]
 fn dual_native_names_have_an_address_of_each_family() {
-    let scene = two_servers("dn-dns");
-    service(
-        &scene,
-        "svc",
-        &format!("  selector: {{app: web}}\n{BOTH}{PORTS}"),
-    );
-    let headless = format!("  clusterIP: None\n  selector: {{app: web}}\n{BOTH}{PORTS}");
-    service(&scene, "pods", &headless);
-    scene.pods_ready();
+    let scene = default_vpc();
+    service(&scene, "dual-names", &format!("{TWO}{BOTH}{PORTS}"));
+    let headless = format!("  clusterIP: None\n{TWO}{BOTH}{PORTS}");
+    service(&scene, "dual-pods", &headless);
     let pods = [pod_ips(&scene, "s0"), pod_ips(&scene, "s1")].concat();
-    for (name, all) in [("svc", cluster_ips(&scene, "svc")), ("pods", pods)] {
+    for (name, all) in [
+        ("dual-names", cluster_ips(&scene, "dual-names")),
+        ("dual-pods", pods),
+    ] {
         for (record, ipv6) in [("A", false), ("AAAA", true)] {
             let mut wanted: Vec<IpAddr> = all
                 .iter()
@@ -164,7 +150,7 @@ fn dual_native_names_have_an_address_of_each_family() {
             let full = format!("{name}.{}.svc.cluster.local", scene.name);
             let script = format!("dig +short +tries=1 +time=2 {record} {full}");
             eventually(&format!("{full} has {record} {wanted:?}"), SOON, || {
-                let printed = in_pod(&scene.name, "c", &script);
+                let printed = in_pod(&scene.name, "c2", &script);
                 let mut found: Vec<IpAddr> = printed
                     .out
                     .lines()
@@ -179,7 +165,10 @@ fn dual_native_names_have_an_address_of_each_family() {
         }
     }
     // And the name is all that a client needs.
-    let url = format!("http://svc.{}.svc.cluster.local/hostname", scene.name);
-    let answered = in_pod(&scene.name, "c", &format!("curl -6 -s -m 5 {url}")).must();
+    let url = format!(
+        "http://dual-names.{}.svc.cluster.local/hostname",
+        scene.name
+    );
+    let answered = in_pod(&scene.name, "c2", &format!("curl -6 -s -m 5 {url}")).must();
     assert!(["s0", "s1"].contains(&answered.trim()), "{answered}");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ycloud_lab::ask::{Heard, Protocol, knock, ping};
 
 use crate::asking::{SILENCE, assert_answer, assert_met, assert_pod_answers, pod};
+use crate::city::dual;
 use crate::cluster::{SLOW, always, apply, condition, eventually, get, in_pod};
 use crate::dual::{BOTH, V6, are_both, join_ips, node_ips, of_family, pod_ips, v6, yusur_service};
 use crate::isolation::hostile;
@@ -37,12 +38,8 @@ fn assert_reached(scene: &Scene, vips: &[IpAddr]) {
 
 #[test]
 fn dual_1_a_service_answers_at_an_address_of_each_family() {
-    let (scene, vpc) = spread(
-        "d1-both",
-        "10.0.1.0/24,fd00:1:1::/64",
-        "10.0.2.0/24,fd00:1:2::/64",
-    );
-    let vips = yusur_service(&scene, "svc", (&vpc, "web", BOTH), 2);
+    let (scene, vpc) = dual();
+    let vips = yusur_service(&scene, "both", (&vpc, "web", BOTH), 2);
     assert!(are_both(&vips), "{vips:?}");
     for name in ["s0", "s1", "near", "far"] {
         let own = pod_ips(&scene, name);
@@ -92,12 +89,8 @@ fn dual_1_vpcs_with_equal_ranges_reach_only_their_own() {
 
 #[test]
 fn dual_1_hairpin_a_backend_is_its_own_client() {
-    let (scene, vpc) = spread(
-        "d1-hairpin",
-        "10.0.1.0/24,fd00:1:1::/64",
-        "10.0.2.0/24,fd00:1:2::/64",
-    );
-    let vips = yusur_service(&scene, "svc", (&vpc, "web", BOTH), 2);
+    let (scene, vpc) = dual();
+    let vips = yusur_service(&scene, "hairpin", (&vpc, "web", BOTH), 2);
     for vip in vips {
         let to = SocketAddr::new(vip, 80);
         assert_answer(&pod(&scene, "s0"), to, &["s0", "s1"]);

@@ -35,11 +35,13 @@ fn delete(scene: &Scene, kind: &str, name: &str) {
     start_deleting(&scene.name, kind, name);
 }
 
-/// An EipGateway of a test's own, whose range the upstream router sends to it. Removed when dropped.
+/// An EipGateway of a test's own, whose range the upstream router sends to it. Removed when
+/// dropped.
 struct OwnGateway(&'static str);
 
 impl OwnGateway {
-    /// Of 198.18.x.0/24 (RFC 2544), at an address of the link that the suite's gateway gives to nobody.
+    /// Of 198.18.x.0/24 (RFC 2544), at an address of the link that the suite's gateway gives to
+    /// nobody.
     const RANGE: &str = "198.18.14.0/24";
     const ADDRESS: &str = "198.51.100.240";
 

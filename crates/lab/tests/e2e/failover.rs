@@ -11,6 +11,7 @@ use ycloud_lab::failover::{Carriers, Death, Outcome, ask_for};
 
 use crate::asking::{GATEWAY, assert_answer, gateways, machine, target};
 use crate::cluster::{NODES, Printed, SOON, eventually, patch, the_lab};
+use crate::rows::others_gone;
 use crate::scene::Scene;
 
 /// How long new connections may fail when a node dies.
@@ -55,6 +56,7 @@ fn services(name: &str, doomed: Machine) -> (Scene, [SocketAddr; 2]) {
     let to = [("one", 2), ("several", 4)];
     let to = to.map(|(service, healthy)| target(&scene.programmed_eip(service, healthy), 80));
     let outside = machine("external");
+    others_gone(&scene.name);
     assert_answer(&outside, to[0], &["p0", "p1"]);
     assert_answer(&outside, to[1], &["p0", "p1", "q0", "q1"]);
     (scene, to)
@@ -76,10 +78,11 @@ fn survive(
         let (first, all) = (death.longest_outage(), death.disturbance());
         let again = back.disturbance();
         eprintln!(
-            "{kind}: {} of {} failed, for {first:?}, the last after {all:?}; at the return {} for {again:?}",
+            "{kind}: {} of {} failed, for {first:?}, the last after {all:?}; at the return {} for {again:?}: {:?}",
             death.failed(),
             death.0.len(),
-            back.failed()
+            back.failed(),
+            back.failures()
         );
         assert!(all <= bound, "{kind}: new connections failed for {all:?}");
         let most = if doomed.1 == Death::Exit {
@@ -129,7 +132,8 @@ fn of_the_gateway(name: &str, death: Death, bound: Duration) {
     gateways();
     let node = carriers().gateway;
     let (_scene, to) = services(name, node);
-    // What is established is in the switch's tables, which live on without their controller. Another node has not got them.
+    // What is established is in the switch's tables, which live on without their controller.
+    // Another node has not got them.
     let held = match death {
         Death::Controller => to.iter().flat_map(|to| held_open(*to)).collect(),
         Death::Exit | Death::Switch | Death::Node => Vec::new(),

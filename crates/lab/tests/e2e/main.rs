@@ -17,6 +17,7 @@ mod backends_wiring;
 mod bad_input;
 mod change_of_shape;
 mod chassis_service;
+mod city;
 mod cluster;
 mod conntrack_passes;
 mod control_plane;

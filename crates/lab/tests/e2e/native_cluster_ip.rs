@@ -4,50 +4,39 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::city::default_vpc;
 use crate::cluster::{NODES, SOON, delete, eventually, get, in_pod, on};
 use crate::native::{Client, PORTS, answered_by, refused, service};
 use crate::scene::Scene;
 
 #[test]
 fn native_pods_and_nodes_reach_pods_and_host_network_pods() {
-    let scene = Scene::new("native-reach");
-    for (i, node) in NODES.iter().enumerate() {
-        scene.server(&format!("s{i}"), "ovn-default", node, "web");
-    }
-    // Its port `web` is another number than the others'. It answers with its node's name.
-    scene.server_on_node("h", "node-2", "web", 18_480);
-    scene.client("near", "ovn-default", "node-2");
-    scene.client("far", "ovn-default", "node-3");
-    let vip = service(&scene, "svc", &format!("  selector: {{app: web}}\n{PORTS}"));
-    scene.pods_ready();
+    let scene = default_vpc();
+    // The port `web` of `h` is another number than the others'. It answers with its node's name.
+    let all = "  selector: {all: \"yes\"}\n";
+    let vip = service(&scene, "reach", &format!("{all}{PORTS}"));
     let all = ["node-2", "s0", "s1", "s2"];
-    for client in ["near", "far", "h"] {
+    for client in ["c1", "c2", "h"] {
         answered_by(&scene, Client::Pod(client), &vip, 80, &all);
     }
     for node in NODES {
         answered_by(&scene, Client::Machine(node), &vip, 80, &all);
     }
     assert_eq!(
-        scene.source_seen("near", &vip, 80),
-        scene.pod_ip("near"),
+        scene.source_seen("c1", &vip, 80),
+        scene.pod_ip("c1"),
         "a Pod's address is kept"
     );
 }
 
 #[test]
 fn native_a_lone_backend_is_its_own_client() {
-    let scene = Scene::new("native-hairpin");
-    scene.server("pod", "ovn-default", "node-1", "pod");
-    scene.server_on_node("host", "node-2", "host", 18_482);
-    let pod = service(&scene, "pod", &format!("  selector: {{app: pod}}\n{PORTS}"));
-    let host = service(
-        &scene,
-        "host",
-        &format!("  selector: {{app: host}}\n{PORTS}"),
-    );
-    scene.pods_ready();
-    answered_by(&scene, Client::Pod("pod"), &pod, 80, &["pod"]);
-    answered_by(&scene, Client::Pod("host"), &host, 80, &["node-2"]);
+    let scene = default_vpc();
+    for (backend, says) in [("s0", "s0"), ("h", "node-2")] {
+        let spec = format!("  selector: {{name: {backend}}}\n{PORTS}");
+        let vip = service(&scene, &format!("lone-{backend}"), &spec);
+        answered_by(&scene, Client::Pod(backend), &vip, 80, &[says]);
+    }
 }
 
 #[test]
@@ -70,20 +59,15 @@ fn native_nodes_reach_the_api_server_by_its_cluster_ip() {
 
 #[test]
 fn native_affinity_keeps_a_client_on_one_backend_until_it_is_switched_off() {
-    let scene = Scene::new("native-affinity");
-    for (i, node) in NODES.iter().enumerate() {
-        scene.server(&format!("s{i}"), "ovn-default", node, "web");
-    }
-    scene.client("c", "ovn-default", "node-1");
+    let scene = default_vpc();
     let selector = "  selector: {app: web}\n";
     let vip = service(
         &scene,
-        "svc",
+        "affinity",
         &format!("{selector}  sessionAffinity: ClientIP\n{PORTS}"),
     );
-    scene.pods_ready();
     for client in [
-        Client::Pod("c"),
+        Client::Pod("c0"),
         Client::Machine("node-1"),
         Client::Machine("node-3"),
     ] {
@@ -97,19 +81,15 @@ fn native_affinity_keeps_a_client_on_one_backend_until_it_is_switched_off() {
     }
     service(
         &scene,
-        "svc",
+        "affinity",
         &format!("{selector}  sessionAffinity: None\n{PORTS}"),
     );
-    answered_by(&scene, Client::Pod("c"), &vip, 80, &["s0", "s1", "s2"]);
+    answered_by(&scene, Client::Pod("c0"), &vip, 80, &["s0", "s1", "s2"]);
 }
 
 #[test]
 fn alone_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_was_idle() {
-    let scene = Scene::new("native-affinity-timeout");
-    for (i, node) in NODES.iter().enumerate() {
-        scene.server(&format!("s{i}"), "ovn-default", node, "web");
-    }
-    scene.client("c", "ovn-default", "node-1");
+    let scene = default_vpc();
     // Each port remembers its clients for itself: 40 ports are to one client what one port is to 40.
     let fresh: String = (0..40)
         .map(|n| {
@@ -128,10 +108,13 @@ fn alone_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_wa
   sessionAffinity: ClientIP
   sessionAffinityConfig: {clientIP: {timeoutSeconds: 10}}
 ";
-    let vip = service(&scene, "svc", &format!("{affinity}{PORTS}{fresh}"));
-    scene.pods_ready();
+    let vip = service(
+        &scene,
+        "affinity-timeout",
+        &format!("{affinity}{PORTS}{fresh}"),
+    );
     for client in [
-        Client::Pod("c"),
+        Client::Pod("c0"),
         Client::Machine("node-1"),
         Client::Machine("node-3"),
     ] {
@@ -154,7 +137,7 @@ fn alone_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_wa
             assert_eq!(answers.failed.len(), 0, "{client}, UDP port {port}");
         }
     }
-    holds_until_idle(&scene, Client::Pod("c"), &vip);
+    holds_until_idle(&scene, Client::Pod("c0"), &vip);
 }
 
 /// Seconds until each TCP port of these was connected; 0 if it was not.

@@ -1,40 +1,34 @@
 //! Kubernetes' own Services, by the nodes' addresses and by external ones.
 
+use crate::city::default_vpc;
 use crate::cluster::{NODES, SOON, apply, delete, eventually, get, on};
 use crate::native::{Client, PORTS, answered_by, node_address, service};
 use crate::scene::{Scene, ask_on};
 
-/// Two servers on two of three nodes, and a client on the third.
-fn two_servers(name: &str) -> Scene {
-    let scene = Scene::new(name);
-    scene.server("s0", "ovn-default", "node-1", "web");
-    scene.server("s1", "ovn-default", "node-2", "web");
-    scene.client("c", "ovn-default", "node-3");
-    scene
-}
+/// Selects two servers on two of three nodes.
+const TWO: &str = "  selector: {nodes: two}\n";
 
 /// The node port of the Service's port `web`; both ports have the same one.
-fn node_port(scene: &Scene) -> u16 {
-    let service = get(&["-n", &scene.name, "service", "svc"]);
+fn node_port(scene: &Scene, service: &str) -> u16 {
+    let service = get(&["-n", &scene.name, "service", service]);
     let port = service["spec"]["ports"][0]["nodePort"].as_u64();
     u16::try_from(port.expect("a node port")).expect("a port")
 }
 
 #[test]
 fn native_node_ports_answer_on_every_node_whoever_asks() {
-    let scene = two_servers("native-node-port");
+    let scene = default_vpc();
     let ports = PORTS.replace("targetPort", "nodePort: 31480, targetPort");
-    let spec = format!("  type: NodePort\n  selector: {{app: web}}\n{ports}");
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
-    let port = node_port(&scene);
+    let spec = format!("  type: NodePort\n{TWO}{ports}");
+    service(&scene, "node-port", &spec);
+    let port = node_port(&scene, "node-port");
     for node in NODES {
         let address = node_address(node);
         for client in [
             Client::Machine("external"),
             Client::Machine("node-1"),
             Client::Machine("node-3"),
-            Client::Pod("c"),
+            Client::Pod("c2"),
             Client::Pod("s0"),
         ] {
             answered_by(&scene, client, &address, port, &["s0", "s1"]);
@@ -44,12 +38,10 @@ fn native_node_ports_answer_on_every_node_whoever_asks() {
 
 #[test]
 fn native_node_ports_lead_to_host_network_pods() {
-    let scene = Scene::new("native-node-port-host");
-    scene.server_on_node("h", "node-2", "web", 18_484);
+    let scene = default_vpc();
     let ports = PORTS.replace("targetPort", "nodePort: 31481, targetPort");
-    let spec = format!("  type: NodePort\n  selector: {{app: web}}\n{ports}");
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
+    let spec = format!("  type: NodePort\n  selector: {{app: host}}\n{ports}");
+    service(&scene, "node-port-host", &spec);
     for node in NODES {
         let address = node_address(node);
         for client in ["external", "node-1", "node-2"] {
@@ -61,13 +53,11 @@ fn native_node_ports_lead_to_host_network_pods() {
 
 #[test]
 fn native_a_node_port_that_is_taken_is_refused_and_its_holder_serves_on() {
-    let scene = two_servers("native-node-port-taken");
+    let scene = default_vpc();
     let ports = PORTS.replace("targetPort", "nodePort: 31483, targetPort");
-    let first = format!("  type: NodePort\n  selector: {{app: web}}\n{ports}");
+    let first = format!("  type: NodePort\n{TWO}{ports}");
     service(&scene, "first", &first);
-    scene.server("late", "ovn-default", "node-3", "late");
-    scene.pods_ready();
-    let second = first.replace("app: web", "app: late");
+    let second = first.replace("nodes: two", "name: s2");
     let yaml = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: second, namespace: {}}}\nspec:\n{second}",
         scene.name
@@ -84,18 +74,17 @@ fn native_a_node_port_that_is_taken_is_refused_and_its_holder_serves_on() {
     delete(&scene.name, "service", "first");
     service(&scene, "second", &second);
     for node in NODES {
-        answered_by(&scene, external, &node_address(node), 31_483, &["late"]);
+        answered_by(&scene, external, &node_address(node), 31_483, &["s2"]);
     }
 }
 
 #[test]
 fn native_external_policy_local_keeps_the_client_and_its_node() {
-    let scene = two_servers("native-external-local");
+    let scene = default_vpc();
     let ports = PORTS.replace("targetPort", "nodePort: 31482, targetPort");
     let local = "  externalTrafficPolicy: Local\n";
-    let spec = format!("  type: NodePort\n{local}  selector: {{app: web}}\n{ports}");
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
+    let spec = format!("  type: NodePort\n{local}{TWO}{ports}");
+    service(&scene, "external-local", &spec);
     let external = Client::Machine("external");
     for (node, server) in [("node-1", "s0"), ("node-2", "s1")] {
         let address = node_address(node);
@@ -127,23 +116,22 @@ impl Drop for Route {
 
 #[test]
 fn native_external_addresses_answer_pods_nodes_and_the_outside() {
-    let scene = two_servers("native-external-ips");
+    let scene = default_vpc();
     // Of the nodes' own network, as they have no route to anywhere else, but nobody's.
     let node = node_address("node-3");
     let (network, _) = node.rsplit_once('.').expect("an IPv4 address");
     let address = &format!("{network}.222");
-    let spec = format!("  externalIPs: [{address}]\n  selector: {{app: web}}\n{PORTS}");
-    let vip = service(&scene, "svc", &spec);
-    scene.pods_ready();
+    let spec = format!("  externalIPs: [{address}]\n{TWO}{PORTS}");
+    let vip = service(&scene, "external-ips", &spec);
     for client in [
-        Client::Pod("c"),
+        Client::Pod("c2"),
         Client::Pod("s0"),
         Client::Machine("node-1"),
         Client::Machine("node-3"),
     ] {
         answered_by(&scene, client, address, 80, &["s0", "s1"]);
     }
-    answered_by(&scene, Client::Pod("c"), &vip, 80, &["s0", "s1"]);
+    answered_by(&scene, Client::Pod("c2"), &vip, 80, &["s0", "s1"]);
     let route = Route(format!("{address}/32 via {node}"));
     on("external", &format!("ip route replace {}", route.0)).must();
     let external = Client::Machine("external");
@@ -152,14 +140,13 @@ fn native_external_addresses_answer_pods_nodes_and_the_outside() {
 
 #[test]
 fn native_the_health_check_port_says_which_nodes_have_endpoints() {
-    let scene = two_servers("native-health-check");
+    let scene = default_vpc();
     // Of a class that nobody serves: the type is what brings the health check's port.
     let spec = format!(
-        "  type: LoadBalancer\n  loadBalancerClass: example.org/nobody\n  externalTrafficPolicy: Local\n  selector: {{app: web}}\n{PORTS}"
+        "  type: LoadBalancer\n  loadBalancerClass: example.org/nobody\n  externalTrafficPolicy: Local\n{TWO}{PORTS}"
     );
-    service(&scene, "svc", &spec);
-    scene.pods_ready();
-    let service = get(&["-n", &scene.name, "service", "svc"]);
+    service(&scene, "health-check", &spec);
+    let service = get(&["-n", &scene.name, "service", "health-check"]);
     let port = service["spec"]["healthCheckNodePort"]
         .as_u64()
         .expect("a port");

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use ycloud_lab::ask::Heard;
 
-use crate::asking::{ROUTED_GATEWAY, gateways};
-use crate::cluster::{SLOW, SOON, apply, delete, eventually, get, nbctl};
+use crate::asking::gateways;
+use crate::cluster::{SLOW, SOON, api, apply, delete, eventually, get, nbctl};
 use crate::native::{PORTS, service};
-use crate::rows::rows;
+use crate::rows::{left_of, rows, scenes};
 use crate::scene::Scene;
 
 /// The load balancers of a Service, by name.
@@ -279,42 +279,13 @@ spec: {{ports: [{{port: 80}}]}}
 /// The last of a run (`.config/nextest.toml`): scenes are told to go, and nobody waits for them but this.
 #[test]
 fn nothing_of_any_scene_is_left() {
-    let scenes = |kind: &str| -> Vec<String> {
-        let list = get(&["-A", kind])["items"].take();
-        let all = list.as_array().into_iter().flatten();
-        let names = all.map(|object| {
-            let metadata = &object["metadata"];
-            let [namespace, name] = ["namespace", "name"].map(|part| metadata[part].as_str());
-            format!(
-                "{kind} {}/{}",
-                namespace.unwrap_or_default(),
-                name.unwrap_or_default()
-            )
-        });
-        names
-            .filter(|name| name.contains("/e2e-") || name.contains(" e2e-"))
-            .collect()
-    };
-    // The suite's own EipGateways stay.
-    let ours = |name: &String| !name.ends_with(ROUTED_GATEWAY);
+    for (kind, name) in scenes() {
+        // Those that tests share go now; the others are on their way.
+        let deleted = api().delete("", kind, &name, None);
+        deleted.expect("the API server answers");
+    }
     eventually("no object and no row is left of any scene", SLOW, || {
-        let kinds = [
-            "namespaces",
-            "vpcs",
-            "subnets",
-            "vnics",
-            "eips",
-            "eipgateways",
-        ];
-        let mut left: Vec<String> = kinds.into_iter().flat_map(scenes).filter(ours).collect();
-        left.extend(rows().values().filter_map(|row| {
-            let text = format!("{:?}", row.columns).replace(ROUTED_GATEWAY, "");
-            text.contains("e2e-")
-                .then(|| format!("{} {text}", row.table))
-        }));
-        match left.is_empty() {
-            true => Ok(()),
-            false => Err(left.join("\n")),
-        }
+        let left = left_of(&[]);
+        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
     });
 }

@@ -1,5 +1,6 @@
-//! Whom a Vpc permits: who is not permitted is refused in words, reaches nobody and is reached by nobody; and a permission that is taken
-//! back takes its effects along, while the others' connections live on.
+//! Whom a Vpc permits: who is not permitted is refused in words, reaches nobody and is reached by
+//! nobody; and a permission that is taken back takes its effects along, while the others'
+//! connections live on.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use ycloud_lab::PartStatus;
 use crate::asking::gateways;
 use crate::cluster::{SLOW, api, api_ready, condition, eventually, get, lab, on, the_lab};
 use crate::endpoints::hold_connection;
-use crate::rows::{changed, rows, written};
+use crate::rows::{changed, rows, rows_at_rest, written};
 use crate::scene::Scene;
 
 /// Namespace of ycloud's workloads.
@@ -98,6 +98,7 @@ impl Asked {
 /// Every part of the lab's machines dies once, and ycloud's own programs.
 #[test]
 fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing() {
+    rows_at_rest();
     let mut scene = Scene::new("restart");
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
     scene.server("s0", "a", "node-1", "web");
@@ -138,7 +139,8 @@ fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing
     );
 }
 
-/// The value of a figure that a controller's Pod shows, summed over its labels; None where there is none.
+/// The value of a figure that a controller's Pod shows, summed over its labels; None where there is
+/// none.
 fn figure(pod: &Value, port: u16, name: &str) -> Option<f64> {
     let node = pod["spec"]["nodeName"].as_str()?;
     let script = format!("curl -sf -m 3 http://127.0.0.1:{port}/metrics");
@@ -167,6 +169,7 @@ fn leader_at_work(app: &str, port: u16, prefix: &str, done: impl Fn(&Value) -> b
 #[test]
 fn alone_a_controllers_restart_writes_nothing() {
     gateways();
+    rows_at_rest();
     let mut scene = Scene::new("restart-quiet");
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
     let other = scene.vpc("w", &[("b", "10.0.1.0/24")]);
@@ -192,7 +195,8 @@ fn alone_a_controllers_restart_writes_nothing() {
         });
         versions.collect::<BTreeMap<_, _>>()
     };
-    // What the last test left behind, and what chassis still have to say of this one, comes to rest.
+    // What the last test left behind, and what chassis still have to say of this one, comes to
+    // rest.
     let mut last = (rows(), objects());
     eventually("nothing is written any more", SLOW, || {
         thread::sleep(Duration::from_secs(2));

@@ -1,10 +1,12 @@
-//! Every row of the Northbound database, of every table that its schema has: what tests compare and search.
+//! Every row of the Northbound database, of every table that its schema has: what tests compare and
+//! search.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::cluster::on;
+use crate::asking::ROUTED_GATEWAY;
+use crate::cluster::{SLOW, api, eventually, on};
 
 /// The database's server, from the machine that it runs on.
 const SERVER: &str = "tcp:127.0.0.1:6641";
@@ -74,14 +76,14 @@ pub fn rows() -> BTreeMap<String, Row> {
     rows
 }
 
-/// Those rows that one has and the other has not, or in another version: whatever anything wrote in between. The server's own
-/// records of its connections are left out.
+/// Those rows that one has and the other has not, or in another version: whatever anything wrote in
+/// between. The server's own records of its connections are left out.
 pub fn written(before: &BTreeMap<String, Row>, after: &BTreeMap<String, Row>) -> Vec<String> {
     differences(before, after, |one, other| one.version == other.version)
 }
 
-/// Those rows that one has and the other has not, or with other columns than those that northd tells of the world below: whether a
-/// port is up, and how far chassis have come.
+/// Those rows that one has and the other has not, or with other columns than those that northd
+/// tells of the world below: whether a port is up, and how far chassis have come.
 pub fn changed(before: &BTreeMap<String, Row>, after: &BTreeMap<String, Row>) -> Vec<String> {
     let told = |row: &Row| {
         let mut columns = row.columns.clone();
@@ -114,4 +116,59 @@ fn differences(
         Some(old) => Some(format!("was {old:?}, is {row:?}")),
     });
     gone.chain(other).collect()
+}
+
+/// The namespaces, Vpcs and Subnets of all scenes that there are, by kind and name.
+#[track_caller]
+pub fn scenes() -> Vec<(&'static str, String)> {
+    let of_kind = |kind: &'static str| {
+        let list = api().list("", kind, "").expect("the API server answers");
+        let names =
+            list.into_iter()
+                .map(move |mut object| match object["metadata"]["name"].take() {
+                    Value::String(name) => (kind, name),
+                    other => panic!("a {kind} is named {other}"),
+                });
+        names.filter(|(_, name)| name.starts_with("e2e-"))
+    };
+    ["namespace", "subnet", "vpc"]
+        .into_iter()
+        .flat_map(of_kind)
+        .collect()
+}
+
+/// What there is of any scene, but of those whose names begin so: objects, and rows of whatever table.
+#[track_caller]
+pub fn left_of(kept: &[&str]) -> Vec<String> {
+    let kept = |name: &str| kept.iter().any(|kept| name.starts_with(kept));
+    let objects = scenes().into_iter().filter(|(_, name)| !kept(name));
+    let mut left: Vec<String> = objects
+        .map(|(kind, name)| format!("{kind} {name}"))
+        .collect();
+    left.extend(rows().values().filter_map(|row| {
+        let text = format!("{:?}", row.columns);
+        let mut names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        // The suite's own EipGateways stay.
+        names
+            .find(|name| name.starts_with("e2e-") && *name != ROUTED_GATEWAY && !kept(name))
+            .map(|_| format!("{} {text}", row.table))
+    }));
+    left
+}
+
+/// Waits until nothing is left of scenes that were told to go but what tests share, and this one. For
+/// who runs alone and compares all rows, or measures time.
+#[track_caller]
+pub fn others_gone(own: &str) {
+    eventually("the scenes of earlier tests are gone", SLOW, || {
+        let left = left_of(&["e2e-shared-", own]);
+        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
+    });
+}
+
+/// [`rows`], once [`others_gone`].
+#[track_caller]
+pub fn rows_at_rest() -> BTreeMap<String, Row> {
+    others_gone("e2e-shared-");
+    rows()
 }

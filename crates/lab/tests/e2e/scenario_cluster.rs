@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ycloud_lab::ask::{Heard, Protocol, knock};
 
 use crate::asking::{PATIENCE, target};
+use crate::city::default_vpc;
 use crate::cluster::{NODES, SOON, condition, delete, eventually, get};
 use crate::scene::{Scene, ask_on, ask_udp_on, at};
 
@@ -18,13 +19,9 @@ fn join_address(node: &str) -> String {
 
 #[test]
 fn scenario_2_every_node_reaches_every_backend_by_tcp_and_udp() {
-    let scene = Scene::new("s2-nodes");
-    for (i, node) in NODES.iter().enumerate() {
-        scene.server(&format!("s{i}"), "ovn-default", node, "web");
-    }
-    scene.cluster_service("svc", "web");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    let scene = default_vpc();
+    scene.cluster_service("nodes", "web");
+    let vip = scene.programmed("nodes", 3);
     for node in NODES {
         let tcp = ask_on(node, &vip, 80, 30);
         assert_eq!(tcp.names(), ["s0", "s1", "s2"], "{node}: {tcp:?}");

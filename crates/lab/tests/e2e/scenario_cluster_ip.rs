@@ -1,6 +1,7 @@
 //! Scenario ①: a client in a Vpc reaches a ClusterIP; the backends are Pods of the same Vpc.
 
-use crate::cluster::{NODES, apply, in_pod, nbctl, patch};
+use crate::city::tenant;
+use crate::cluster::{NODES, apply, delete, in_pod, nbctl, patch};
 use crate::scene::Scene;
 use crate::sctp;
 
@@ -29,10 +30,9 @@ fn spread(name: &str) -> (Scene, String) {
 
 #[test]
 fn scenario_1_every_node_reaches_every_backend_and_the_backend_sees_the_client() {
-    let (scene, vpc) = spread("s1-tcp");
-    scene.service("svc", &vpc, &[(80, "8080")], "web", "");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    let (scene, vpc) = tenant();
+    scene.service("tcp", &vpc, &[(80, "8080")], "web", "");
+    let vip = scene.programmed("tcp", 3);
     for client in ["c0", "c1", "c2"] {
         let answers = scene.ask(client, &vip, 80, 30);
         assert_eq!(answers.names(), ["s0", "s1", "s2"], "{client}: {answers:?}");
@@ -47,10 +47,9 @@ fn scenario_1_every_node_reaches_every_backend_and_the_backend_sees_the_client()
 
 #[test]
 fn scenario_1_hairpin_a_backend_is_its_own_client() {
-    let (scene, vpc) = spread("s1-hairpin");
-    scene.service("svc", &vpc, &[(80, "web")], "web", "");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    let (scene, vpc) = tenant();
+    scene.service("hairpin", &vpc, &[(80, "web")], "web", "");
+    let vip = scene.programmed("hairpin", 3);
     for client in ["s0", "s1"] {
         let answers = scene.ask(client, &vip, 80, 30);
         assert_eq!(
@@ -64,11 +63,11 @@ fn scenario_1_hairpin_a_backend_is_its_own_client() {
 
 #[test]
 fn scenario_1_tcp_udp_and_sctp_ports_in_one_service() {
-    let (scene, vpc) = spread("s1-protocols");
+    let (scene, vpc) = tenant();
     apply(&format!(
         "apiVersion: iaas.yusur.io/v1
 kind: YusurService
-metadata: {{name: svc, namespace: {ns}}}
+metadata: {{name: protocols, namespace: {ns}}}
 spec:
   vpc: {vpc}
   selector: {{app: web}}
@@ -80,8 +79,7 @@ spec:
         ns = scene.name
     ))
     .must();
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    let vip = scene.programmed("protocols", 3);
     let tcp = scene.ask("c0", &vip, 80, 24);
     let udp = scene.ask_udp("c0", &vip, 80, 24);
     assert_eq!(tcp.names(), ["s0", "s1", "s2"], "{tcp:?}");
@@ -91,7 +89,7 @@ spec:
         (0, 0),
         "{tcp:?} {udp:?}"
     );
-    let name = format!("name=\"{}/svc:sctp\"", scene.name);
+    let name = format!("name=\"{}/protocols:sctp\"", scene.name);
     let vips = nbctl(&["--bare", "--columns=vips", "find", "Load_Balancer", &name]);
     for backend in ["s0", "s1", "s2"] {
         let endpoint = format!("{}:9999", scene.pod_ip(backend));
@@ -189,10 +187,9 @@ fn scenario_1_two_vpcs_with_the_same_cidrs_reach_only_their_own() {
 
 #[test]
 fn scenario_1_balance_600_connections_over_three_backends() {
-    let (scene, vpc) = spread("s1-balance");
-    scene.service("svc", &vpc, &[(80, "8080")], "web", "");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    let (scene, vpc) = tenant();
+    scene.service("balance", &vpc, &[(80, "8080")], "web", "");
+    let vip = scene.programmed("balance", 3);
     let answers = scene.ask("c1", &vip, 80, 600);
     assert_eq!(
         (answers.total(), answers.failed.len()),
@@ -209,16 +206,15 @@ fn scenario_1_balance_600_connections_over_three_backends() {
 
 #[test]
 fn client_affinity_keeps_a_client_on_one_backend() {
-    let (scene, vpc) = spread("s1-affinity");
+    let (scene, vpc) = tenant();
     scene.service(
-        "svc",
+        "affinity",
         &vpc,
         &[(80, "8080")],
         "web",
         "  sessionAffinity: ClientIP\n",
     );
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    let vip = scene.programmed("affinity", 3);
     for client in ["c0", "c1", "c2"] {
         let answers = scene.ask(client, &vip, 80, 12);
         assert_eq!(
@@ -231,11 +227,10 @@ fn client_affinity_keeps_a_client_on_one_backend() {
 
 #[test]
 fn a_thousand_ports_answer() {
-    let (scene, vpc) = spread("s1-1000-ports");
+    let (scene, vpc) = tenant();
     let ports: Vec<(u16, &str)> = (1..=1000).map(|i| (20_000 + i, "8080")).collect();
-    scene.service("svc", &vpc, &ports, "web", "");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 3);
+    scene.service("ports", &vpc, &ports, "web", "");
+    let vip = scene.programmed("ports", 3);
     for port in [20_001, 20_500, 21_000] {
         let answers = scene.ask("c0", &vip, port, 2);
         assert_eq!(
@@ -254,4 +249,6 @@ fn a_thousand_ports_answer() {
         "a port that the Service does not have answers: {}",
         refused.out
     );
+    // Every chassis has them all, and others share the scene.
+    delete(&scene.name, "ysvc", "ports");
 }

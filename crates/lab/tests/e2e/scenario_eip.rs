@@ -8,29 +8,18 @@ use crate::asking::{
     PROTOCOLS, ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, assert_silent, behind_its_vpc,
     clients_outside, gateways, machine, pod, target,
 };
+use crate::city::{default_vpc, tenant};
 use crate::cluster::{NODES, SOON, apply, eventually, get};
 use crate::scene::Scene;
 
 const BACKENDS: [&str; 3] = ["s0", "s1", "s2"];
 
-/// A Vpc with a backend on each node, so that there is one with the gateway and one elsewhere, whichever node that is.
-fn spread(name: &str) -> (Scene, String) {
-    gateways();
-    let mut scene = Scene::new(name);
-    let vpc = scene.vpc("v", &[("a", "10.0.1.0/24"), ("b", "10.0.2.0/24")]);
-    for (backend, node) in BACKENDS.iter().zip(NODES) {
-        let subnet = if node == "node-2" { "b" } else { "a" };
-        scene.server(backend, subnet, node, "web");
-    }
-    (scene, vpc)
-}
-
 #[test]
 fn scenario_3_the_world_reaches_every_backend_and_is_seen() {
-    let (scene, vpc) = spread("s3-world");
-    scene.load_balancer("svc", &vpc, "web", "");
-    scene.pods_ready();
-    let eip = scene.programmed_eip("svc", 3);
+    gateways();
+    let (scene, vpc) = tenant();
+    scene.load_balancer("world", &vpc, "web", "");
+    let eip = scene.programmed_eip("world", 3);
     for (place, source) in clients_outside() {
         let seen = assert_answer(&place, target(&eip, 80), &BACKENDS);
         assert_eq!(seen, [source].into(), "the source is kept");
@@ -38,15 +27,15 @@ fn scenario_3_the_world_reaches_every_backend_and_is_seen() {
         assert_eq!(ping(&place, address, SILENCE), Heard::Answer, "ping {eip}");
         assert_silent(&place, &eip, 81);
     }
-    let service = get(&["-n", &scene.name, "service", "svc"]);
+    let service = get(&["-n", &scene.name, "service", "world"]);
     let ingress = &service["status"]["loadBalancer"]["ingress"][0];
     assert_eq!(ingress["ip"], eip.as_str(), "{service}");
-    let object = get(&["-n", &scene.name, "eip", "svc"]);
+    let object = get(&["-n", &scene.name, "eip", "world"]);
     let status = &object["status"];
     assert_eq!(status["address"], eip.as_str(), "{status}");
     assert_eq!(status["phase"], "Bound", "{status}");
     assert_eq!(status["vpc"], vpc.as_str(), "{status}");
-    assert_eq!(status["boundTo"][0], "Service/svc", "{status}");
+    assert_eq!(status["boundTo"][0], "Service/world", "{status}");
 }
 
 #[test]
@@ -75,29 +64,26 @@ fn scenario_3_a_routed_eip() {
 
 #[test]
 fn scenario_3_every_vpc_and_every_node_reaches_the_eip() {
-    let (mut scene, vpc) = spread("s3-inside");
-    scene.vpc("w", &[("w1", "10.0.1.0/24")]);
-    for (i, node) in NODES.iter().enumerate() {
-        scene.client(&format!("own{i}"), "a", node);
-        scene.client(&format!("other{i}"), "w1", node);
-        scene.client(&format!("default{i}"), "ovn-default", node);
-    }
-    scene.load_balancer("svc", &vpc, "web", "");
-    scene.pods_ready();
-    let eip = scene.programmed_eip("svc", 3);
+    gateways();
+    let (scene, vpc) = tenant();
+    let default = default_vpc();
+    scene.load_balancer("inside", &vpc, "web", "");
+    let eip = scene.programmed_eip("inside", 3);
     let to = target(&eip, 80);
     for (i, node) in NODES.iter().enumerate() {
-        let own = format!("own{i}");
+        let own = format!("c{i}");
         let seen = assert_answer(&pod(&scene, &own), to, &BACKENDS);
         let address = scene.pod_ip(&own).parse().expect("an address");
         assert_eq!(seen, [address].into(), "{own} is seen as itself");
-        for client in [format!("other{i}"), format!("default{i}")] {
-            let seen = assert_answer(&pod(&scene, &client), to, &BACKENDS);
+        let other = pod(&scene, &format!("o{i}"));
+        for client in [other, pod(&default, &own)] {
+            let seen = assert_answer(&client, to, &BACKENDS);
             assert!(
                 seen.iter().all(behind_its_vpc),
-                "{client} is seen as {seen:?}"
+                "{} is seen as {seen:?}",
+                client.name()
             );
-            assert_silent(&pod(&scene, &client), &eip, 81);
+            assert_silent(&client, &eip, 81);
         }
         assert_answer(&machine(node), to, &BACKENDS);
     }
@@ -136,18 +122,15 @@ fn scenario_3_nobody_answers_for_an_eip_that_nothing_holds() {
 
 #[test]
 fn scenario_3_without_backends_it_refuses_at_once() {
-    let (mut scene, vpc) = spread("s3-empty");
-    scene.vpc("w", &[("w1", "10.0.1.0/24")]);
-    scene.client("own", "a", "node-1");
-    scene.client("other", "w1", "node-2");
-    scene.load_balancer("svc", &vpc, "nobody", "");
-    scene.pods_ready();
-    let eip = scene.programmed_eip("svc", 0);
+    gateways();
+    let (scene, vpc) = tenant();
+    scene.load_balancer("empty", &vpc, "nobody", "");
+    let eip = scene.programmed_eip("empty", 0);
     for place in [
         machine("external"),
         machine("node-1"),
-        pod(&scene, "own"),
-        pod(&scene, "other"),
+        pod(&scene, "c0"),
+        pod(&scene, "o1"),
     ] {
         assert_met(&place, target(&eip, 80), Heard::Refusal);
     }
@@ -155,20 +138,20 @@ fn scenario_3_without_backends_it_refuses_at_once() {
 
 #[test]
 fn scenario_3_source_ranges_let_in_only_their_own() {
-    let (scene, vpc) = spread("s3-ranges");
+    gateways();
+    let (scene, vpc) = tenant();
     scene.load_balancer(
-        "svc",
+        "ranges",
         &vpc,
         "web",
         "  loadBalancerSourceRanges: [203.0.113.11/32]\n",
     );
-    scene.pods_ready();
-    let eip = scene.programmed_eip("svc", 3);
+    let eip = scene.programmed_eip("ranges", 3);
     let [(first, _), (second, _)] = clients_outside();
     assert_answer(&second, target(&eip, 80), &BACKENDS);
     assert_met(&first, target(&eip, 80), Heard::Silence);
     scene.load_balancer(
-        "svc",
+        "ranges",
         &vpc,
         "web",
         "  loadBalancerSourceRanges: [203.0.113.10/32, 192.0.2.128/25]\n",
@@ -183,7 +166,7 @@ fn scenario_3_source_ranges_let_in_only_their_own() {
     });
     assert_answer(&first, target(&eip, 80), &BACKENDS);
     assert_met(&second, target(&eip, 80), Heard::Silence);
-    scene.load_balancer("svc", &vpc, "web", "");
+    scene.load_balancer("ranges", &vpc, "web", "");
     eventually("all are let in", SOON, || {
         let met = knock(&second, ask::Protocol::Tcp, target(&eip, 80), SILENCE);
         if met == Heard::Answer {
@@ -197,15 +180,11 @@ fn scenario_3_source_ranges_let_in_only_their_own() {
 #[test]
 fn scenario_3_a_native_service_of_the_default_vpc() {
     gateways();
-    let scene = Scene::new("s3-native");
-    for (backend, node) in BACKENDS.iter().zip(NODES) {
-        scene.server(backend, "ovn-default", node, "web");
-    }
-    scene.client("c", "ovn-default", "node-1");
+    let scene = default_vpc();
     apply(&format!(
         "apiVersion: v1
 kind: Service
-metadata: {{name: svc, namespace: {ns}}}
+metadata: {{name: eip, namespace: {ns}}}
 spec:
   type: LoadBalancer
   loadBalancerClass: iaas.yusur.io/eip
@@ -218,9 +197,8 @@ spec:
         ns = scene.name
     ))
     .must();
-    scene.pods_ready();
     let eip = eventually("the Service has its address", SOON, || {
-        let service = get(&["-n", &scene.name, "service", "svc"]);
+        let service = get(&["-n", &scene.name, "service", "eip"]);
         let ingress = &service["status"]["loadBalancer"]["ingress"][0];
         let address = ingress["ip"].as_str().map(str::to_owned);
         address.ok_or_else(|| service["status"].to_string())
@@ -241,7 +219,7 @@ spec:
         assert_eq!(seen, [source].into(), "the source is kept");
         assert_silent(&place, &eip, 81);
     }
-    assert_answer(&pod(&scene, "c"), to, &BACKENDS);
+    assert_answer(&pod(&scene, "c0"), to, &BACKENDS);
     for node in NODES {
         assert_answer(&machine(node), to, &BACKENDS);
     }

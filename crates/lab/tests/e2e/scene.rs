@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use serde_json::{Value, json};
 use ycloud_lab::ask::{Heard, Protocol, knock};
 use ycloud_lab::place::Place;
 
 use crate::asking::{Answered, PATIENCE, ask_often, pod, target};
-use crate::cluster::{SLOW, SOON, api, apply, condition, delete, eventually, exists, get, the_lab};
+use crate::cluster::{
+    SLOW, SOON, api, apply, condition, delete, eventually, exists, get, patch, the_lab,
+};
 
 /// A namespace and the cluster-scoped objects that one test made.
 pub struct Scene {
@@ -16,13 +19,13 @@ pub struct Scene {
     pub name: String,
     vpcs: Vec<String>,
     subnets: Vec<String>,
-    /// Held as long as the process has it.
-    _lock: File,
+    /// Held as long as the process has it; None where others have it too.
+    lock: Option<File>,
 }
 
 impl Scene {
-    /// An empty corner named `e2e-<name>`; what an earlier run left of it goes first. No two tests may have one name, as they may
-    /// run at the same time: the second one fails.
+    /// An empty corner named `e2e-<name>`; what an earlier run left of it goes first. No two tests
+    /// may have one name, as they may run at the same time: the second one fails.
     pub fn new(name: &str) -> Self {
         // Beside those of the lab itself.
         let path = format!("/run/ycloud-lab/locks/e2e-{}-{name}", the_lab().name());
@@ -33,22 +36,65 @@ impl Scene {
             name: format!("e2e-{name}"),
             vpcs: Vec::new(),
             subnets: Vec::new(),
-            _lock: lock,
+            lock: Some(lock),
         };
-        scene.remove_leftovers();
+        scene.make();
+        scene
+    }
+
+    /// A corner that several tests share, named `e2e-shared-<name>`: the first one that asks for it has it made by `fill`,
+    /// with all Pods ready; the last test of a run removes it. Who shares it adds Services, of names of its own, and
+    /// changes nothing else.
+    pub fn shared(name: &str, fill: impl FnOnce(&mut Self)) -> Self {
+        let name = format!("e2e-shared-{name}");
+        let path = format!("/run/ycloud-lab/locks/{}-{name}", the_lab().name());
+        let lock = File::create(path).expect("a lab that is up");
+        lock.lock().expect("the lock");
+        let mut scene = Self {
+            name,
+            vpcs: Vec::new(),
+            subnets: Vec::new(),
+            lock: None,
+        };
+        // Made by this very build of the tests, to its end.
+        let made = json!(build());
+        let namespace = api().get("", "namespace", &scene.name);
+        let namespace = namespace
+            .expect("the API server answers")
+            .unwrap_or_default();
+        if namespace["metadata"]["annotations"][MADE] == made {
+            let labels = format!("e2e={}", scene.name);
+            let list = api().list("", "subnet", &labels);
+            let names = list.expect("the API server answers").into_iter();
+            let name = |mut object: Value| match object["metadata"]["name"].take() {
+                Value::String(name) => name,
+                other => panic!("a Subnet is named {other}"),
+            };
+            scene.subnets = names.map(name).collect();
+            return scene;
+        }
+        scene.make();
+        fill(&mut scene);
+        scene.pods_ready();
+        let fields = json!({"metadata": {"annotations": {MADE: made}}});
+        patch("", "namespace", &scene.name, &fields).must();
+        scene
+    }
+
+    fn make(&self) {
+        self.remove_leftovers();
         apply(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}}}\n",
-            scene.name
+            self.name
         ))
         .must();
         // Pods are refused before it is there.
         eventually("the namespace's service account", SLOW, || {
-            match exists(&scene.name, "serviceaccount", "default") {
+            match exists(&self.name, "serviceaccount", "default") {
                 true => Ok(()),
                 false => Err("not yet".to_owned()),
             }
         });
-        scene
     }
 
     fn remove_leftovers(&self) {
@@ -153,7 +199,7 @@ kind: Pod
 metadata:
   name: {name}
   namespace: {ns}
-  labels: {{app: {app}}}
+  labels: {{app: {app}, name: {name}}}
   annotations: {{iaas.yusur.io/subnet: {subnet}}}
 spec:
   nodeName: {node}
@@ -185,7 +231,7 @@ kind: Pod
 metadata:
   name: {name}
   namespace: {ns}
-  labels: {{app: {app}}}
+  labels: {{app: {app}, name: {name}}}
 spec:
   nodeName: {node}
   hostNetwork: true
@@ -418,11 +464,23 @@ pub fn ask_udp_on(from: &str, address: &str, port: u16, times: u32) -> Answered 
     ask_often(&at(from), Protocol::Udp, target(address, port), times)
 }
 
-/// All of a scene is told to go. Nobody waits for it: other tests have names of their own, and `scripts/test` sees to it, once all have
-/// run, that nothing of any scene is left.
+/// The annotation of a shared scene's namespace that says which build of the tests has made it.
+const MADE: &str = "e2e/made-by";
+
+/// What tells this build of the tests from others.
+fn build() -> String {
+    let program = std::env::current_exe().and_then(std::fs::metadata);
+    let modified = program.and_then(|program| program.modified());
+    let since = modified.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default());
+    format!("{:?}", since.expect("the program that runs"))
+}
+
+/// All of a scene is told to go. Nobody waits for it: other tests have names of their own, and
+/// `scripts/test` sees to it, once all have run, that nothing of any scene is left.
 impl Drop for Scene {
     fn drop(&mut self) {
-        if std::env::var_os("KEEP_LAB").is_some() && std::thread::panicking() {
+        let kept = std::env::var_os("KEEP_LAB").is_some() && std::thread::panicking();
+        if self.lock.is_none() || kept {
             return;
         }
         // Nothing here may panic: a failed clean-up is shown, and the next run of the same test clears it away.

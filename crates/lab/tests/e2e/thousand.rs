@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::asking::gateways;
 use crate::cluster::{apply, delete, eventually, get, nbctl};
-use crate::rows::{changed, rows};
+use crate::rows::{changed, rows, rows_at_rest};
 use crate::scene::Scene;
 
 const VPCS: usize = 50;
@@ -59,7 +59,7 @@ fn service(scene: &Scene, name: &str, vpc: &str, outside: bool) -> [Value; 2] {
 #[test]
 fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
     gateways();
-    let before = rows();
+    let before = rows_at_rest();
     let mut scene = Scene::new("thousand");
     let mut objects = Vec::new();
     for v in 0..VPCS {
