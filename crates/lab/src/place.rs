@@ -63,9 +63,10 @@ impl Lab {
         name: &str,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Command> {
-        // What holds the Pod's namespaces has no shell.
+        // What holds the Pod's namespaces has no shell, and what makes a container is not yet in it.
         let of_container = |process: &Path| {
-            std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() != "pause")
+            std::fs::read_to_string(process.join("comm"))
+                .is_ok_and(|name| name.trim() != "pause" && !name.starts_with("runc"))
         };
         let process = self.process_of_pod(namespace, name, of_container)?;
         let pid = process.file_name().unwrap_or_default();

@@ -71,7 +71,7 @@ fn backends_draining_a_terminating_pods_connection_lives_on_and_then_ends() {
 }
 
 #[test]
-fn backends_draining_is_not_for_a_backend_that_fails_its_connections_end_at_once() {
+fn timed_backends_draining_is_not_for_a_backend_that_fails_its_connections_end_at_once() {
     let mixed = Mixed::fast("be-flush");
     let mut tcp = mixed.held_by(Protocol::Tcp, "bm");
     let mut udp = mixed.held_by(Protocol::Udp, "bm");

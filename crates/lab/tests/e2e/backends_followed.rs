@@ -45,7 +45,7 @@ fn endpoints(scene: &Scene, service: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn backends_followed_to_another_address_and_when_they_vanish() {
+fn timed_backends_followed_to_another_address_and_when_they_vanish() {
     let (scene, vpc, client) = beside("be-readdress");
     let at = |ip: &str| scene.behind_vnic(Kind::Server, "bm", "a", "dpu-1", &format!(", ip: {ip}"));
     let first = at("10.0.1.66");

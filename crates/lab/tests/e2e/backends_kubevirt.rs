@@ -148,7 +148,7 @@ spec: {{domain: {{devices: {{}}}}}}
 }
 
 #[test]
-fn backends_kubevirt_a_guest_migrates_without_a_gap_and_leaves_with_its_kind() {
+fn timed_backends_kubevirt_a_guest_migrates_without_a_gap_and_leaves_with_its_kind() {
     let mut scene = Scene::new("be-kubevirt");
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
     scene.server("stays", "a", "node-1", "stays");

@@ -63,7 +63,7 @@ fn last_sign(attempts: &Attempts, name: &str) -> Duration {
 }
 
 #[test]
-fn backends_unhealthy_servers_and_cables_leave_in_time_and_return() {
+fn timed_backends_unhealthy_servers_and_cables_leave_in_time_and_return() {
     let mixed = Mixed::fast("be-unhealthy");
     leaves_and_returns(
         &mixed,
@@ -92,7 +92,7 @@ fn backends_unhealthy_servers_and_cables_leave_in_time_and_return() {
 }
 
 #[test]
-fn backends_unhealthy_a_virtual_machine_without_power_leaves_in_time_and_returns() {
+fn timed_backends_unhealthy_a_virtual_machine_without_power_leaves_in_time_and_returns() {
     let mixed = Mixed::new("be-power");
     let vm = mixed.vm.as_ref().expect("a virtual machine");
     leaves_and_returns(
@@ -140,7 +140,7 @@ fn alone_backends_unhealthy_with_the_chassis_that_they_are_on() {
 }
 
 #[test]
-fn backends_unhealthy_all_of_them_refuse_at_once() {
+fn timed_backends_unhealthy_all_of_them_refuse_at_once() {
     let mut scene = Scene::new("be-none");
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
     let bm = scene.behind_vnic(Kind::Server, "bm", "a", "dpu-1", "");
@@ -223,7 +223,7 @@ const AFFINITIES: [&str; 2] = [
 ];
 
 #[test]
-fn backends_unhealthy_do_not_keep_the_clients_that_affinity_gave_them() {
+fn timed_backends_unhealthy_do_not_keep_the_clients_that_affinity_gave_them() {
     let mixed = Mixed::fast("be-affinity");
     let place = |name: &str| match name {
         "bm" => mixed.bm.place().expect("plugged"),

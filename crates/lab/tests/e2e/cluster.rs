@@ -218,8 +218,10 @@ pub fn on(machine: &str, script: &str) -> Printed {
 /// A shell command in a Pod, as `kubectl exec` would run it, without asking the kubelet.
 #[track_caller]
 pub fn in_pod(namespace: &str, pod: &str, script: &str) -> Printed {
-    let command = the_lab().exec_in_pod(namespace, pod, ["sh", "-c", script]);
-    run(command.expect("a Pod that runs"))
+    match the_lab().exec_in_pod(namespace, pod, ["sh", "-c", script]) {
+        Ok(command) => run(command),
+        Err(error) => Printed::from(Err(error)),
+    }
 }
 
 fn run(mut command: Command) -> Printed {

@@ -162,7 +162,9 @@ fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
     scene.server("p0", "p-net", far, "web");
     scene.server("q0", "q-net", free, "several");
     scene.server("d0", "ovn-default", far, "default");
-    scene.server_on_node("h0", far, "host", 18_480);
+    // An earlier attempt may still have its own.
+    let port = 18_600 + 2 * u16::try_from(attempt).expect("a few");
+    scene.server_on_node("h0", far, "host", port);
     scene.client("own", "p-clients", near);
     scene.client("other", "q-net", near);
     scene.client("default", "ovn-default", near);
@@ -228,7 +230,7 @@ fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
             "the default Vpc to the outside",
             pod(&scene, "default"),
             &outside,
-            18_480,
+            port,
             [2, 0, 0],
         ),
     ];

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 
 use crate::city::default_vpc;
 use crate::cluster::{SOON, eventually, get, in_pod, kubectl, on, the_lab};
@@ -68,7 +68,7 @@ fn kubectl_logs_exec_and_port_forward_work_in_every_vpc() {
         let log = kubectl(&["-n", &scene.name, "logs", pod]).must();
         assert!(log.contains("Started"), "the log of {pod}: {log}");
         let forward = Forward::start(&scene.name, pod);
-        let mut asked = TcpStream::connect(("127.0.0.1", forward.1)).expect("a connection");
+        let mut asked = TcpStream::connect(("127.0.0.1", forward.port)).expect("a connection");
         asked
             .write_all(b"GET /hostname HTTP/1.0\r\n\r\n")
             .expect("sent");
@@ -79,29 +79,35 @@ fn kubectl_logs_exec_and_port_forward_work_in_every_vpc() {
 }
 
 /// `kubectl port-forward` from a free port of this machine to a Pod's 8080, while it is in scope.
-struct Forward(Child, u16);
+struct Forward {
+    kubectl: Child,
+    port: u16,
+    /// It writes a line for each connection, and dies if nobody could read that.
+    _said: BufReader<ChildStdout>,
+}
 
 impl Forward {
     fn start(namespace: &str, pod: &str) -> Self {
         let words = ["-n", namespace, "port-forward", pod, ":8080"];
         let mut kubectl = the_lab().kubectl(words).expect("a lab that is up");
-        let mut child = kubectl.stdout(Stdio::piped()).spawn().expect("it starts");
-        let stdout = child.stdout.take().expect("a pipe");
-        let mut said = String::new();
-        BufReader::new(stdout).read_line(&mut said).expect("a line");
-        let port = said.split(" -> ").next().and_then(|s| s.rsplit(':').next());
+        let mut kubectl = kubectl.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut said = BufReader::new(kubectl.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("a line");
+        let port = line.split(" -> ").next().and_then(|s| s.rsplit(':').next());
         let port = port.and_then(|port| port.parse().ok());
-        Self(
-            child,
-            port.unwrap_or_else(|| panic!("kubectl says {said:?}")),
-        )
+        Self {
+            kubectl,
+            port: port.unwrap_or_else(|| panic!("kubectl says {line:?}")),
+            _said: said,
+        }
     }
 }
 
 impl Drop for Forward {
     fn drop(&mut self) {
         // It ends when it is told to, and only then.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
     }
 }

@@ -240,7 +240,7 @@ fn an_eip_of_another_vpcs_gateway_is_refused_by_both_names() {
 }
 
 #[test]
-fn an_eip_gateway_in_use_stays_until_nobody_uses_it() {
+fn timed_an_eip_gateway_in_use_stays_until_nobody_uses_it() {
     let gateway = OwnGateway::new("e2e-deleted");
     let mut scene = Scene::new("eipgw-in-use");
     let vpc = scene.vpc_of_gateway("v", gateway.0, &[("a", "10.0.1.0/24")]);
@@ -271,9 +271,10 @@ fn an_eip_gateway_in_use_stays_until_nobody_uses_it() {
     unanswered(&eip);
     drop(scene);
     eventually("the EipGateway is gone", SLOW, || {
-        match exists("", "eipgateway", gateway.0) {
-            true => Err(get(&["eipgateway", gateway.0])["status"].to_string()),
-            false => Ok(()),
+        let left = api().get("", "eipgateway", gateway.0);
+        match left.expect("the API server answers") {
+            Some(left) => Err(left["status"].to_string()),
+            None => Ok(()),
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Kubernetes' own Services, by the nodes' addresses and by external ones.
 
 use crate::city::default_vpc;
-use crate::cluster::{NODES, SOON, apply, delete, eventually, get, on};
+use crate::cluster::{NODES, SOON, api, apply, delete, eventually, get, on};
 use crate::native::{Client, PORTS, answered_by, node_address, service};
 use crate::scene::{Scene, ask_on};
 
@@ -54,6 +54,11 @@ fn native_node_ports_lead_to_host_network_pods() {
 #[test]
 fn native_a_node_port_that_is_taken_is_refused_and_its_holder_serves_on() {
     let scene = default_vpc();
+    // What an earlier run may have left in the shared scene.
+    for name in ["first", "second"] {
+        let deleted = api().delete(&scene.name, "service", name, None);
+        deleted.expect("the API server answers");
+    }
     let ports = PORTS.replace("targetPort", "nodePort: 31483, targetPort");
     let first = format!("  type: NodePort\n{TWO}{ports}");
     service(&scene, "first", &first);
@@ -76,6 +81,7 @@ fn native_a_node_port_that_is_taken_is_refused_and_its_holder_serves_on() {
     for node in NODES {
         answered_by(&scene, external, &node_address(node), 31_483, &["s2"]);
     }
+    delete(&scene.name, "service", "second");
 }
 
 #[test]

@@ -51,8 +51,8 @@ fn warned(scene: &Scene, pod: &str, words: &[&str]) {
 #[test]
 fn an_exhausted_subnet_says_so_and_a_released_address_comes_back() {
     let mut scene = Scene::new("pool-full");
-    // Five usable addresses, the gateway not counted.
-    scene.vpc("v", &[("a", "10.0.1.0/29")]);
+    // Five usable addresses, the gateway not counted, and no other Vpc has them on the same node.
+    scene.vpc("v", &[("a", "10.0.77.0/29")]);
     for i in 0..5 {
         scene.client(&format!("c{i}"), "a", "node-1");
     }
@@ -67,7 +67,7 @@ fn an_exhausted_subnet_says_so_and_a_released_address_comes_back() {
         }
     });
     scene.client("late", "a", "node-1");
-    warned(&scene, "late", &[&subnet, "10.0.1.0/29", "5"]);
+    warned(&scene, "late", &[&subnet, "10.0.77.0/29", "5"]);
     let released = scene.pod_ip("c2");
     delete(&scene.name, "pod", "c2");
     scene.pods_ready();

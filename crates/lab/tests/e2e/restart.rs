@@ -144,7 +144,8 @@ fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing
 fn figure(pod: &Value, port: u16, name: &str) -> Option<f64> {
     let node = pod["spec"]["nodeName"].as_str()?;
     let script = format!("curl -sf -m 3 http://127.0.0.1:{port}/metrics");
-    let shown = on(node, &script).out;
+    let shown = on(node, &script).must();
+    assert!(shown.contains("# TYPE ycloud_"), "{shown}");
     let values = shown.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let named = rest.starts_with(' ') || rest.starts_with('{');
@@ -181,19 +182,25 @@ fn alone_a_controllers_restart_writes_nothing() {
     scene.programmed("svc", 1);
     scene.programmed_eip("several", 2);
     let objects = || {
-        let kinds = "services,endpointslices,yusurservices,networkprobes,eips,vnics";
-        let mut all = get(&["-n", &scene.name, kinds])["items"].take();
-        let mut all = std::mem::take(all.as_array_mut().expect("a list"));
-        for kind in ["vpcs", "subnets", "eipgateways"] {
-            let mut list = get(&[kind])["items"].take();
-            all.append(list.as_array_mut().expect("a list"));
+        let mut versions = BTreeMap::new();
+        for kind in [
+            "services",
+            "endpointslices",
+            "yusurservices",
+            "networkprobes",
+            "eips",
+            "vnics",
+            "vpcs",
+            "subnets",
+            "eipgateways",
+        ] {
+            for object in get(&["-A", kind])["items"].as_array().expect("a list") {
+                let metadata = &object["metadata"];
+                let name = format!("{kind} {}/{}", metadata["namespace"], metadata["name"]);
+                versions.insert(name, metadata["resourceVersion"].to_string());
+            }
         }
-        let versions = all.iter().map(|object| {
-            let metadata = &object["metadata"];
-            let name = format!("{} {}", metadata["namespace"], metadata["name"]);
-            (name, metadata["resourceVersion"].to_string())
-        });
-        versions.collect::<BTreeMap<_, _>>()
+        versions
     };
     // What the last test left behind, and what chassis still have to say of this one, comes to
     // rest.

@@ -62,7 +62,8 @@ impl Scene {
         let namespace = namespace
             .expect("the API server answers")
             .unwrap_or_default();
-        if namespace["metadata"]["annotations"][MADE] == made {
+        let stays = namespace["metadata"]["deletionTimestamp"].is_null();
+        if stays && namespace["metadata"]["annotations"][MADE] == made {
             let labels = format!("e2e={}", scene.name);
             let list = api().list("", "subnet", &labels);
             let names = list.expect("the API server answers").into_iter();
@@ -99,16 +100,22 @@ impl Scene {
 
     fn remove_leftovers(&self) {
         let selector = format!("e2e={}", self.name);
-        if exists("", "namespace", &self.name) {
-            delete("", "namespace", &self.name);
-        }
+        let mut left = vec![("namespace", self.name.clone())];
         for kind in ["subnet", "vpc"] {
-            for left in api()
-                .list("", kind, &selector)
-                .expect("the API server answers")
-            {
-                delete("", kind, left["metadata"]["name"].as_str().expect("a name"));
+            let list = api().list("", kind, &selector);
+            for object in list.expect("the API server answers") {
+                let name = object["metadata"]["name"].as_str().expect("a name");
+                left.push((kind, name.to_owned()));
             }
+        }
+        // Some may be on their way already.
+        for (kind, name) in &left {
+            let deleted = api().delete("", kind, name, None);
+            deleted.expect("the API server answers");
+        }
+        for (kind, name) in &left {
+            let gone = api().wait_gone("", kind, name, "", SLOW);
+            gone.unwrap_or_else(|error| panic!("{error:#}"));
         }
     }
 
@@ -129,6 +136,13 @@ impl Scene {
 
     /// [`Scene::vpc`] with a spec, as YAML in one line.
     pub fn vpc_with(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
+        let vpc = self.vpc_unready(spec, vpc, subnets);
+        self.subnets_ready();
+        vpc
+    }
+
+    /// [`Scene::vpc_with`], without waiting.
+    pub fn vpc_unready(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
         let vpc = self.full(vpc);
         let labels = format!("labels: {{e2e: {}}}", self.name);
         let mut yaml = format!(
@@ -150,10 +164,12 @@ impl Scene {
         }
         apply(&yaml).must();
         self.vpcs.push(vpc.clone());
-        for (subnet, _) in subnets {
-            subnet_ready(&self.full(subnet));
-        }
         vpc
+    }
+
+    /// Waits until every Subnet of the scene is ready.
+    pub fn subnets_ready(&self) {
+        self.subnets.iter().for_each(|subnet| subnet_ready(subnet));
     }
 
     /// One more Subnet of a Vpc, ready.

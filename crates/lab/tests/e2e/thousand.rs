@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::asking::gateways;
-use crate::cluster::{apply, delete, eventually, get, nbctl};
+use crate::cluster::{api, apply, eventually, get, nbctl, start_deleting};
 use crate::rows::{changed, rows, rows_at_rest};
 use crate::scene::Scene;
 
@@ -18,7 +18,7 @@ const SERVICES: usize = 20;
 const EIPS: usize = 2;
 
 /// How long until all are programmed, and until nothing is left. The API server's share is the larger one.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_secs(300);
 
 /// A YusurService of which nobody is a backend.
 fn yusur_service(scene: &Scene, name: &str, vpc: &str, outside: bool) -> Value {
@@ -63,7 +63,8 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
     let mut scene = Scene::new("thousand");
     let mut objects = Vec::new();
     for v in 0..VPCS {
-        let vpc = scene.vpc(&format!("v{v}"), &[(&format!("s{v}"), "10.0.1.0/24")]);
+        let subnet = format!("s{v}");
+        let vpc = scene.vpc_unready("{}", &format!("v{v}"), &[(&subnet, "10.0.1.0/24")]);
         for i in 0..SERVICES {
             let (name, outside) = (format!("svc-{v}-{i}"), i < EIPS);
             match i % 2 {
@@ -72,6 +73,7 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
             }
         }
     }
+    scene.subnets_ready();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     apply(&list.to_string()).must();
 
@@ -97,7 +99,9 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
 
     // In this order nothing waits for its users.
     let namespace = scene.name.clone();
-    delete("", "namespace", &namespace);
+    start_deleting("", "namespace", &namespace);
+    let gone = api().wait_gone("", "namespace", &namespace, "", LONG);
+    gone.unwrap_or_else(|error| panic!("{error:#}"));
     drop(scene);
     eventually("the Northbound database is as it was", LONG, || {
         let differ = changed(&before, &rows());
