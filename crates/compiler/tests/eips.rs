@@ -357,6 +357,29 @@ fn a_gateway_that_is_being_deleted_gives_out_nothing_more() {
     );
 }
 
+/// Whoever waits for the last Vpc must hear that it is gone, or names another gateway now.
+#[test]
+fn a_vpc_that_names_a_gateway_concerns_it_when_it_comes_changes_and_goes() {
+    let mut snapshot = world();
+    let gateway = Owner::EipGateway("g1".into());
+    let vpc = |name: Option<&str>| {
+        let mut vpc = Vpc::clone(&objects::vpc("tenant", &[]));
+        vpc.spec.eip_gateway = name.map(str::to_owned);
+        Event::Apply(Object::Vpc(Arc::new(vpc)))
+    };
+    let gone = Event::Delete(ycloud_compiler::ObjectRef::Vpc("tenant".into()));
+    for (event, named) in [
+        (vpc(Some("g1")), true),
+        (vpc(Some("other")), false),
+        (vpc(Some("g1")), true),
+        (gone, false),
+    ] {
+        assert!(snapshot.apply(event).contains(&gateway));
+        let named = if named { vec!["Vpc tenant"] } else { vec![] };
+        assert_eq!(users(&snapshot, &gateway), named);
+    }
+}
+
 /// A spec that is refused while Eips hold addresses leaves all as it is: also what others have of the gateway.
 #[test]
 fn a_gateways_refused_edit_changes_nothing_for_the_vpcs_on_it() {

@@ -121,6 +121,13 @@ impl Snapshot {
         if !owners.is_empty() || age(&old) != age(&new) {
             owners.extend(self.dependents(&Owner::Vpc(name.clone())));
         }
+        // An EipGateway that is being deleted waits for the last Vpc that names it.
+        let named =
+            |vpc: &Option<Arc<Vpc>>| vpc.as_ref().and_then(|vpc| vpc.spec.eip_gateway.clone());
+        let (before, after) = (named(&old), named(&new));
+        if before != after {
+            owners.extend(before.into_iter().chain(after).map(Owner::EipGateway));
+        }
         let owner = Owner::Vpc(name);
         if old.as_ref().map(|vpc| &vpc.spec) != new.as_ref().map(|vpc| &vpc.spec) {
             owners.extend(self.dependents(&owner));

@@ -160,8 +160,17 @@ pub fn left_of(kept: &[&str]) -> Vec<String> {
 /// who runs alone and compares all rows, or measures time.
 #[track_caller]
 pub fn others_gone(own: &str) {
+    // Those of a run that was killed stay until their own test runs again.
+    let list = api().list("", "namespace", "");
+    let mut stay = list.expect("the API server answers");
+    stay.retain(|namespace| namespace["metadata"]["deletionTimestamp"].is_null());
+    let names = stay
+        .iter()
+        .filter_map(|one| one["metadata"]["name"].as_str());
+    let mut kept: Vec<&str> = names.filter(|name| name.starts_with("e2e-")).collect();
+    kept.extend(["e2e-shared-", own]);
     eventually("the scenes of earlier tests are gone", SLOW, || {
-        let left = left_of(&["e2e-shared-", own]);
+        let left = left_of(&kept);
         left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
     });
 }
