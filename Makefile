@@ -29,7 +29,7 @@ $(MUTANTS):
 	@cargo install --quiet --locked --debug --root $(CACHE)/tools/cargo-mutants-$(MUTANTS_VERSION) cargo-mutants@$(MUTANTS_VERSION)
 
 fmt: ; cargo fmt --all --check
-clippy: ; cargo clippy --workspace --all-targets --quiet -- -D warnings
+clippy: ; cargo clippy --workspace --all-targets --features ycloud-lab/e2e --quiet -- -D warnings
 unit: ; cargo test --workspace --lib --bins --quiet && cargo test --quiet --package ycloud-compiler --test cases
 deny: $(DENY) ; $(DENY) --log-level error check bans licenses sources
 generated: ; cargo xtask crds --check && cargo xtask generate-ovsdb --check

@@ -74,8 +74,12 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
         }
     }
     scene.subnets_ready();
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    apply(&list.to_string()).must();
+    std::thread::scope(|scope| {
+        for part in objects.chunks(objects.len().div_ceil(8)) {
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": part});
+            scope.spawn(move || apply(&list.to_string()).must());
+        }
+    });
 
     eventually("all Services are programmed", LONG, || {
         let services = get(&["-n", &scene.name, "services"]);
