@@ -18,6 +18,15 @@ fn permit(vpc: &str, names: &[&str]) {
     patch("", "vpc", vpc, &fields).must();
 }
 
+/// Two namespaces, and a Vpc of the first one with a Subnet `a` that permits both by name.
+fn host_and_guest(name: &str) -> (Scene, Scene, String) {
+    let (mut host, guest) = (Scene::new(name), Scene::new(&format!("{name}-guest")));
+    let names = format!("[{}, {}]", host.name, guest.name);
+    let spec = format!("{{allowedNamespaces: {{names: {names}}}}}");
+    let vpc = host.vpc_with(&spec, "v", &[("a", "10.0.1.0/24")]);
+    (host, guest, vpc)
+}
+
 /// A Pod of `guest` in a Subnet of `host`, as [`Scene::server`] makes it; it serves HTTP on `port`.
 fn guest_server(guest: &Scene, host: &Scene, name: &str, node: &str, port: u16) {
     let yaml = guest.server_yaml(name, &host.full("a"), node, "guest", "");
@@ -40,15 +49,7 @@ fn refused(scene: &Scene, service: &str, words: &[&str]) {
 
 #[test]
 fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_nothing() {
-    let (mut host, guest) = (Scene::new("permit"), Scene::new("permit-guest"));
-    let vpc = host.vpc_with(
-        &format!(
-            "{{allowedNamespaces: {{names: [{}, {}]}}}}",
-            host.name, guest.name
-        ),
-        "v",
-        &[("a", "10.0.1.0/24")],
-    );
+    let (host, guest, vpc) = host_and_guest("permit");
     host.server("own", "a", "node-1", "own");
     host.client("c", "a", "node-2");
     guest_server(&guest, &host, "theirs", "node-2", 8080);
@@ -130,15 +131,7 @@ fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_n
 
 #[test]
 fn a_backend_of_another_namespace_and_port_serves_while_the_vpc_names_the_services_namespace() {
-    let (mut host, guest) = (Scene::new("lend"), Scene::new("lend-guest"));
-    let vpc = host.vpc_with(
-        &format!(
-            "{{allowedNamespaces: {{names: [{}, {}]}}}}",
-            host.name, guest.name
-        ),
-        "v",
-        &[("a", "10.0.1.0/24")],
-    );
+    let (host, guest, vpc) = host_and_guest("lend");
     host.server("own", "a", "node-1", "own");
     host.client("c", "a", "node-3");
     // Nothing answers there at the Service's own target port.
