@@ -164,16 +164,16 @@ fn an_established_connection_survives_the_loss_of_another_backend() {
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
-    let (mut held, pinned, doomed) = hold_connection(&scene, &vip);
+    let (mut held, pinned, doomed) = hold_connection(&scene, &vip, PATIENCE);
     delete(&scene.name, "pod", &doomed);
     scene.programmed("svc", 1);
     assert_still_answering(&mut held, &pinned);
 }
 
-/// Opens a connection that stays open; returns it, who answers on it, and who does not.
+/// Opens a connection that stays open, on which no answer takes longer than `limit`; returns it, who answers on it, and who does not.
 #[track_caller]
-pub fn hold_connection(scene: &Scene, vip: &str) -> (Held, String, String) {
-    let opened = Held::open(&pod(scene, "c"), Protocol::Tcp, target(vip, 80), PATIENCE);
+pub fn hold_connection(scene: &Scene, vip: &str, limit: Duration) -> (Held, String, String) {
+    let opened = Held::open(&pod(scene, "c"), Protocol::Tcp, target(vip, 80), limit);
     let mut held = opened.expect("a connection");
     let pinned = held.ask().expect("an answer").backend;
     let other = if pinned == "s0" { "s1" } else { "s0" };

@@ -15,6 +15,10 @@ use crate::endpoints::hold_connection;
 use crate::rows::{changed, changed_beside_gateways, rows, rows_at_rest, written};
 use crate::scene::Scene;
 
+/// How long a connection may wait for an answer and be the same one: TCP sends again after twice as long each time, so a node that
+/// forwards nothing for four seconds is felt for up to eight.
+const REPEATED: Duration = Duration::from_secs(15);
+
 /// Namespace of ycloud's workloads.
 const SYSTEM: &str = "ycloud-system";
 
@@ -61,7 +65,7 @@ struct Asked {
 
 impl Asked {
     fn open(scene: &Scene, vip: &str) -> Self {
-        let (mut held, pinned, _) = hold_connection(scene, vip);
+        let (mut held, pinned, _) = hold_connection(scene, vip, REPEATED);
         let stop = Arc::new(AtomicBool::new(false));
         let (wanted, stopped) = (pinned.clone(), Arc::clone(&stop));
         let asked = thread::spawn(move || {
