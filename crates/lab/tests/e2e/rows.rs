@@ -88,26 +88,6 @@ pub fn changed(before: &BTreeMap<String, Row>, after: &BTreeMap<String, Row>) ->
     differences(before, after, |one, other| ours(one) == ours(other))
 }
 
-/// [`changed`], but for where gateways are: the priorities of their nodes, and the chassis of service gateways.
-pub fn changed_beside_gateways(
-    before: &BTreeMap<String, Row>,
-    after: &BTreeMap<String, Row>,
-) -> Vec<String> {
-    let fixed = |row: &Row| {
-        let mut columns = ours(row);
-        let name = row.columns.get("name").and_then(Value::as_str);
-        match row.table.as_str() {
-            "HA_Chassis" => columns.retain(|name, _| name != "priority"),
-            "Logical_Router" if name.is_some_and(|name| name.starts_with("sg/")) => {
-                columns.retain(|name, _| name != "options");
-            }
-            _ => {}
-        }
-        columns
-    };
-    differences(before, after, |one, other| fixed(one) == fixed(other))
-}
-
 /// The columns that northd does not write.
 fn ours(row: &Row) -> BTreeMap<String, Value> {
     let mut columns = row.columns.clone();
