@@ -1,5 +1,5 @@
-//! The API server of a lab, asked by a connection that stays open. A kubectl costs a fifth of a
-//! second of a processor for each question; who waits for something asks hundreds.
+//! The API server of a lab, asked by a connection that stays open: who waits for something asks
+//! hundreds of times, and need not start a kubectl for each.
 
 use std::fmt;
 use std::path::Path;

@@ -137,22 +137,11 @@ fn a_backend_of_another_namespace_and_port_serves_while_the_vpc_names_the_servic
     // Nothing answers there at the Service's own target port.
     guest_server(&guest, &host, "lent", "node-2", 9080);
     let lent = format!(
-        "{{kind: Pod, namespace: {}, selector: {{matchLabels: {{app: guest}}}}, ports: [{{name: web, targetPort: 9080}}]}}",
+        "{{kind: Pod, namespace: {}, selector: {{matchLabels: {{app: guest}}}}, ports: [{{name: p80, targetPort: 9080}}]}}",
         guest.name
     );
-    apply(&format!(
-        "apiVersion: iaas.yusur.io/v1
-kind: YusurService
-metadata: {{name: svc, namespace: {ns}}}
-spec:
-  vpc: {vpc}
-  ports: [{{name: web, port: 80, protocol: TCP, targetPort: 8080}}]
-  selector: {{app: own}}
-  backends: [{lent}]
-{CHECK}",
-        ns = host.name
-    ))
-    .must();
+    let more = format!("  backends: [{lent}]\n{CHECK}");
+    host.service("svc", &vpc, &[(80, "8080")], "own", &more);
     host.pods_ready();
     guest.pods_ready();
     let to = target(&host.programmed("svc", 2), 80);
