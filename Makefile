@@ -41,7 +41,7 @@ test: check
 	scripts/test
 
 ## Hours: MUTANTS_ARGS="--shard 1/8" does an eighth, "--file diff.rs" one file. What survives is in $(CACHE)/mutants.out.
-mutants: $(MUTANTS) ; $(MUTANTS) mutants --output $(CACHE) $(MUTANTS_ARGS)
+mutants: $(MUTANTS) ; PATH="$$(cargo lab tools):$$PATH" $(MUTANTS) mutants --output $(CACHE) $(MUTANTS_ARGS)
 
 demo: ; cargo lab demo
 down: ; cargo lab down
