@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use crate::icmp;
 use crate::place::Place;
 
+/// Between two questions of a [`Kept`] conversation.
+const KEPT_PACE: Duration = Duration::from_millis(100);
+
 /// A backend's answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reply {
@@ -138,6 +141,46 @@ fn body(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     let mut body = String::new();
     stream.take(length).read_to_string(&mut body)?;
     Ok(body)
+}
+
+/// A conversation that is asked all the while, each tenth of a second, until it is finished.
+#[derive(Debug)]
+pub struct Kept {
+    stop: Arc<AtomicBool>,
+    asking: JoinHandle<io::Result<Duration>>,
+}
+
+impl Kept {
+    /// Goes on with a conversation.
+    pub fn start(mut held: Held) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let asking = thread::spawn(move || {
+            let (mut first, mut longest) = (None, Duration::ZERO);
+            while !stopped.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let backend = held.ask()?.backend;
+                let first = first.get_or_insert_with(|| backend.clone());
+                if *first != backend {
+                    return Err(io::Error::other(format!("{backend} answers for {first}")));
+                }
+                longest = longest.max(asked.elapsed());
+                thread::sleep(KEPT_PACE);
+            }
+            Ok(longest)
+        });
+        Self { stop, asking }
+    }
+
+    /// Stops asking, and returns the longest that it waited for an answer.
+    ///
+    /// # Errors
+    /// When it broke, as [`Held::ask`]; or another backend answered than the first time.
+    pub fn finish(self) -> io::Result<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.asking.join();
+        ended.map_err(|_| io::Error::other("the thread panicked"))?
+    }
 }
 
 /// One question on a connection or socket of its own.

@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::ask::{Attempts, Held, Protocol, Stream};
+use crate::ask::{Attempts, Held, Kept, Protocol, Stream};
 use crate::command::run;
 use crate::lab::Lab;
 use crate::layout::Machine;
@@ -18,8 +16,6 @@ use crate::place::Place;
 
 /// Between two questions of a stream.
 pub const PACE: Duration = Duration::from_millis(25);
-/// Between two questions of a held connection.
-const HELD_PACE: Duration = Duration::from_millis(100);
 /// How long all is quiet before.
 const BEFORE: Duration = Duration::from_secs(1);
 
@@ -145,24 +141,17 @@ pub fn ask_for(span: Duration, from: &Place, to: &[SocketAddr], held: Vec<Held>)
 struct Asking {
     started: Instant,
     streams: Vec<Stream>,
-    stop: Arc<AtomicBool>,
-    held: Vec<JoinHandle<Option<Duration>>>,
+    held: Vec<Kept>,
 }
 
 impl Asking {
     fn start(from: &Place, to: &[SocketAddr], held: Vec<Held>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let held = held.into_iter().map(|held| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || longest_wait(held, &stop))
-        });
-        let held = held.collect();
+        let held = held.into_iter().map(Kept::start).collect();
         let streams = to.iter();
         let streams = streams.map(|to| Stream::start(from, Protocol::Tcp, *to, PACE));
         Self {
             started: Instant::now(),
             streams: streams.collect(),
-            stop,
             held,
         }
     }
@@ -173,26 +162,13 @@ impl Asking {
 
     fn finish(self, struck: Duration, returned: Duration) -> Outcome {
         let ended = self.now();
-        self.stop.store(true, Ordering::Relaxed);
         let attempts: Vec<Attempts> = self.streams.into_iter().map(Stream::finish).collect();
         let span = |from, to| attempts.iter().map(|a| a.between(from, to)).collect();
         let held = self.held.into_iter();
         Outcome {
             death: span(struck, returned),
             back: span(returned, ended),
-            held: held.map(|one| one.join().unwrap_or_default()).collect(),
+            held: held.map(|one| one.finish().ok()).collect(),
         }
     }
-}
-
-/// Asks until it shall stop; `None`: the connection broke.
-fn longest_wait(mut held: Held, stop: &AtomicBool) -> Option<Duration> {
-    let mut longest = Duration::ZERO;
-    while !stop.load(Ordering::Relaxed) {
-        let asked = Instant::now();
-        held.ask().ok()?;
-        longest = longest.max(asked.elapsed());
-        thread::sleep(HELD_PACE);
-    }
-    Some(longest)
 }

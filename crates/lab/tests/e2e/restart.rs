@@ -1,12 +1,11 @@
 //! Any part is killed, in any order: established connections live on, and a restarted controller writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
+use ycloud_lab::ask::Kept;
 use ycloud_lab::{Machine, PartStatus};
 
 use crate::asking::gateways;
@@ -56,46 +55,18 @@ fn pods(app: &str) -> Vec<Value> {
     found.expect("the API server answers")
 }
 
-/// A connection that is asked all the while, each tenth of a second.
-struct Asked {
-    pinned: String,
-    stop: Arc<AtomicBool>,
-    asked: JoinHandle<Result<Duration, String>>,
+/// A conversation by the Service that lives as long as this test asks it.
+#[track_caller]
+fn kept(scene: &Scene, vip: &str) -> Kept {
+    Kept::start(hold_connection(scene, vip, REPEATED).0)
 }
 
-impl Asked {
-    fn open(scene: &Scene, vip: &str) -> Self {
-        let (mut held, pinned, _) = hold_connection(scene, vip, REPEATED);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (wanted, stopped) = (pinned.clone(), Arc::clone(&stop));
-        let asked = thread::spawn(move || {
-            let mut longest = Duration::ZERO;
-            while !stopped.load(Ordering::Relaxed) {
-                let start = Instant::now();
-                let reply = held.ask().map_err(|error| error.to_string())?;
-                if reply.backend != wanted {
-                    return Err(format!("{} answers for {wanted}", reply.backend));
-                }
-                longest = longest.max(start.elapsed());
-                thread::sleep(Duration::from_millis(100));
-            }
-            Ok(longest)
-        });
-        Self {
-            pinned,
-            stop,
-            asked,
-        }
-    }
-
-    /// It had all its answers until now, from one backend.
-    #[track_caller]
-    fn assert_alive(self, what: &str) {
-        self.stop.store(true, Ordering::Relaxed);
-        match self.asked.join().expect("the thread ends") {
-            Ok(longest) => eprintln!("{what}: the longest answer took {longest:?}"),
-            Err(error) => panic!("{what}: the connection to {} broke: {error}", self.pinned),
-        }
+/// It had all its answers until now, from one backend.
+#[track_caller]
+fn assert_alive(kept: Kept, what: &str) {
+    match kept.finish() {
+        Ok(longest) => eprintln!("{what}: the longest answer took {longest:?}"),
+        Err(error) => panic!("{what}: the connection broke: {error}"),
     }
 }
 
@@ -114,9 +85,9 @@ fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing
     let before = rows();
     let none = Vec::<String>::new();
     for app in ["ycloud-controller", "yusurservice-controller", "ycloud-cni"] {
-        let asked = Asked::open(&scene, &vip);
+        let kept = kept(&scene, &vip);
         restart_pods(app);
-        asked.assert_alive(app);
+        assert_alive(kept, app);
         assert_eq!(changed(&before, &rows()), none, "{app}");
     }
     // Who holds a machine's namespaces is the machine itself.
@@ -124,14 +95,14 @@ fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing
     parts.retain(|part| part.part != "node");
     for PartStatus { machine, part, .. } in parts {
         let what = format!("{part} of {machine}");
-        let asked = Asked::open(&scene, &vip);
+        let kept = kept(&scene, &vip);
         lab(&["restart", &machine.to_string(), part]).must();
         api_ready();
         // What is going to be written because of it, is written by then.
         thread::sleep(Duration::from_secs(2));
         if (machine, part) == (Machine::Node(2), "ovs-vswitchd") {
             // The client's own switch chose the backend; a datapath in user space forgets that with its process.
-            asked.stop.store(true, Ordering::Relaxed);
+            drop(kept.finish());
             eventually("new connections are answered", SLOW, || {
                 let answers = scene.ask("c", &vip, 80, 4);
                 answers
@@ -141,7 +112,7 @@ fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing
                     .ok_or_else(|| format!("{answers:?}"))
             });
         } else {
-            asked.assert_alive(&what);
+            assert_alive(kept, &what);
         }
         // A node that forwards nothing for a while gives its gateways and probes away: that is written.
         if machine == Machine::Control {
