@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use ycloud_api::VNic;
 
 use super::affinity::{self, Affinity};
+use super::announce::Announce;
 use super::behind;
 use super::ct_flush::CtFlush;
 use super::devices::Devices;
@@ -69,6 +70,12 @@ impl Chassis {
             southbound: southbound.clone(),
             openflow: options.openflow.clone(),
             progress,
+        };
+        tokio::spawn(task.run());
+        let task = Announce {
+            southbound: southbound.clone(),
+            openflow: options.openflow.clone(),
+            chassis: options.node.clone(),
         };
         tokio::spawn(task.run());
         let task = CtFlush {

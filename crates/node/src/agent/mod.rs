@@ -10,11 +10,12 @@
 //!
 //!   VNics, links ───────────────────────► devices         task: ports of the devices that VNics name       ┐
 //!   OVN Southbound ──┬──────────────────► affinity        task: OpenFlow flows that session affinity needs │
-//!                    └──────────────────► ct_flush        task: connections to backends that are gone      ├ chassis
+//!                    ├──────────────────► ct_flush        task: connections to backends that are gone      ├ chassis
+//!                    └──────────────────► announce        task: addresses of gateways that come here      │
 //!   NetworkProbes ◄─────────────────────► prober          task: devices in Vpcs, rounds, statuses, Lease   ┘
 //! ```
 //!
-//! The last four are what every chassis has, and all that one without a kubelet has ([`Role`]).
+//! The last five are what every chassis has, and all that one without a kubelet has ([`Role`]).
 //!
 //! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
 //! running Pod. The tasks are level-triggered: they compare and set what differs.
@@ -22,6 +23,7 @@
 pub mod add;
 pub mod address;
 pub mod affinity;
+pub mod announce;
 pub mod behind;
 pub mod chassis;
 pub mod check;
@@ -49,6 +51,7 @@ pub mod server;
 pub mod services;
 pub mod southbound;
 pub mod sysctl;
+pub mod talk;
 pub mod turns;
 
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ycloud_ovsdb::{Client, Config, Remote, RemoteError, Tls};
 
 use super::affinity::flow;
+use super::announce::claims;
 use super::ct_flush::pairs;
 
 /// Where the database is: the same arguments as ycloud-controller's.
@@ -59,7 +60,7 @@ impl Southbound {
         let by_tls = |server: &Remote| matches!(server, Remote::Ssl { .. });
         let needs_files = servers.iter().any(by_tls);
         let config = Config::new(servers, "OVN_Southbound");
-        let config = pairs::monitored(flow::monitored(config));
+        let config = claims::monitored(pairs::monitored(flow::monitored(config)));
         match (&self.ca, &self.certificate, &self.key) {
             (Some(ca), Some(certificate), Some(key)) => Ok(Client::spawn(config.tls(Tls {
                 ca: ca.clone(),

@@ -9,7 +9,7 @@ const STAGE_NAME: &str = "stage-name";
 
 /// The OpenFlow table of the first logical ingress stage. Source: OVN's lib/ovn-util or controller/lflow.h,
 /// `OFTABLE_LOG_INGRESS_PIPELINE`: 8 in all releases since 2.6.
-const FIRST_INGRESS_TABLE: i64 = 8;
+pub(in crate::agent) const FIRST_INGRESS_TABLE: u8 = 8;
 
 /// A kind of logical datapath.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +109,7 @@ fn tables(southbound: &Snapshot) -> BTreeMap<Datapath, u8> {
             .into_iter()
             .find(|datapath| stage == Some(datapath.stage()));
         let stage = row.get("table_id").and_then(|id| id.as_integer());
-        let table = stage.and_then(|id| u8::try_from(id + FIRST_INGRESS_TABLE).ok());
+        let table = stage.and_then(|id| u8::try_from(id + i64::from(FIRST_INGRESS_TABLE)).ok());
         if let (Some(datapath), Some(table)) = (datapath, table.filter(|table| *table < u8::MAX)) {
             tables.insert(datapath, table);
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::flow::{Flow, Kind};
+use super::flow::{FIRST_INGRESS_TABLE, Flow, Kind};
 
 /// The protocol's version 1.5, which ovn-controller uses too: the bridge cannot lack it.
 const VERSION: u8 = 6;
@@ -29,6 +29,7 @@ mod kind {
     pub const ERROR: u8 = 1;
     pub const ECHO_REQUEST: u8 = 2;
     pub const ECHO_REPLY: u8 = 3;
+    pub const PACKET_OUT: u8 = 13;
     pub const FLOW_MOD: u8 = 14;
     pub const MULTIPART_REQUEST: u8 = 18;
     pub const MULTIPART_REPLY: u8 = 19;
@@ -40,6 +41,8 @@ mod kind {
 const FLOW_MONITOR: u16 = 16;
 /// `OFPFMF_*`: what is there already; what is added, removed, modified. Open vSwitch 3.5 refuses `OFPFMF_NO_ABBREV`.
 const MONITOR_FLAGS: u16 = 0x01 | 0x02 | 0x04 | 0x08;
+/// `OFPP_CONTROLLER`.
+const CONTROLLER: u32 = 0xffff_fffd;
 /// Any port, group; all tables.
 const ANY: u32 = 0xffff_ffff;
 const ALL_TABLES: u8 = 0xff;
@@ -47,7 +50,10 @@ const ALL_TABLES: u8 = 0xff;
 /// Headers of fields, OXM and Open vSwitch's NXM: class, field, whether there is a mask, length. They are those that
 /// Open vSwitch itself uses when it tells of a flow.
 mod field {
+    pub const IN_PORT: u32 = 0x8000_0004;
     pub const METADATA: u32 = 0x8000_0408;
+    /// Where OVN has the logical port by which a packet comes in (`MFF_LOG_INPORT`).
+    pub const REG14: u32 = 0x0001_1c04;
     /// As one of OpenFlow's own registers, whose upper half it is.
     pub const PACKET_REG5_MASKED: u32 = 0x8001_0b10;
     pub const REG10_MASKED: u32 = 0x0001_1508;
@@ -168,6 +174,28 @@ pub fn remove(xid: u32, flow: &Flow) -> Vec<u8> {
     flow_mod(xid, flow, 4, &[])
 }
 
+/// Sends a frame into a logical datapath as if it came by a port of it: these are the tunnel keys of both.
+pub(in crate::agent) fn from_port(xid: u32, datapath: u64, port: u32, frame: &[u8]) -> Vec<u8> {
+    let actions = [
+        set_field(field::METADATA, &datapath.to_be_bytes()),
+        set_field(field::REG14, &port.to_be_bytes()),
+        resubmit(FIRST_INGRESS_TABLE),
+    ]
+    .concat();
+    // No packet of the switch's own.
+    let mut body = ANY.to_be_bytes().to_vec();
+    let length = u16::try_from(actions.len()).unwrap_or(u16::MAX);
+    body.extend(length.to_be_bytes());
+    body.extend([0; 2]);
+    body.extend(matching(&[(
+        field::IN_PORT,
+        CONTROLLER.to_be_bytes().to_vec(),
+    )]));
+    body.extend(actions);
+    body.extend(frame);
+    message(kind::PACKET_OUT, xid, &body)
+}
+
 fn flow_mod(xid: u32, flow: &Flow, command: u8, instructions: &[u8]) -> Vec<u8> {
     let mut body = COOKIE.to_be_bytes().to_vec();
     // The cookie's mask, which says whose flows a command may touch; adding ignores it.
@@ -237,10 +265,14 @@ fn apply(actions: &[Vec<u8>]) -> Vec<u8> {
     padded(4, &body, true)
 }
 
-/// `OFPAT_SET_FIELD` of the one bit.
+/// The one bit.
 fn set_register(value: u32) -> Vec<u8> {
-    let header = field::REG10_MASKED.to_be_bytes().to_vec();
-    padded(25, &[header, pair(value, PASSING)].concat(), true)
+    set_field(field::REG10_MASKED, &pair(value, PASSING))
+}
+
+/// `OFPAT_SET_FIELD`.
+fn set_field(header: u32, value: &[u8]) -> Vec<u8> {
+    padded(25, &[&header.to_be_bytes()[..], value].concat(), true)
 }
 
 /// `NXAST_RESUBMIT_TABLE`: vendor Nicira, subtype 14, the same port, the table.
@@ -423,6 +455,14 @@ mod tests {
         assert_eq!(add(0x11, &FLOW), bytes(&wanted));
         let wanted = format!("060e 0060 {}", flow_mod("0012", "ffffffffffffffff", "04"));
         assert_eq!(remove(0x12, &FLOW), bytes(&wanted));
+    }
+
+    #[test]
+    fn a_frame_s_message_is_as_the_specification_has_it() {
+        let wanted = "060d 0054 00000013 ffffffff 0030 0000 0001 000c 80000004 fffffffd 00000000
+             0019 0010 80000408 0000000000000007 0019 0010 00011c04 00000002 00000000
+             ffff 0010 00002320 000e fff8 08 000000 abcdef01";
+        assert_eq!(from_port(0x13, 7, 2, &[0xab, 0xcd, 0xef, 1]), bytes(wanted));
     }
 
     #[test]

@@ -27,16 +27,14 @@ pub mod metrics;
 pub mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use ycloud_ovsdb::{Client, Snapshot};
 
-use super::affinity::openflow::{self, Malformed, Message};
 use super::behind;
+use super::talk::{self, Talk};
 use kept::Kept;
 use pairs::{Flush, Pair, Pairs};
 
@@ -61,21 +59,12 @@ const BATCH: usize = 32;
 /// A flush did not come about.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket.
-    #[error("failed to speak with Open vSwitch at {}", path.display())]
-    Socket {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The conversation.
+    #[error(transparent)]
+    Talk(#[from] talk::Error),
     /// No answer in time.
     #[error("failed to flush connections: Open vSwitch gave no answer within {ANSWER_LIMIT:?}")]
     Silent,
-    /// The switch speaks otherwise.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
     /// The switch takes no request at all.
     #[error(
         "failed to flush connections: Open vSwitch refuses with OpenFlow error type {kind}, code {code}"
@@ -202,23 +191,16 @@ impl CtFlush {
     async fn flush(&self, flushes: BTreeSet<Flush>) -> Result<BTreeSet<Flush>, Error> {
         let flushes: Vec<Flush> = flushes.into_iter().collect();
         let mut refused = BTreeSet::new();
-        let stream = UnixStream::connect(&self.openflow).await;
-        let mut talk = Talk {
-            path: &self.openflow,
-            stream: stream.map_err(|source| socket(&self.openflow, source))?,
-            unsent: openflow::hello(),
-            unread: Vec::new(),
-        };
+        let mut talk = Talk::open(&self.openflow).await?;
         let mut xid = 1_u32;
         for batch in flushes.chunks(BATCH) {
             let first = xid;
             for flush in batch {
-                talk.unsent.extend(message::flush(xid, flush));
+                talk.say(message::flush(xid, flush));
                 xid = xid.wrapping_add(1);
             }
-            talk.unsent.extend(openflow::barrier(xid));
             let answer = timeout(ANSWER_LIMIT, talk.answer(xid)).await;
-            for (request, kind, code) in answer.unwrap_or(Err(Error::Silent))? {
+            for (request, kind, code) in answer.map_err(|_| Error::Silent)?? {
                 let index = usize::try_from(request.wrapping_sub(first)).ok();
                 let Some(flush) = index.and_then(|index| batch.get(index)) else {
                     return Err(Error::Refused { kind, code });
@@ -240,53 +222,6 @@ impl CtFlush {
             "flushed connections of backends that are gone"
         );
         Ok(refused)
-    }
-}
-
-fn socket(path: &Path, source: std::io::Error) -> Error {
-    let path = path.to_owned();
-    Error::Socket { path, source }
-}
-
-/// A conversation with the switch.
-struct Talk<'a> {
-    path: &'a Path,
-    stream: UnixStream,
-    unsent: Vec<u8>,
-    unread: Vec<u8>,
-}
-
-impl Talk<'_> {
-    /// Sends, and reads until all before the barrier is done. Returns the numbers of requests that were refused, with type
-    /// and code of the error.
-    async fn answer(&mut self, barrier: u32) -> Result<Vec<(u32, u16, u16)>, Error> {
-        let mut refused = Vec::new();
-        loop {
-            let sent = self.stream.write_all(&self.unsent).await;
-            sent.map_err(|source| socket(self.path, source))?;
-            self.unsent.clear();
-            let read = self.stream.read_buf(&mut self.unread).await;
-            if read.map_err(|source| socket(self.path, source))? == 0 {
-                let end = std::io::ErrorKind::UnexpectedEof.into();
-                return Err(socket(self.path, end));
-            }
-            let mut done = false;
-            while let Some(message) = openflow::next(&mut self.unread)? {
-                match message {
-                    Message::Echo(body) => self.unsent.extend(openflow::echo(&body)),
-                    Message::Refused {
-                        request,
-                        kind,
-                        code,
-                    } => refused.push((request, kind, code)),
-                    Message::Done(xid) => done |= xid == barrier,
-                    Message::Flows { .. } | Message::Other => {}
-                }
-            }
-            if done {
-                return Ok(refused);
-            }
-        }
     }
 }
 
