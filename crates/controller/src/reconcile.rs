@@ -97,7 +97,6 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
         transaction_begun: Instant::now(),
         backoff: BACKOFF.0,
         no_transaction_before: None,
-        committed: None,
         started: Instant::now(),
         found_again: Instant::now(),
         working: false,
@@ -129,8 +128,6 @@ struct Reconciler {
     transaction_begun: Instant,
     backoff: Duration,
     no_transaction_before: Option<Instant>,
-    /// When the last one was committed.
-    committed: Option<Instant>,
     /// When the work began.
     started: Instant,
     /// When to try again to make missing default objects.
@@ -239,7 +236,7 @@ impl Reconciler {
         let now = Instant::now();
         self.state.rows.promote(now);
         let mut more = false;
-        let held = self.held_until().is_some_and(|until| until > now);
+        let held = self.no_transaction_before.is_some_and(|until| until > now);
         let connected = self.connection.borrow().state == ycloud_ovsdb::State::Synced;
         let idle = self.transaction.is_none() && !held && connected;
         if idle && self.state.has_work() {
@@ -355,7 +352,7 @@ impl Reconciler {
 
     fn next_due(&self) -> Option<Instant> {
         let transaction = match self.transaction {
-            None if self.state.has_work() => self.held_until(),
+            None if self.state.has_work() => self.no_transaction_before,
             _ => None,
         };
         let dues = [

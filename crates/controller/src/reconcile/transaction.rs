@@ -8,8 +8,7 @@ use ycloud_compiler::Owner;
 use ycloud_ovsdb::{Failure, Outcome, TransactError};
 
 use super::Reconciler;
-use crate::apply::{self, Next, Transaction};
-use crate::southbound;
+use crate::apply::{Next, Transaction};
 
 /// Shortest and longest wait after a transaction that the database could not take.
 pub(super) const BACKOFF: (Duration, Duration) =
@@ -17,10 +16,6 @@ pub(super) const BACKOFF: (Duration, Duration) =
 
 /// After this long without an answer the fate of a transaction counts as unknown.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long the next transaction waits at most for northd to have taken the last one over. What changes meanwhile goes with it: northd,
-/// each ovn-controller and each ovs-vswitchd have work to do for every single one, however small it is.
-const NORTHD_LIMIT: Duration = Duration::from_millis(200);
 
 /// Ends with those whose rows it changes, and its outcome; `Err`: it was not sent, in words.
 pub(super) type InFlight =
@@ -48,15 +43,6 @@ impl Reconciler {
         }));
     }
 
-    /// Until when no transaction is sent, nor planned.
-    pub(super) fn held_until(&self) -> Option<Instant> {
-        let number = apply::nb_cfg(&self.northbound.snapshot());
-        let behind = southbound::nb_cfg(&self.southbound.snapshot()) < number;
-        let northd = self.committed.filter(|_| behind);
-        let northd = northd.map(|committed| committed + NORTHD_LIMIT);
-        self.no_transaction_before.max(northd)
-    }
-
     pub(super) fn on_transaction(&mut self, owners: Vec<Owner>, outcome: Result<Outcome, String>) {
         self.transaction = None;
         let taken = self.transaction_begun.elapsed();
@@ -66,7 +52,6 @@ impl Reconciler {
             Next::GoOn => {
                 self.backoff = BACKOFF.0;
                 self.no_transaction_before = None;
-                self.committed = Some(now);
             }
             Next::BackOff => {
                 self.no_transaction_before = Some(now + self.backoff);
