@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::DynamicObject;
 use kube::discovery::{ApiResource, Discovery, Scope};
@@ -132,7 +132,31 @@ impl ApiServer {
         Ok(applied)
     }
 
+    /// Makes an object that is not there, with less work for the API server than [`ApiServer::apply`].
+    ///
+    /// # Errors
+    /// As [`ApiServer::apply`], and when it is there.
+    pub fn create(&self, object: &Value) -> Result<()> {
+        let (api, _) = self.objects_of(object)?;
+        let object: DynamicObject = serde_json::from_value(object.clone())?;
+        let created = self
+            .runtime
+            .block_on(api.create(&PostParams::default(), &object));
+        created.map(drop).map_err(in_its_own_words)
+    }
+
     fn apply_one(&self, object: &Value) -> Result<Value> {
+        let (api, name) = self.objects_of(object)?;
+        let mut how = PatchParams::apply(FIELD_MANAGER).force();
+        how.field_validation = Some(kube::api::ValidationDirective::Strict);
+        let patch = Patch::Apply(object);
+        let patched = self.runtime.block_on(api.patch(&name, &how, &patch));
+        let answer = patched.map_err(in_its_own_words)?;
+        Ok(serde_json::to_value(answer)?)
+    }
+
+    /// Where an object belongs, and its name.
+    fn objects_of(&self, object: &Value) -> Result<(Api<DynamicObject>, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let version = text(&object["apiVersion"]);
         let group = version.split_once('/').map_or("", |(group, _)| group);
@@ -142,13 +166,7 @@ impl ApiServer {
             (_, namespace) => namespace,
         };
         let name = text(&object["metadata"]["name"]);
-        let api = self.objects(&namespace, &kind);
-        let mut how = PatchParams::apply(FIELD_MANAGER).force();
-        how.field_validation = Some(kube::api::ValidationDirective::Strict);
-        let patch = Patch::Apply(object);
-        let patched = self.runtime.block_on(api.patch(&name, &how, &patch));
-        let answer = patched.map_err(in_its_own_words)?;
-        Ok(serde_json::to_value(answer)?)
+        Ok((self.objects(&namespace, &kind), name))
     }
 
     /// Changes fields of an object: a merge patch (RFC 7386).

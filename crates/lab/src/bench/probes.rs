@@ -277,10 +277,11 @@ impl Stage<'_> {
 
 /// How long after `began` the last question began that this backend answered, or nobody.
 fn last_met((attempts, began): &(Attempts, Duration), behind: Behind) -> Duration {
-    let signs = attempts.0.iter().filter(|attempt| match &attempt.result {
-        Ok(reply) => reply.backend == behind.name(),
-        Err(_) => true,
+    let answers = attempts.0.iter().filter(|attempt| {
+        let reply = attempt.result.as_ref();
+        reply.is_ok_and(|reply| reply.backend == behind.name())
     });
+    let signs = answers.chain(attempts.failures());
     let last = signs.map(|attempt| attempt.at).max().unwrap_or_default();
     last.saturating_sub(*began)
 }

@@ -14,7 +14,6 @@ use ycloud_lab::place::Place;
 
 use crate::asking::{PATIENCE, pod, target};
 use crate::cluster::{SLOW, SOON, apply, condition, eventually, get, the_lab};
-use crate::rows::others_gone;
 use crate::scene::Scene;
 
 /// A check that finds out fast, as lines of a YusurService's spec.
@@ -221,14 +220,6 @@ impl Mixed {
             vpc,
             scene,
         };
-        // Who measures time does not measure what earlier tests leave to be cleared away.
-        let test = thread::current().name().unwrap_or_default().to_owned();
-        if ["::timed_", "::alone_"]
-            .iter()
-            .any(|word| test.contains(word))
-        {
-            others_gone(&mixed.scene.name);
-        }
         mixed.serve("");
         let all = if mixed.vm.is_some() {
             ALL.len()
@@ -276,11 +267,11 @@ pub fn hold(client: &Place, protocol: Protocol, to: SocketAddr, backend: &str) -
     )
 }
 
-/// Asserts that a client was served all the while: every question had its answer.
+/// Asserts that a client was served all the while: none of its questions failed.
 #[track_caller]
 pub fn assert_served(attempts: &Attempts) {
-    let lost = attempts.0.iter().filter(|attempt| attempt.result.is_err());
-    let lost: Vec<_> = lost.map(|one| (one.at, &one.result)).collect();
+    let lost = attempts.failures().into_iter();
+    let lost: Vec<_> = lost.map(|one| (one.at, one.took, &one.result)).collect();
     assert!(
         lost.is_empty() && !attempts.0.is_empty(),
         "{} of {} failed: {lost:?}",

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use ycloud_lab::ask::{Protocol, Stream};
+use ycloud_lab::ask::{Attempt, Protocol, Stream};
 
 use crate::asking::{ask_often, assert_answer, assert_pod_answers, pod, target};
 use crate::backends::{CHECK, assert_served};
@@ -271,6 +271,8 @@ fn migrates(scene: &Scene, uid: &str) {
     let names = |from, to| -> Vec<String> {
         let answers = attempts.between(from, to).0.into_iter();
         let mut names: Vec<String> = answers
+            // What was repeated went where the later one led.
+            .filter(Attempt::is_prompt)
             .filter_map(|attempt| Some(attempt.result.ok()?.backend))
             .collect();
         names.sort();

@@ -1,26 +1,20 @@
-//! Probes come from addresses that no tenant reaches, and neither probes nor endpoints suffer when parts restart or the API server is
-//! away.
+//! Probes come from addresses that no tenant reaches, and neither probes nor endpoints suffer when the API server is away. What
+//! restarts cost them is in `restart.rs`.
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::IpAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Protocol, Stream, knock, ping};
 use ycloud_lab::place::Place;
 
 use crate::asking::pod;
-use crate::backends::{FAST, LEAVES, Mixed, assert_served};
-use crate::cluster::{Stopped, always, api_ready, lab};
-use crate::restart::restart_pods;
+use crate::backends::{LEAVES, Mixed, assert_served};
+use crate::cluster::{Stopped, always, api_ready};
 
 /// After how long nothing is nothing.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Of the check of [`Mixed`].
-const PERIOD: Duration = Duration::from_secs(1);
-
 #[test]
 fn backends_isolation_nobody_reaches_who_asks() {
     let mut mixed = Mixed::fast("be-isolation");
@@ -80,99 +74,6 @@ fn reached(place: &Place, ip: IpAddr) -> Vec<String> {
     }
     note("ping".to_owned(), ping(place, ip, SILENCE));
     faults
-}
-
-/// The longest time between two connections of probes that arrive at a place, while something else goes on.
-struct Gaps<'a> {
-    stop: &'a AtomicBool,
-}
-
-impl Gaps<'_> {
-    fn longest(&self, at: &Place) -> Duration {
-        let anybody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let socket = at.raw(anybody, 6.into()).expect("a raw socket");
-        let limit = Some(Duration::from_millis(100));
-        socket.set_read_timeout(limit).expect("a time-out");
-        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
-        while !self.stop.load(Ordering::Relaxed) {
-            longest = longest.max(last.elapsed());
-            let mut packet = [0_u8; 128];
-            let Ok(length) = (&socket).read(&mut packet) else {
-                continue;
-            };
-            let packet = &packet[..length];
-            let header = usize::from(packet[0] & 0x0f) * 4;
-            let syn = packet
-                .get(header + 13)
-                .is_some_and(|flags| flags & 0x12 == 0x02);
-            if syn && packet[12..14] == [100, 68] {
-                last = Instant::now();
-            }
-        }
-        longest
-    }
-}
-
-#[test]
-fn alone_backends_restarts_of_agents_and_controllers_lose_no_endpoint() {
-    let mixed = Mixed::fast("be-restart");
-    let stream = Stream::start(
-        &mixed.client,
-        Protocol::Tcp,
-        mixed.to,
-        Duration::from_millis(50),
-    );
-    for what in ["agents", "dpu-1's agent", "controllers"] {
-        let stop = AtomicBool::new(false);
-        let gaps = Gaps { stop: &stop };
-        let places = [&mixed.bm, &mixed.addr].map(|one| one.place().expect("a place"));
-        let longest = thread::scope(|scope| {
-            let watched = places.each_ref().map(|at| scope.spawn(|| gaps.longest(at)));
-            let states = scope.spawn(|| {
-                let mut worst = None;
-                while !stop.load(Ordering::Relaxed) {
-                    let states = mixed.scene.states("svc");
-                    let all = FAST.iter().all(|name| {
-                        states
-                            .get(*name)
-                            .is_some_and(|(state, _)| state == "Healthy")
-                    });
-                    if !all {
-                        worst = Some(states);
-                    }
-                    thread::sleep(Duration::from_millis(200));
-                }
-                worst
-            });
-            match what {
-                "agents" => restart_pods("ycloud-cni"),
-                "controllers" => {
-                    restart_pods("ycloud-controller");
-                    restart_pods("yusurservice-controller");
-                }
-                _ => {
-                    lab(&["restart", "dpu-1", "ycloud-cni"]).must();
-                }
-            }
-            thread::sleep(Duration::from_secs(5));
-            stop.store(true, Ordering::Relaxed);
-            let worst = states.join().expect("watched");
-            assert!(worst.is_none(), "{what}: {worst:?}");
-            watched.map(|one| one.join().expect("watched"))
-        });
-        eprintln!("{what}: the longest time without a probe of bm, addr: {longest:?}");
-        // Pods end with a second's grace, and are made again by a kubelet.
-        let bound = match what {
-            "agents" => [PERIOD * 2, Duration::from_secs(12)],
-            "controllers" => [PERIOD * 2; 2],
-            _ => [PERIOD * 3, PERIOD * 2],
-        };
-        for (longest, bound) in longest.iter().zip(bound) {
-            assert!(*longest <= bound, "{what}: {longest:?}, at most {bound:?}");
-        }
-    }
-    let attempts = stream.finish();
-    assert_served(&attempts);
 }
 
 #[test]

@@ -55,10 +55,11 @@ fn leaves_and_returns(
 
 /// The last time at which somebody began to ask the backend, or asked in vain.
 fn last_sign(attempts: &Attempts, name: &str) -> Duration {
-    let signs = attempts.0.iter().filter(|attempt| match &attempt.result {
-        Ok(reply) => reply.backend == name,
-        Err(_) => true,
+    let answers = attempts.0.iter().filter(|attempt| {
+        let reply = attempt.result.as_ref();
+        reply.is_ok_and(|reply| reply.backend == name)
     });
+    let signs = answers.chain(attempts.failures());
     signs.map(|attempt| attempt.at).max().unwrap_or_default()
 }
 

@@ -65,12 +65,11 @@ impl Watch {
                 attempts.0.len()
             );
             assert!(!attempts.0.is_empty());
-            let lost = attempts.0.iter().filter(|attempt| attempt.result.is_err());
-            let lost: Vec<_> = lost.map(|attempt| attempt.at).collect();
             assert!(
                 outage <= bound,
-                "{} by {protocol}: nobody answered for {outage:?}; no answer at {lost:?}",
-                self.what
+                "{} by {protocol}: nobody answered for {outage:?}: {:?}",
+                self.what,
+                attempts.outages()
             );
         }
     }
@@ -95,7 +94,7 @@ fn served(name: &str) -> (Scene, String) {
 }
 
 #[test]
-fn alone_a_subnet_comes_and_goes_while_connections_live_on() {
+fn timed_a_subnet_comes_and_goes_while_connections_live_on() {
     let (mut scene, vpc) = served("shape-subnet");
     scene.pods_ready();
     let eip = scene.programmed_eip("svc", 2);
@@ -131,7 +130,7 @@ fn alone_a_subnet_comes_and_goes_while_connections_live_on() {
 }
 
 #[test]
-fn alone_an_eip_moves_and_connections_to_others_live_on() {
+fn timed_an_eip_moves_and_connections_to_others_live_on() {
     let (scene, vpc) = served("shape-eip");
     scene.server("t0", "a", "node-3", "other");
     for eip in ["moving", "left"] {

@@ -25,10 +25,12 @@ fn an_unready_pod_gets_nothing_and_comes_back() {
     let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
     for (name, node) in [("s0", "node-1"), ("s1", "node-2")] {
         // Ready as long as nobody removed the file.
-        let yaml = scene.server_yaml(name, "a", node, "web", "").replace(
+        let yaml = scene.server_yaml(name, "a", node, "web", "");
+        let yaml = yaml.replace(
             "httpGet: {path: /hostname, port: 8080}",
             "exec: {command: [test, '!', -e, /tmp/unready]}",
         );
+        let yaml = yaml.replace("periodSeconds: 10", "periodSeconds: 1");
         apply(&yaml).must();
     }
     scene.client("c", "a", "node-3");
@@ -164,16 +166,16 @@ fn an_established_connection_survives_the_loss_of_another_backend() {
     scene.service("svc", &vpc, &[(80, "8080")], "web", "");
     scene.pods_ready();
     let vip = scene.programmed("svc", 2);
-    let (mut held, pinned, doomed) = hold_connection(&scene, &vip, PATIENCE);
+    let (mut held, pinned, doomed) = hold_connection(&scene, &vip);
     delete(&scene.name, "pod", &doomed);
     scene.programmed("svc", 1);
     assert_still_answering(&mut held, &pinned);
 }
 
-/// Opens a connection that stays open, on which no answer takes longer than `limit`; returns it, who answers on it, and who does not.
+/// Opens a connection that stays open; returns it, who answers on it, and who does not.
 #[track_caller]
-pub fn hold_connection(scene: &Scene, vip: &str, limit: Duration) -> (Held, String, String) {
-    let opened = Held::open(&pod(scene, "c"), Protocol::Tcp, target(vip, 80), limit);
+fn hold_connection(scene: &Scene, vip: &str) -> (Held, String, String) {
+    let opened = Held::open(&pod(scene, "c"), Protocol::Tcp, target(vip, 80), PATIENCE);
     let mut held = opened.expect("a connection");
     let pinned = held.ask().expect("an answer").backend;
     let other = if pinned == "s0" { "s1" } else { "s0" };
@@ -182,7 +184,7 @@ pub fn hold_connection(scene: &Scene, vip: &str, limit: Duration) -> (Held, Stri
 
 /// The connection of [`hold_connection`] is the same one and still answers, for a second at least.
 #[track_caller]
-pub fn assert_still_answering(held: &mut Held, pinned: &str) {
+fn assert_still_answering(held: &mut Held, pinned: &str) {
     for _ in 0..5 {
         let reply = held.ask().map(|reply| reply.backend);
         assert_eq!(reply.expect("the held connection answers on"), pinned);

@@ -11,7 +11,6 @@ use ycloud_lab::failover::{Carriers, Death, Outcome, ask_for};
 
 use crate::asking::{GATEWAY, assert_answer, gateways, machine, target};
 use crate::cluster::{NODES, Printed, SOON, eventually, patch, the_lab};
-use crate::rows::others_gone;
 use crate::scene::Scene;
 
 /// How long new connections may fail when a node dies.
@@ -23,10 +22,12 @@ const RETURN: Duration = Duration::from_millis(1_000);
 /// The same where an ovn-controller begins anew: until its tunnels' BFD sessions are up it claims every gateway, for half a second in
 /// the Southbound database; what the switches have learned by then lasts longer.
 const ANEW: Duration = Duration::from_secs(4);
-/// How long it is dead: longer than a Lease of the controllers.
-const DEAD: Duration = Duration::from_secs(20);
+/// How long what cuts a node off is dead: longer than a Lease of the controllers.
+const CUT_OFF: Duration = Duration::from_secs(20);
+/// How long an ovn-controller is dead, without which its node's Leases are renewed as ever.
+const DEAD: Duration = Duration::from_secs(8);
 /// How long is watched after its return.
-const AFTER: Duration = Duration::from_secs(12);
+const AFTER: Duration = Duration::from_secs(8);
 
 pub fn carriers() -> Carriers {
     eventually("every gateway is carried", SOON, || {
@@ -56,7 +57,6 @@ fn services(name: &str, doomed: Machine) -> (Scene, [SocketAddr; 2]) {
     let to = [("one", 2), ("several", 4)];
     let to = to.map(|(service, healthy)| target(&scene.programmed_eip(service, healthy), 80));
     let outside = machine("external");
-    others_gone(&scene.name);
     assert_answer(&outside, to[0], &["p0", "p1"]);
     assert_answer(&outside, to[1], &["p0", "p1", "q0", "q1"]);
     (scene, to)
@@ -70,19 +70,24 @@ fn survive(
     bound: Duration,
 ) -> Outcome {
     let lab = the_lab();
+    let dead = match doomed.1 {
+        Death::Exit | Death::Controller => DEAD,
+        Death::Switch | Death::Node => CUT_OFF,
+    };
     let outcome = lab
-        .die_and_return(doomed, (DEAD, AFTER), &machine("external"), to, held)
+        .die_and_return(doomed, (dead, AFTER), &machine("external"), to, held)
         .expect("it dies and returns");
     let kinds = ["one Vpc", "several Vpcs"];
     for ((kind, death), back) in kinds.iter().zip(&outcome.death).zip(&outcome.back) {
         let (first, all) = (death.longest_outage(), death.disturbance());
         let again = back.disturbance();
         eprintln!(
-            "{kind}: {} of {} failed, for {first:?}, the last after {all:?}; at the return {} for {again:?}: {:?}",
+            "{kind}: {} of {} failed, for {first:?}, the last after {all:?}: {:?}; at the return {} for {again:?}: {:?}",
             death.failed(),
             death.0.len(),
+            death.outages(),
             back.failed(),
-            back.failures()
+            back.outages()
         );
         assert!(all <= bound, "{kind}: new connections failed for {all:?}");
         let most = if doomed.1 == Death::Exit {

@@ -88,7 +88,7 @@ fn native_affinity_keeps_a_client_on_one_backend_until_it_is_switched_off() {
 }
 
 #[test]
-fn alone_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_was_idle() {
+fn timed_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_was_idle() {
     let scene = default_vpc();
     // Each port remembers its clients for itself: 40 ports are to one client what one port is to 40.
     let fresh: String = (0..40)

@@ -1,22 +1,28 @@
 //! Any part is killed, in any order: established connections live on, and a restarted controller writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ycloud_lab::ask::Kept;
+use ycloud_lab::ask::{Held, Kept, Protocol, Stream};
+use ycloud_lab::place::Place;
 use ycloud_lab::{Machine, PartStatus};
 
-use crate::asking::gateways;
-use crate::cluster::{SLOW, api, api_ready, condition, eventually, get, lab, on, the_lab};
-use crate::endpoints::hold_connection;
+use crate::asking::{ask_often, gateways, target};
+use crate::backends::{FAST, Mixed, assert_served};
+use crate::cluster::{SLOW, api, api_ready, apply, condition, eventually, get, lab, on, the_lab};
 use crate::rows::{changed, rows, rows_at_rest, written};
 use crate::scene::Scene;
 
 /// How long a connection may wait for an answer and be the same one: TCP sends again after twice as long each time, so a node that
 /// forwards nothing for four seconds is felt for up to eight.
 const REPEATED: Duration = Duration::from_secs(15);
+/// Of the check of [`Mixed`].
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// Namespace of ycloud's workloads.
 const SYSTEM: &str = "ycloud-system";
@@ -55,77 +61,168 @@ fn pods(app: &str) -> Vec<Value> {
     found.expect("the API server answers")
 }
 
-/// A conversation by the Service that lives as long as this test asks it.
-#[track_caller]
-fn kept(scene: &Scene, vip: &str) -> Kept {
-    Kept::start(hold_connection(scene, vip, REPEATED).0)
+/// What goes on while a part dies and comes back.
+struct Watched {
+    mixed: Mixed,
+    /// The address of a Service whose Pod nobody asks whether it is ready: what is found to be failing is cut off, and a node whose
+    /// switch is restarted may be.
+    steady: SocketAddr,
 }
 
-/// It had all its answers until now, from one backend.
-#[track_caller]
-fn assert_alive(kept: Kept, what: &str) {
-    match kept.finish() {
-        Ok(longest) => eprintln!("{what}: the longest answer took {longest:?}"),
-        Err(error) => panic!("{what}: the connection broke: {error}"),
+impl Watched {
+    fn new() -> Self {
+        let mixed = Mixed::fast("restart");
+        let scene = &mixed.scene;
+        let yaml = scene.server_yaml("steady", "a", "node-1", "steady", "");
+        let (yaml, _) = yaml.split_once("      readinessProbe:").expect("a probe");
+        apply(yaml).must();
+        scene.service("steady", &scene.full("v"), &[(80, "8080")], "steady", "");
+        scene.pods_ready();
+        let steady = target(&scene.programmed("steady", 1), 80);
+        Self { mixed, steady }
     }
+
+    /// A conversation with that Pod, by the Service, that is asked all the while.
+    #[track_caller]
+    fn talk(&self) -> Kept {
+        let held = Held::open(&self.mixed.client, Protocol::Tcp, self.steady, REPEATED);
+        Kept::start(held.expect("a connection"))
+    }
+
+    /// It had all its answers until now.
+    #[track_caller]
+    fn assert_alive(&self, talk: Kept, what: &str) {
+        match talk.finish() {
+            Ok(longest) => eprintln!("{what}: the longest answer took {longest:?}"),
+            Err(error) => panic!("{what}: the conversation broke: {error}"),
+        }
+    }
+}
+
+/// The longest time between two connections of probes that arrive at a place, until `stop`.
+fn longest_gap(at: &Place, stop: &AtomicBool) -> Duration {
+    let anybody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let socket = at.raw(anybody, 6.into()).expect("a raw socket");
+    let limit = Some(Duration::from_millis(100));
+    socket.set_read_timeout(limit).expect("a time-out");
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) {
+        longest = longest.max(last.elapsed());
+        let mut packet = [0_u8; 128];
+        let Ok(length) = (&socket).read(&mut packet) else {
+            continue;
+        };
+        let packet = &packet[..length];
+        let header = usize::from(packet[0] & 0x0f) * 4;
+        let syn = packet
+            .get(header + 13)
+            .is_some_and(|flags| flags & 0x12 == 0x02);
+        if syn && packet[12..14] == [100, 68] {
+            last = Instant::now();
+        }
+    }
+    longest
+}
+
+/// States of the backends, if they were ever not all healthy, until `stop`.
+fn any_unhealthy(mixed: &Mixed, stop: &AtomicBool) -> Option<BTreeMap<String, (String, String)>> {
+    let mut worst = None;
+    while !stop.load(Ordering::Relaxed) {
+        let states = mixed.scene.states("svc");
+        let healthy = |name: &&str| states.get(*name).is_some_and(|one| one.0 == "Healthy");
+        if !FAST.iter().all(healthy) {
+            worst = Some(states);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    worst
+}
+
+/// Restarts a program of ycloud, while the backends `bm` and `addr` have a probe each so often, and no backend is found unhealthy.
+fn restart_own(watched: &Watched, what: &str, bounds: [Duration; 2], restart: impl FnOnce()) {
+    let (mixed, talk) = (&watched.mixed, watched.talk());
+    let stop = AtomicBool::new(false);
+    let places = [&mixed.bm, &mixed.addr].map(|one| one.place().expect("a place"));
+    let longest = thread::scope(|scope| {
+        let gaps = places
+            .each_ref()
+            .map(|at| scope.spawn(|| longest_gap(at, &stop)));
+        let states = scope.spawn(|| any_unhealthy(mixed, &stop));
+        restart();
+        thread::sleep(Duration::from_secs(3));
+        stop.store(true, Ordering::Relaxed);
+        let worst = states.join().expect("watched");
+        assert!(worst.is_none(), "{what}: {worst:?}");
+        gaps.map(|one| one.join().expect("watched"))
+    });
+    eprintln!("{what}: the longest time without a probe of bm, addr: {longest:?}");
+    for (longest, bound) in longest.iter().zip(bounds) {
+        assert!(*longest <= bound, "{what}: {longest:?}, at most {bound:?}");
+    }
+    watched.assert_alive(talk, what);
 }
 
 /// Every part of the lab's machines dies once, and ycloud's own programs.
 #[test]
-fn alone_restarts_of_every_part_lose_no_established_connection_and_write_nothing() {
+fn alone_restarts_of_every_part_lose_no_established_connection_and_no_endpoint_and_write_nothing() {
     rows_at_rest();
-    let mut scene = Scene::new("restart");
-    let vpc = scene.vpc("v", &[("a", "10.0.1.0/24")]);
-    scene.server("s0", "a", "node-1", "web");
-    scene.server("s1", "a", "node-1", "web");
-    scene.client("c", "a", "node-2");
-    scene.service("svc", &vpc, &[(80, "8080")], "web", "");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 2);
+    let watched = Watched::new();
+    let mixed = &watched.mixed;
     let before = rows();
     let none = Vec::<String>::new();
-    for app in ["ycloud-controller", "yusurservice-controller", "ycloud-cni"] {
-        let kept = kept(&scene, &vip);
-        restart_pods(app);
-        assert_alive(kept, app);
+    let stream = Stream::start(
+        &mixed.client,
+        Protocol::Tcp,
+        mixed.to,
+        Duration::from_millis(50),
+    );
+    for (app, bounds) in [
+        ("ycloud-controller", [PERIOD * 2; 2]),
+        ("yusurservice-controller", [PERIOD * 2; 2]),
+        // Pods end with a second's grace, and are made again by a kubelet.
+        ("ycloud-cni", [PERIOD * 2, Duration::from_secs(12)]),
+    ] {
+        restart_own(&watched, app, bounds, || restart_pods(app));
         assert_eq!(changed(&before, &rows()), none, "{app}");
     }
+    restart_own(
+        &watched,
+        "ycloud-cni of dpu-1",
+        [PERIOD * 3, PERIOD * 2],
+        || {
+            lab(&["restart", "dpu-1", "ycloud-cni"]).must();
+        },
+    );
+    assert_served(&stream.finish());
+
     // Who holds a machine's namespaces is the machine itself.
     let mut parts = the_lab().status().expect("a lab that is up");
-    parts.retain(|part| part.part != "node");
+    parts.retain(|part| part.part != "node" && part.part != "ycloud-cni");
     for PartStatus { machine, part, .. } in parts {
         let what = format!("{part} of {machine}");
-        let kept = kept(&scene, &vip);
+        let talk = watched.talk();
         lab(&["restart", &machine.to_string(), part]).must();
         api_ready();
         // What is going to be written because of it, is written by then.
         thread::sleep(Duration::from_secs(2));
-        if (machine, part) == (Machine::Node(2), "ovs-vswitchd") {
+        if (machine, part) == (Machine::Node(3), "ovs-vswitchd") {
             // The client's own switch chose the backend; a datapath in user space forgets that with its process.
-            drop(kept.finish());
-            eventually("new connections are answered", SLOW, || {
-                let answers = scene.ask("c", &vip, 80, 4);
-                answers
-                    .failed
-                    .is_empty()
-                    .then_some(())
-                    .ok_or_else(|| format!("{answers:?}"))
-            });
+            drop(talk.finish());
         } else {
-            assert_alive(kept, &what);
+            watched.assert_alive(talk, &what);
         }
         // A node that forwards nothing for a while gives its gateways and probes away: that is written.
         if machine == Machine::Control {
             assert_eq!(changed(&before, &rows()), none, "{what}");
         }
+        // Who lost backends has them again.
+        mixed.scene.programmed("svc", FAST.len() as i64);
     }
     // Everything still works for newcomers.
-    scene.server("s2", "a", "node-2", "web");
-    scene.programmed("svc", 3);
-    let answers = scene.ask("c", &vip, 80, 40);
+    let answers = ask_often(&mixed.client, Protocol::Tcp, mixed.to, 40);
     assert_eq!(
-        (answers.by.len(), answers.failed.len()),
-        (3, 0),
+        (answers.names(), answers.failed.len()),
+        (FAST.to_vec(), 0),
         "{answers:?}"
     );
 }

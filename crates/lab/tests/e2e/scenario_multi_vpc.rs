@@ -62,7 +62,7 @@ fn assert_balanced(answered: &Answered, times: u32) {
 }
 
 #[test]
-fn alone_scenario_4_the_world_reaches_the_backends_of_every_vpc_evenly() {
+fn scenario_4_the_world_reaches_the_backends_of_every_vpc_evenly() {
     let scene = three_vpcs("s4-world", "10.0.1.51");
     over(&scene, &["p", "q", "r"], "");
     scene.pods_ready();
@@ -84,7 +84,7 @@ fn alone_scenario_4_the_world_reaches_the_backends_of_every_vpc_evenly() {
 }
 
 #[test]
-fn alone_scenario_4_affinity_keeps_a_client_on_one_backend() {
+fn scenario_4_affinity_keeps_a_client_on_one_backend() {
     let scene = three_vpcs("s4-affinity", "10.0.1.52");
     over(&scene, &["p", "q", "r"], "  sessionAffinity: ClientIP\n");
     scene.pods_ready();
@@ -132,7 +132,7 @@ fn scenario_4_a_vpc_comes_and_goes_while_the_others_connections_live_on() {
 }
 
 #[test]
-fn alone_scenario_4_without_backends_it_refuses_at_once() {
+fn scenario_4_without_backends_it_refuses_at_once() {
     let scene = three_vpcs("s4-empty", "10.0.1.54");
     over(&scene, &["p", "q"], "");
     scene.pods_ready();
