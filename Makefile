@@ -30,7 +30,7 @@ $(MUTANTS):
 
 fmt: ; cargo fmt --all --check
 clippy: ; cargo clippy --workspace --all-targets --features ycloud-lab/e2e --quiet -- -D warnings
-unit: ; cargo test --workspace --lib --bins --quiet && cargo test --quiet --package ycloud-compiler --test cases
+unit: ; cargo test --workspace --lib --bins --quiet && cargo test --quiet --workspace --test cases
 deny: $(DENY) ; $(DENY) --log-level error check bans licenses sources
 generated: ; cargo xtask crds --check && cargo xtask generate-ovsdb --check
 tidy: ; cargo xtask tidy

@@ -36,6 +36,28 @@ pub fn carriers() -> Carriers {
     })
 }
 
+/// As [`carriers`], with the service gateways on more than one node. A node that was drained takes nothing back, so they may be
+/// together on one: it is drained too, until they are not.
+fn spread_carriers() -> Carriers {
+    let spread = |found: &Carriers| {
+        let mut nodes = found.services.iter().map(|(_, node)| *node);
+        let first = nodes.next();
+        nodes.any(|node| Some(node) != first)
+    };
+    let found = carriers();
+    if spread(&found) {
+        return found;
+    }
+    let (_, all_on) = found.services[0];
+    let drained = Without::node(all_on);
+    eventually("service gateways are on several nodes", SOON, || {
+        let now = carriers();
+        spread(&now).then_some(()).ok_or_else(|| format!("{now:?}"))
+    });
+    drop(drained);
+    carriers()
+}
+
 /// A Service of one Vpc and one of two, whose backends are not on `doomed`. Returns their EIPs.
 fn services(name: &str, doomed: Machine) -> (Scene, [SocketAddr; 2]) {
     let mut scene = Scene::new(name);
@@ -152,7 +174,7 @@ fn of_the_gateway(name: &str, death: Death, bound: Duration) {
 
 fn of_a_service_gateway(name: &str, death: Death, bound: Duration) {
     gateways();
-    let carriers = carriers();
+    let carriers = spread_carriers();
     let doomed = |(_, node): &&(u8, Machine)| *node != carriers.gateway;
     let doomed = carriers.services.iter().find(doomed);
     let (number, node) = *doomed.expect("service gateways are spread over nodes");
