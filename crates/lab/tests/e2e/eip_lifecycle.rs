@@ -243,7 +243,7 @@ fn an_eip_of_another_vpcs_gateway_is_refused_by_both_names() {
 
 #[test]
 fn timed_an_eip_gateway_in_use_stays_until_nobody_uses_it() {
-    let gateway = OwnGateway::new("e2e-deleted");
+    let gateway = OwnGateway::new("own-deleted");
     let mut scene = Scene::new("eipgw-in-use");
     let vpc = scene.vpc_of_gateway("v", gateway.0, &[("a", "10.0.1.0/24")]);
     scene.server("s0", "a", "node-1", "one");
