@@ -1,4 +1,4 @@
-//! Announces addresses to physical networks as soon as this chassis has them: when a gateway moves here, or gets an address.
+//! Announces addresses to physical networks once this chassis has them: when a gateway moves here, or gets an address.
 //!
 //! Until then the physical network's switches, and the chassis' own bridge, send to the chassis that had the gateway before.
 //! ovn-controller announces too, for the first time a second after it has claimed a gateway (`add_garp_rarp`), which no option
@@ -9,8 +9,7 @@
 //!                                                                                   router had sent it ──► localnet
 //! ```
 //!
-//! What is there when the task starts is not announced: it has been. What ovn-controller claims by mistake, for the tenth of a
-//! second in which it has begun anew and knows of no other chassis, is announced too, and once more by whom it goes back to.
+//! What is there when the task starts is not announced: it has been.
 
 pub mod claims;
 mod frame;
@@ -26,6 +25,10 @@ use super::affinity::openflow;
 use super::talk::{self, Talk};
 use claims::Announcement;
 
+/// How long a claim must stand before it is announced. A chassis that was cut off and returns, or whose ovn-controller begins anew, knows
+/// of no other one for about a tenth of a second and claims all gateways: announced at once, that took their traffic away for
+/// up to two seconds.
+const STANDING: Duration = Duration::from_millis(250);
 /// When an announcement is repeated, after the first one: a frame may get lost.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Announcements in one go.
@@ -72,30 +75,38 @@ impl Announce {
         }
         let mut changes = self.southbound.subscribe();
         let mut claimed = claims::claimed(&self.southbound.snapshot(), &self.chassis);
-        let mut again: Option<(Instant, BTreeSet<Announcement>)> = None;
+        // What is to be announced, and when.
+        let mut waiting: Vec<(Instant, BTreeSet<Announcement>)> = Vec::new();
         loop {
-            let at = again.as_ref().map(|(at, _)| *at);
-            let repeat = async {
-                match at {
+            let first = waiting.iter().map(|(at, _)| *at).min();
+            let timer = async {
+                match first {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
-            let changed = tokio::select! {
-                _ = changes.next() => true,
-                () = repeat => false,
-            };
-            let now = claims::claimed(&self.southbound.snapshot(), &self.chassis);
-            let mut due: BTreeSet<Announcement> = now.difference(&claimed).cloned().collect();
-            if changed && !due.is_empty() {
-                let mut all = again.take().map(|(_, all)| all).unwrap_or_default();
-                all.extend(due.iter().cloned());
-                again = Some((Instant::now() + AGAIN, all));
+            tokio::select! {
+                _ = changes.next() => {}
+                () = timer => {}
             }
-            if !changed && let Some((_, all)) = again.take() {
-                due.extend(all.intersection(&now).cloned());
+            let (time, now) = (
+                Instant::now(),
+                claims::claimed(&self.southbound.snapshot(), &self.chassis),
+            );
+            let new: BTreeSet<Announcement> = now.difference(&claimed).cloned().collect();
+            if !new.is_empty() {
+                waiting.push((time + STANDING, new.clone()));
+                waiting.push((time + STANDING + AGAIN, new));
             }
             claimed = now;
+            let mut due = BTreeSet::new();
+            waiting.retain(|(at, all)| {
+                let later = *at > time;
+                if !later {
+                    due.extend(all.intersection(&claimed).cloned());
+                }
+                later
+            });
             if due.is_empty() {
                 continue;
             }
