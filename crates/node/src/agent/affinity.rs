@@ -39,7 +39,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use ycloud_ovsdb::{Client, Subscription};
 
 use flow::{Flow, Kind};
-use openflow::{Change, Malformed, Message};
+use openflow::{Change, Message};
+
+use super::talk;
 
 /// How long until the next attempt at a connection; twice as long after each in vain, up to 32 times.
 const RECONNECT: Duration = Duration::from_millis(100);
@@ -56,18 +58,9 @@ const MONITORS: [(u32, Kind); 2] = [(1, Kind::Stop), (2, Kind::Pass)];
 /// Why the connection is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket.
-    #[error("failed to speak with Open vSwitch at {}", path.display())]
-    Socket {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The switch speaks otherwise.
+    /// The conversation.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Talk(#[from] talk::Error),
     /// The switch does not take a request.
     #[error(
         "failed to set flows: Open vSwitch refuses with OpenFlow error type {kind}, code {code}"
@@ -127,10 +120,7 @@ impl Affinity {
     }
 
     async fn connect(&self) -> Result<Bridge, Error> {
-        let socket = |source| Error::Socket {
-            path: self.openflow.clone(),
-            source,
-        };
+        let socket = |source| talk::socket(&self.openflow, source);
         let mut stream = UnixStream::connect(&self.openflow).await.map_err(socket)?;
         let mut bytes = openflow::hello();
         for (request, kind) in MONITORS {
@@ -219,20 +209,17 @@ impl Bridge {
     /// Waits for messages and takes them in. Returns whether flows may have to be set. May be dropped at any time.
     async fn receive(&mut self) -> Result<bool, Error> {
         let path = &self.path;
-        let socket = |source| Error::Socket {
-            path: path.clone(),
-            source,
-        };
+        let socket = |source| talk::socket(path, source);
         let read = self
             .stream
             .read_buf(&mut self.unread)
             .await
             .map_err(socket)?;
         if read == 0 {
-            return Err(socket(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(socket(std::io::ErrorKind::UnexpectedEof.into()).into());
         }
         let mut due = false;
-        while let Some(message) = openflow::next(&mut self.unread)? {
+        while let Some(message) = openflow::next(&mut self.unread).map_err(talk::Error::from)? {
             match message {
                 Message::Echo(body) => self.unsent.extend(openflow::echo(&body)),
                 Message::Refused { kind, code, .. } => return Err(Error::Refused { kind, code }),
@@ -307,10 +294,7 @@ impl Bridge {
     async fn send(&mut self) -> Result<(), Error> {
         let sent = self.stream.write_all(&self.unsent).await;
         self.unsent.clear();
-        sent.map_err(|source| Error::Socket {
-            path: self.path.clone(),
-            source,
-        })
+        sent.map_err(|source| talk::socket(&self.path, source).into())
     }
 
     fn number(&mut self) -> u32 {

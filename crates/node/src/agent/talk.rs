@@ -90,7 +90,8 @@ impl<'a> Talk<'a> {
     }
 }
 
-fn socket(path: &Path, source: std::io::Error) -> Error {
+/// The socket failed.
+pub(super) fn socket(path: &Path, source: std::io::Error) -> Error {
     let path = path.to_owned();
     Error::Socket { path, source }
 }
