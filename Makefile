@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help check fmt clippy unit deny generated tidy test test-ovsdb test-lab mutants bench demo down
+.PHONY: help own check fmt clippy unit deny generated tidy test test-ovsdb test-lab mutants bench demo down
 
 CACHE ?= /var/cache/ycloud
 DENY_VERSION := 0.20.2
@@ -35,7 +35,10 @@ deny: $(DENY) ; $(DENY) --log-level error check bans licenses sources
 generated: ; cargo xtask crds --check && cargo xtask generate-ovsdb --check
 tidy: ; cargo xtask tidy
 
-check: fmt clippy unit deny generated tidy
+## Nothing that another checkout built is taken for this one's.
+own: ; scripts/own-builds
+
+check: own fmt clippy unit deny generated tidy
 
 test: check
 	scripts/test
@@ -43,6 +46,6 @@ test: check
 ## Hours: MUTANTS_ARGS="--shard 1/8" does an eighth, "--file diff.rs" one file. What survives is in $(CACHE)/mutants.out.
 mutants: $(MUTANTS) ; PATH="$$(cargo lab tools):$$PATH" $(MUTANTS) mutants --output $(CACHE) $(MUTANTS_ARGS)
 
-demo: ; cargo lab demo
+demo: own ; cargo lab demo
 down: ; cargo lab down
 bench: ; cargo bench --package ycloud-compiler --package ycloud-ovsdb --package ycloud-probe

@@ -8,14 +8,19 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::command::{command, run_words};
@@ -196,6 +201,22 @@ impl Place {
         Ok(())
     }
 
+    /// Hears of every change of a link or of a route there, as `ip monitor link route` does (rtnetlink(7)).
+    fn changes(&self) -> io::Result<OwnedFd> {
+        // RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE.
+        const GROUPS: u32 = 0x1 | 0x40 | 0x400;
+        self.inside(|| {
+            let changes = socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+                SockProtocol::NetlinkRoute,
+            )?;
+            bind(changes.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+            Ok(changes)
+        })
+    }
+
     fn socket(&self, peer: IpAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let domain = Domain::for_address(SocketAddr::new(peer, 0));
         let socket = self.inside(|| Socket::new(domain, kind, Some(protocol)))?;
@@ -217,4 +238,35 @@ impl Place {
                 .map_err(|_| io::Error::other("the thread panicked"))?
         })
     }
+}
+
+/// Waits until no link and no route of `places` has changed for `rest`; says whether it came to that within `limit`.
+///
+/// # Errors
+/// What the kernel says, without the right to: needs root.
+pub fn at_rest(places: &[Place], rest: Duration, limit: Duration) -> Result<bool> {
+    let changes: Vec<OwnedFd> = places
+        .iter()
+        .map(Place::changes)
+        .collect::<io::Result<_>>()
+        .context("failed to listen for changes of links")?;
+    let (start, mut last) = (Instant::now(), Instant::now());
+    let mut message = vec![0; 32 << 10];
+    while last.elapsed() < rest {
+        for changes in &changes {
+            loop {
+                match recv(changes.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                    Err(Errno::EAGAIN) => break,
+                    // More came than the socket holds.
+                    Ok(_) | Err(Errno::ENOBUFS) => last = Instant::now(),
+                    Err(error) => bail!("failed to hear of changes of links: {error}"),
+                }
+            }
+        }
+        if start.elapsed() > limit {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(true)
 }

@@ -120,9 +120,10 @@ impl Drop for Systemd {
     }
 }
 
-/// The repository's `deploy/chassis`.
+/// The repository's `deploy/chassis`: of the checkout that the test runs in, not of the one that it was compiled in.
 fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/chassis")
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo and by nextest");
+    Path::new(&package).join("../../deploy/chassis")
 }
 
 /// The commands of the README, block by block.

@@ -7,7 +7,7 @@ use ycloud_lab::ask::{Heard, Protocol, knock};
 
 use crate::asking::{Answered, SILENCE, pod, target};
 use crate::cluster::{SLOW, SOON, apply, eventually, get};
-use crate::scene::{Scene, ask_on, ask_udp_on, at};
+use crate::scene::{Scene, ask_on, ask_udp_on, at, links_at_rest};
 
 /// Port 80 of TCP and UDP alike, to whatever the Pods call `web` and `dgram`.
 pub const PORTS: &str = "  ports:
@@ -57,6 +57,7 @@ pub fn service(scene: &Scene, name: &str, spec: &str) -> String {
     ))
     .must();
     let service = get(&["-n", &scene.name, "service", name]);
+    links_at_rest();
     let address = service["spec"]["clusterIP"].as_str().unwrap_or_default();
     address.to_owned()
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use ycloud_lab::ask::{Heard, Protocol, knock};
-use ycloud_lab::place::Place;
+use ycloud_lab::place::{Place, at_rest};
 
 use crate::asking::{Answered, PATIENCE, ask_often, pod, target};
 use crate::cluster::{
-    SLOW, SOON, api, apply, condition, delete, eventually, exists, get, patch, the_lab,
+    NODES, SLOW, SOON, api, apply, condition, delete, eventually, exists, get, patch, the_lab,
 };
 use crate::rows::others_gone;
 
@@ -321,6 +321,8 @@ spec:
 
     /// Waits until every Pod of the namespace is ready, and for who measures time or compares rows, until what earlier tests left is
     /// cleared away.
+    ///
+    /// Ends when the network is at rest, as [`links_at_rest`] says.
     pub fn pods_ready(&self) {
         let test = thread::current().name().unwrap_or_default().to_owned();
         let strict = ["::timed_", "::alone_"];
@@ -347,6 +349,7 @@ spec:
                 Err(waiting.join("; "))
             }
         });
+        links_at_rest();
     }
 
     /// Waits until one Pod is ready.
@@ -405,7 +408,7 @@ spec:
 
     /// Waits until the YusurService counts `healthy` endpoints and every hypervisor has them; returns its ClusterIP.
     pub fn programmed(&self, service: &str, healthy: i64) -> String {
-        eventually(
+        let address = eventually(
             &format!("YusurService {service} programmed with {healthy} endpoints"),
             SLOW,
             || {
@@ -427,7 +430,9 @@ spec:
                     ysvc["status"]
                 ))
             },
-        )
+        );
+        links_at_rest();
+        address
     }
 
     /// The address of a Pod.
@@ -479,6 +484,16 @@ fn subnet_ready(subnet: &str) {
             Err(format!("Ready={status:?} {reason} {message}"))
         }
     });
+}
+
+/// Waits until no link or route of any node has changed for a while. Open vSwitch in user space drops packets to other nodes
+/// while they change (ARCHITECTURE, Known limits), as they do with Pods and probers that come and go, also with those of the
+/// test before.
+#[track_caller]
+pub fn links_at_rest() {
+    let places = NODES.map(at);
+    let rest = at_rest(&places, Duration::from_millis(300), SLOW).expect("a watch of links");
+    assert!(rest, "links of nodes change all the time");
 }
 
 /// A machine of the lab, which sends from the address that its routes choose.
