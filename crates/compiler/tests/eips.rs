@@ -257,6 +257,7 @@ fn service_gateways_are_on_different_nodes_while_there_are_enough() {
         Event::Apply(Object::Chassis(Chassis {
             name: name.into(),
             physical_networks: [network.to_owned()].into(),
+            ..Chassis::default()
         }))
     };
     for node in ["n1", "n2"] {

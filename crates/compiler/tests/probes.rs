@@ -124,7 +124,7 @@ fn a_chassis_without_a_node_has_a_join_vnic_and_asks() {
     let chassis = |name: &str| {
         Object::Chassis(Chassis {
             name: name.to_owned(),
-            physical_networks: BTreeSet::new(),
+            ..Chassis::default()
         })
     };
     assert_eq!(wanted_vnic(&snapshot, &key), Ok(None));

@@ -15,7 +15,8 @@ use support::objects::{self, from};
 use ycloud_api::condition::reason;
 use ycloud_compiler::snapshot::Chassis;
 use ycloud_compiler::{
-    Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Row, Settings, Snapshot, compile, digest,
+    Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Row, Settings, Snapshot, compile,
+    digest, hindrance,
 };
 use ycloud_ovsdb::Datum;
 
@@ -236,7 +237,7 @@ fn the_row_of_variables_lives_as_long_as_the_node_or_its_chassis() {
     };
     let chassis = Chassis {
         name: "n1".to_owned(),
-        physical_networks: BTreeSet::new(),
+        ..Chassis::default()
     };
     let appear = Event::Apply(Object::Node(objects::node("n1", "172.31.0.1")));
     assert!(snapshot.apply(appear).contains(&node));
@@ -251,6 +252,54 @@ fn the_row_of_variables_lives_as_long_as_the_node_or_its_chassis() {
     let gone = Event::Delete(ObjectRef::Chassis("n1".to_owned()));
     assert!(snapshot.apply(gone).contains(&node));
     assert_eq!(tables(&snapshot), (0, 0));
+}
+
+/// Open vSwitch in user space before 3.2 sends the packet to the right address and the wrong port.
+#[test]
+fn another_port_of_sctp_is_not_supported_where_a_chassis_does_not_translate_it() {
+    let chassis = |name: &str, without_sctp_ports| {
+        Event::Apply(Object::Chassis(Chassis {
+            name: name.to_owned(),
+            without_sctp_ports,
+            ..Chassis::default()
+        }))
+    };
+    let owner = Owner::Service(key());
+    for (protocol, there, supported) in [
+        ("SCTP", 132, true),
+        ("SCTP", 1132, false),
+        ("TCP", 1132, true),
+    ] {
+        let mut snapshot = Snapshot::new(Settings::default());
+        let ports = json!([{"name": "p", "protocol": protocol, "port": 132, "targetPort": there}]);
+        for object in [
+            v1(),
+            service(json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": ports})),
+            slice(json!({
+                "metadata": {"namespace": "ns1", "name": "a-1", "labels": {"kubernetes.io/service-name": "a"}},
+                "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.1.1"]}],
+                "ports": [{"name": "p", "protocol": protocol, "port": there}],
+            })),
+        ] {
+            snapshot.apply(Event::Apply(object));
+        }
+        snapshot.apply(chassis("n1", false));
+        assert_eq!(hindrance(&snapshot, &owner), None);
+        let named = snapshot.apply(chassis("n2", true)).contains(&owner);
+        assert_eq!(named, protocol == "SCTP", "the Service's status may change");
+        let said = hindrance(&snapshot, &owner);
+        assert_eq!(said.is_none(), supported, "{protocol} {there}: {said:?}");
+        if let Some(said) = said {
+            assert_eq!(said.reason, reason::NOT_SUPPORTED);
+            for word in ["ns1/a", "132", "1132", "n2"] {
+                assert!(said.message.contains(word), "{word}: {}", said.message);
+            }
+        }
+        assert!(compile(&snapshot, &owner).is_ok(), "its other ports serve");
+        let named = snapshot.apply(chassis("n2", false)).contains(&owner);
+        assert_eq!(named, protocol == "SCTP");
+        assert_eq!(hindrance(&snapshot, &owner), None);
+    }
 }
 
 #[test]

@@ -12,6 +12,13 @@ pub const CHASSIS_REDIRECT: &str = "chassisredirect";
 /// Key of `Chassis:other_config`: the physical networks of a chassis and their bridges. Source: ovn-controller(8).
 const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
 
+/// Key of `Chassis:other_config`: `netdev` where Open vSwitch forwards in user space. Source: ovn-controller(8).
+const DATAPATH_TYPE: &str = "datapath-type";
+
+/// Key of `Chassis:other_config` that every ovn-controller sets since 23.09, whose Open vSwitch is 3.2. Source: OVN's
+/// include/ovn/features.h. Nothing in the database says Open vSwitch's own version.
+const SINCE_23_09: &str = "fdb-timestamp";
+
 /// Whether one of the changes may change [`claims`].
 pub fn concerns_claims(changes: &[Change]) -> bool {
     let tables = [
@@ -27,10 +34,13 @@ pub fn concerns_claims(changes: &[Change]) -> bool {
 /// Every chassis with its physical networks, by name.
 pub fn chassis(observed: &Snapshot) -> BTreeMap<String, Chassis> {
     let all = sb::Chassis::all(observed).map(|row| {
-        let mappings = row.other_config().get(BRIDGE_MAPPINGS);
+        let config = row.other_config();
+        let mappings = config.get(BRIDGE_MAPPINGS);
         let chassis = Chassis {
             name: row.name().to_owned(),
             physical_networks: physical_networks(mappings.unwrap_or_default()),
+            without_sctp_ports: config.get(DATAPATH_TYPE) == Some("netdev")
+                && config.get(SINCE_23_09).is_none(),
         };
         (chassis.name.clone(), chassis)
     });
@@ -338,6 +348,24 @@ pub(crate) mod tests {
         assert_eq!(networks("a"), ["ext", "lan"]);
         assert!(networks("c").is_empty());
         assert!(physical_networks("ext,:br,").is_empty());
+    }
+
+    #[test]
+    fn a_chassis_in_user_space_before_23_09_translates_no_ports_of_sctp() {
+        let without = |config: &[(&'static str, &'static str)]| {
+            let row = sb::Chassis::new().name("a");
+            let row = row.other_config(config.iter().copied());
+            let columns = row.into_columns();
+            let id = Uuid::from_u128(1);
+            let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
+            let observed = Snapshot::of(&schema, [(sb::Chassis::TABLE, id, columns)]).unwrap();
+            chassis(&observed)["a"].without_sctp_ports
+        };
+        let (netdev, since) = ((DATAPATH_TYPE, "netdev"), (SINCE_23_09, "true"));
+        assert!(without(&[netdev]));
+        assert!(!without(&[netdev, since]));
+        assert!(!without(&[(DATAPATH_TYPE, "system")]));
+        assert!(!without(&[]));
     }
 
     /// Its tunnels are not up yet: it hears nobody, and claims what another one holds.

@@ -86,9 +86,7 @@ impl Snapshot {
             Object::Prober(prober) => self.set_prober(prober.chassis, true),
             Object::Leaving(leaving) => self.set_leaving(leaving, true),
             Object::Claim(claim) => self.set_claim(claim.group, Some(claim.chassis)),
-            Object::Chassis(chassis) => {
-                self.set_chassis(chassis.name, Some(chassis.physical_networks))
-            }
+            Object::Chassis(chassis) => self.set_chassis(chassis.name.clone(), Some(chassis)),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::layout::{ALIASES, VPCS};
 use crate::owner::{ObjectKey, Owner};
 use crate::slot::{self, Slots};
 use crate::validate::eip_gateway::{Gateway, eligible_nodes, judge};
+use crate::validate::service::has_sctp;
 
 /// The chassis that holds the chassisredirect ports of an `HA_Chassis_Group`: `Port_Binding:chassis`, ovn-sb(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +27,14 @@ pub struct Claim {
 }
 
 /// What is kept of a chassis.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chassis {
     /// Its name, which is its node's.
     pub name: String,
     /// The physical networks that it has a bridge for: `Chassis:other_config:ovn-bridge-mappings`, ovn-sb(5).
     pub physical_networks: BTreeSet<String>,
+    /// Of a packet of SCTP, it translates the address alone: Open vSwitch in user space before 3.2.
+    pub without_sctp_ports: bool,
 }
 
 /// A backend of a Service over several Vpcs: Vpc and address there.
@@ -64,8 +67,8 @@ pub(super) struct Elastic {
     pub waiting: BTreeSet<ObjectKey>,
     /// The chassis that holds its ports, by `HA_Chassis_Group`.
     pub active_chassis: BTreeMap<String, String>,
-    /// Physical networks by chassis.
-    pub chassis: BTreeMap<String, BTreeSet<String>>,
+    /// By name.
+    pub chassis: BTreeMap<String, Chassis>,
     /// The EipGateway that a Vpc stays on which names none: see [`Snapshot::eip_gateway_of`].
     pub kept: BTreeMap<String, String>,
     pub vpc_slots: Slots<Age>,
@@ -226,7 +229,14 @@ impl Snapshot {
 
     /// The physical networks of a chassis; `None` while nothing is known of it.
     pub(crate) fn physical_networks(&self, chassis: &str) -> Option<&BTreeSet<String>> {
-        self.elastic.chassis.get(chassis)
+        Some(&self.elastic.chassis.get(chassis)?.physical_networks)
+    }
+
+    /// A chassis that does not translate ports of SCTP, if there is one.
+    pub(crate) fn without_sctp_ports(&self) -> Option<&str> {
+        let mut all = self.elastic.chassis.values();
+        let found = all.find(|chassis| chassis.without_sctp_ports)?;
+        Some(&found.name)
     }
 
     /// The Eips that hold an address of an EipGateway.
@@ -479,16 +489,17 @@ impl Snapshot {
         self.gateway_owners().collect()
     }
 
-    pub(super) fn set_chassis(
-        &mut self,
-        name: String,
-        networks: Option<BTreeSet<String>>,
-    ) -> Owners {
-        let new = networks.clone();
-        if put(&mut self.elastic.chassis, &name, networks) == new {
+    pub(super) fn set_chassis(&mut self, name: String, chassis: Option<Chassis>) -> Owners {
+        let new = chassis.clone();
+        let without = self.without_sctp_ports().map(str::to_owned);
+        if put(&mut self.elastic.chassis, &name, chassis) == new {
             return Owners::new();
         }
         let mut owners = self.around_nodes();
+        if self.without_sctp_ports() != without.as_deref() {
+            let sctp = self.services().filter(|(_, service)| has_sctp(service));
+            owners.extend(sctp.map(|(key, _)| Owner::Service(key.clone())));
+        }
         self.want_join(&name);
         let vnic = ObjectKey::new(ycloud_api::key::SYSTEM_NAMESPACE, name.clone());
         owners.insert(Owner::VNic(vnic));

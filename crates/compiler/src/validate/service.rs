@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use ycloud_api::condition::reason;
 use ycloud_api::key;
 
@@ -94,7 +94,45 @@ pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejectio
         let served = desired::service::served(service) && !desired::service::several(service);
         served.then(|| external::hindrance(snapshot, key, service))?
     };
-    without_eip(snapshot, key).or_else(of_addresses)
+    without_eip(snapshot, key)
+        .or_else(of_addresses)
+        .or_else(|| untranslated(snapshot, key))
+}
+
+/// Whether a Service has a port of SCTP.
+pub(crate) fn has_sctp(service: &Service) -> bool {
+    sctp(service).next().is_some()
+}
+
+fn sctp(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    let ports = service.spec.iter().flat_map(|spec| &spec.ports).flatten();
+    ports.filter(|port| port.protocol.as_deref() == Some("SCTP"))
+}
+
+/// A port of SCTP that its endpoints have as another one, where a chassis does not translate those.
+fn untranslated(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejection> {
+    let chassis = snapshot.without_sctp_ports()?;
+    let service = snapshot.service(key)?;
+    if !desired::service::served(service) {
+        return None;
+    }
+    let (port, there) = sctp(service).find_map(|port| {
+        let mut there = snapshot.slices(key).flat_map(|slice| &slice.ports);
+        let other = there.find(|there| {
+            there.protocol == "SCTP"
+                && there.name == port.name.as_deref().unwrap_or_default()
+                && i32::from(there.port) != port.port
+        })?;
+        Some((port.port, other.port))
+    })?;
+    Some(Rejection::new(
+        reason::NOT_SUPPORTED,
+        format!(
+            "Service {key}: port {port} of SCTP is port {there} of its endpoints, and chassis {chassis} forwards in user space \
+             by an Open vSwitch before 3.2, which translates no ports of SCTP; give both the same number, or upgrade OVN and \
+             Open vSwitch there to 23.09 and 3.2"
+        ),
+    ))
 }
 
 fn without_eip(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejection> {

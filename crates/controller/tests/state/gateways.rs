@@ -31,6 +31,7 @@ pub fn node(name: &str) -> [Object; 2] {
     let chassis = Chassis {
         name: name.to_owned(),
         physical_networks: ["ext".to_owned()].into(),
+        ..Chassis::default()
     };
     [Object::Node(node), Object::Chassis(chassis)]
 }

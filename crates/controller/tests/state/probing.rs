@@ -366,7 +366,7 @@ async fn a_chassis_without_a_node_gets_a_join_vnic_and_loses_it_long_after_itsel
     let mut controller = Controller::start(&server, &world()[..3]).await;
     let chassis = Chassis {
         name: "dpu".into(),
-        physical_networks: Default::default(),
+        ..Chassis::default()
     };
     controller
         .state

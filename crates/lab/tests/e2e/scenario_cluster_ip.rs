@@ -1,7 +1,11 @@
 //! Scenario ①: a client in a Vpc reaches a ClusterIP; the backends are Pods of the same Vpc.
 
+use ycloud_lab::OvnVersion;
+
 use crate::city::tenant;
-use crate::cluster::{NODES, apply, delete, in_pod, nbctl, patch};
+use crate::cluster::{
+    NODES, SOON, apply, condition, delete, eventually, get, in_pod, nbctl, patch, the_lab,
+};
 use crate::scene::Scene;
 use crate::sctp;
 
@@ -74,7 +78,7 @@ spec:
   ports:
     - {{name: web, port: 80, protocol: TCP, targetPort: web}}
     - {{name: dgram, port: 80, protocol: UDP, targetPort: dgram}}
-    - {{name: assoc, port: 80, protocol: SCTP, targetPort: 9999}}
+    - {{name: assoc, port: 80, protocol: SCTP, targetPort: 80}}
 ",
         ns = scene.name
     ))
@@ -92,29 +96,48 @@ spec:
     let name = format!("name=\"{}/protocols:sctp\"", scene.name);
     let vips = nbctl(&["--bare", "--columns=vips", "find", "Load_Balancer", &name]);
     for backend in ["s0", "s1", "s2"] {
-        let endpoint = format!("{}:9999", scene.pod_ip(backend));
+        let endpoint = format!("{}:80", scene.pod_ip(backend));
         assert!(vips.contains(&endpoint), "{vips}");
     }
 }
 
-// scripts/test leaves it out on OVN 23.03, and says why.
+/// Open vSwitch 3.1, as beside OVN 23.03, translates no ports of SCTP in user space.
 #[test]
-fn sctp_reaches_the_backend_and_its_answer_comes_from_the_service() {
+fn scenario_1_sctp_reaches_the_backend_or_says_why_it_cannot() {
     let (scene, vpc) = spread("sctp");
-    apply(&format!(
-        "apiVersion: iaas.yusur.io/v1
+    let serve = |port: u16| {
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
 kind: YusurService
 metadata: {{name: svc, namespace: {ns}}}
 spec:
   vpc: {vpc}
   selector: {{app: web}}
   ports:
-    - {{name: assoc, port: 80, protocol: SCTP, targetPort: 9999}}
+    - {{name: assoc, port: 80, protocol: SCTP, targetPort: {port}}}
 ",
-        ns = scene.name
-    ))
-    .must();
+            ns = scene.name
+        ))
+        .must();
+    };
+    serve(9999);
     scene.pods_ready();
+    let port = if the_lab().ovn().expect("a lab that is up") == OvnVersion::V23_03 {
+        eventually("it says what is not supported", SOON, || {
+            let ysvc = get(&["-n", &scene.name, "ysvc", "svc"]);
+            let (status, reason, message) = condition(&ysvc, "Programmed");
+            let named = ["9999", "SCTP", "node-1"].iter();
+            let named = named.filter(|word| message.contains(**word)).count();
+            if (status.as_str(), reason.as_str(), named) == ("False", "NotSupported", 3) {
+                return Ok(());
+            }
+            Err(format!("Programmed={status} {reason} {message}"))
+        });
+        serve(80);
+        80
+    } else {
+        9999
+    };
     let vip = scene.programmed("svc", 3);
     // One backend left, so that it is known who must get the packet.
     for out in ["s1", "s2"] {
@@ -129,7 +152,7 @@ spec:
         let init = init.unwrap_or_else(|| panic!("{client}: no INIT reached {backend}"));
         assert_eq!(
             (init.from.to_string(), init.destination_port, init.intact),
-            (scene.pod_ip(client), 9999, true),
+            (scene.pod_ip(client), port, true),
             "{init:?}"
         );
         let answer = answer.unwrap_or_else(|| panic!("{client}: no INIT ACK came back"));
