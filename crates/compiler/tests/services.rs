@@ -4,7 +4,7 @@
 mod families;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ClientIPConfig, Service, SessionAffinityConfig};
