@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use ycloud_lab::ask::{self, Heard, Protocol, ask};
@@ -135,17 +136,27 @@ pub fn assert_answer(place: &Place, to: SocketAddr, backends: &[&str]) -> BTreeS
     clients
 }
 
+/// What TCP and UDP meet there, asked at once.
+pub fn met(place: &Place, to: SocketAddr) -> [Heard; 2] {
+    thread::scope(|scope| {
+        let knocks =
+            PROTOCOLS.map(|protocol| scope.spawn(move || ask::knock(place, protocol, to, SILENCE)));
+        knocks.map(|knock| knock.join().expect("a knock ends"))
+    })
+}
+
 /// TCP and UDP meet the same there.
 #[track_caller]
 pub fn assert_met(place: &Place, to: SocketAddr, expected: Heard) {
-    for protocol in PROTOCOLS {
-        assert_eq!(
-            ask::knock(place, protocol, to, SILENCE),
-            expected,
-            "{} knocks at {to} by {protocol}",
-            place.name()
-        );
-    }
+    let name = place.name();
+    assert_eq!(met(place, to), [expected; 2], "{name} knocks at {to}");
+}
+
+/// Nobody answers there, by TCP or UDP: by silence or with a refusal.
+#[track_caller]
+pub fn assert_unanswered(place: &Place, to: SocketAddr) {
+    let (name, met) = (place.name(), met(place, to));
+    assert!(!met.contains(&Heard::Answer), "{name} asks {to}: {met:?}");
 }
 
 /// Whether an address is one behind which tenants appear to other Vpcs: 100.76.0.0/14.

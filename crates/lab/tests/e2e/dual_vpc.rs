@@ -1,6 +1,7 @@
 //! Scenario ① by IPv6: Subnets of both families, and of IPv6 alone.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Protocol, knock, ping};
@@ -142,24 +143,30 @@ fn dual_a_tenant_reaches_neither_other_vpcs_nor_nodes() {
     // The client can reach what it should: otherwise silence proves nothing.
     let left = of_pod("left");
     assert_pod_answers(&client, SocketAddr::new(left, 8080), "left");
-    for (what, address, port) in [
+    let others = [
         ("a Pod of another Vpc", of_pod("right"), 8080),
         ("a Pod of the default Vpc", of_pod("default"), 8080),
         ("a node", v6(&node_ips("node-1")), 10250),
         ("its own node", v6(&node_ips("node-2")), 10250),
         ("a node's join address", v6(&join_ips("node-1")), 10250),
-    ] {
-        let to = SocketAddr::new(address, port);
-        for (heard, how) in [
-            (knock(&client, Protocol::Tcp, to, SILENCE), "TCP"),
-            (ping(&client, address, SILENCE), "ICMP"),
-        ] {
-            assert!(
-                !matches!(heard, Heard::Answer | Heard::Refusal),
-                "{what} at {to} answers {how} to a tenant: {heard:?}"
-            );
+    ];
+    let client = &client;
+    thread::scope(|scope| {
+        for (what, address, port) in others {
+            scope.spawn(move || {
+                let to = SocketAddr::new(address, port);
+                for (heard, how) in [
+                    (knock(client, Protocol::Tcp, to, SILENCE), "TCP"),
+                    (ping(client, address, SILENCE), "ICMP"),
+                ] {
+                    assert!(
+                        !matches!(heard, Heard::Answer | Heard::Refusal),
+                        "{what} at {to} answers {how} to a tenant: {heard:?}"
+                    );
+                }
+            });
         }
-    }
+    });
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! Who must not be reached: other Vpcs, the nodes' network, the join network.
 
+use std::thread;
+
+use ycloud_lab::ask::{Heard, ping};
+
+use crate::asking::{SILENCE, assert_unanswered, pod, target};
 use crate::cluster::{apply, get, in_pod};
 use crate::scene::Scene;
 
@@ -28,21 +33,23 @@ fn a_tenant_reaches_neither_other_vpcs_nor_nodes_nor_the_outside() {
         scene.ask("c", &scene.pod_ip("left"), 8080, 1).names(),
         ["left"]
     );
-    for (what, address, port) in [
+    let client = &pod(&scene, "c");
+    let others = [
         ("a Pod of another Vpc", scene.pod_ip("right"), 8080),
         ("a Pod of the default Vpc", scene.pod_ip("default"), 8080),
         ("a node", node, 10250),
         ("a node's join address", join, 10250),
         ("the API server's ClusterIP", "10.96.0.1".into(), 443),
-    ] {
-        let tcp = in_pod(&scene.name, "c", &format!("nc -z -w 2 {address} {port}"));
-        assert!(
-            !tcp.ok,
-            "{what} at {address}:{port} answers TCP to a tenant"
-        );
-        let ping = in_pod(&scene.name, "c", &format!("ping -c 1 -W 1 {address}"));
-        assert!(!ping.ok, "{what} at {address} answers ICMP to a tenant");
-    }
+    ];
+    thread::scope(|scope| {
+        for (what, address, port) in others {
+            scope.spawn(move || {
+                let to = target(&address, port);
+                assert_unanswered(client, to);
+                assert_ne!(ping(client, to.ip(), SILENCE), Heard::Answer, "{what}");
+            });
+        }
+    });
 }
 
 /// A client that may change its own network, as a hostile guest can.
