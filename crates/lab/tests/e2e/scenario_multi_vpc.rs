@@ -1,6 +1,6 @@
 //! Scenario ④: one EIP, backends in several Vpcs, some of them with equal ranges and equal addresses.
 //!
-//! Tests named `inside_…` ask from within: scripts/test leaves them out on OVN 23.03, and says why.
+//! Tests named `inside_…` ask from within. They do not hold on OVN 23.03 (ARCHITECTURE, Known limits).
 
 use std::time::Duration;
 
