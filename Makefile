@@ -43,8 +43,8 @@ check: own fmt clippy unit deny generated tidy
 test: check
 	scripts/test
 
-## Hours: MUTANTS_ARGS="--shard 1/8" does an eighth, "--file diff.rs" one file. What survives is in $(CACHE)/mutants.out.
-mutants: $(MUTANTS) ; PATH="$$(cargo lab tools):$$PATH" $(MUTANTS) mutants --output $(CACHE) $(MUTANTS_ARGS)
+## Hours: MUTANTS_ARGS="--shard 1/8" does an eighth. See scripts/mutants.
+mutants: $(MUTANTS) ; MUTANTS=$(MUTANTS) scripts/mutants $(MUTANTS_ARGS)
 
 demo: own ; cargo lab demo
 down: ; cargo lab down

@@ -9,7 +9,7 @@ use ycloud_lab::Machine;
 use ycloud_lab::ask::{Held, Protocol};
 use ycloud_lab::failover::{Carriers, Death, Outcome, ask_for};
 
-use crate::asking::{GATEWAY, assert_answer, gateways, machine, target};
+use crate::asking::{GATEWAY, ask_often, gateways, machine, target};
 use crate::cluster::{NODES, Printed, SOON, eventually, patch, the_lab};
 use crate::scene::Scene;
 
@@ -58,30 +58,74 @@ fn spread_carriers() -> Carriers {
     carriers()
 }
 
-/// A Service of one Vpc and one of two, whose backends are not on `doomed`. Returns their EIPs.
-fn services(name: &str, doomed: Machine) -> (Scene, [SocketAddr; 2]) {
-    let mut scene = Scene::new(name);
-    let vpc = scene.vpc("p", &[("p-net", "10.0.1.0/24")]);
-    let other = scene.vpc("q", &[("q-net", "10.0.1.0/24")]);
-    let alive = |node: &&str| **node != doomed.to_string();
-    let mut alive = NODES.into_iter().filter(alive).cycle();
-    for (backend, subnet) in [
-        ("p0", "p-net"),
-        ("p1", "p-net"),
-        ("q0", "q-net"),
-        ("q1", "q-net"),
-    ] {
-        scene.server(backend, subnet, alive.next().expect("a node"), "web");
+/// A Service of one Vpc, `one`, and one of two, `several`, whose backends are not on the doomed node.
+///
+/// | Pods | Vpc | on | label |
+/// |---|---|---|---|
+/// | `p0` `p1` `p2` | `p` | each node | `app: web`, on the doomed node `app: out` |
+/// | `q0` `q1` `q2` | `q` | each node | likewise |
+struct Services {
+    scene: Scene,
+    doomed: usize,
+}
+
+impl Services {
+    /// With their EIPs.
+    fn without(doomed: Machine) -> (Self, [SocketAddr; 2]) {
+        let scene = Scene::shared("failover", |scene| {
+            for vpc in ["p", "q"] {
+                let subnet = format!("{vpc}-net");
+                scene.vpc(vpc, &[(&subnet, "10.0.1.0/24")]);
+                for (i, node) in NODES.iter().enumerate() {
+                    scene.server(&format!("{vpc}{i}"), &subnet, node, "web");
+                }
+            }
+        });
+        let at = NODES.iter().position(|node| *node == doomed.to_string());
+        let doomed = at.expect("a node");
+        let made = Self { scene, doomed };
+        for i in 0..NODES.len() {
+            made.label(i, if i == doomed { "out" } else { "web" });
+        }
+        let scene = &made.scene;
+        let [p, q] = ["p", "q"].map(|vpc| scene.full(vpc));
+        scene.load_balancer("one", &p, "web", "");
+        scene.over_vpcs("several", &[&p, &q], "web", "");
+        let to = [("one", 2), ("several", 4)];
+        let to = to.map(|(service, healthy)| target(&scene.programmed_eip(service, healthy), 80));
+        let outside = machine("external");
+        let alive = ["p0", "p1", "p2", "q0", "q1", "q2"];
+        let alive: Vec<&str> = alive
+            .into_iter()
+            .filter(|pod| !pod.ends_with(&doomed.to_string()))
+            .collect();
+        for (to, names) in to.iter().zip([&alive[..2], &alive]) {
+            // What was said of the labels before may be as good a number.
+            eventually(&format!("{names:?} answer at {to}"), SOON, || {
+                let answered = ask_often(&outside, Protocol::Tcp, *to, 10 * names.len() as u32);
+                let right = answered.names() == names && answered.failed.is_empty();
+                right.then_some(()).ok_or_else(|| format!("{answered:?}"))
+            });
+        }
+        (made, to)
     }
-    scene.load_balancer("one", &vpc, "web", "");
-    scene.over_vpcs("several", &[&vpc, &other], "web", "");
-    scene.pods_ready();
-    let to = [("one", 2), ("several", 4)];
-    let to = to.map(|(service, healthy)| target(&scene.programmed_eip(service, healthy), 80));
-    let outside = machine("external");
-    assert_answer(&outside, to[0], &["p0", "p1"]);
-    assert_answer(&outside, to[1], &["p0", "p1", "q0", "q1"]);
-    (scene, to)
+
+    /// Those of a node.
+    fn label(&self, node: usize, app: &str) {
+        for vpc in ["p", "q"] {
+            let fields = json!({"metadata": {"labels": {"app": app}}});
+            let printed = patch(&self.scene.name, "pod", &format!("{vpc}{node}"), &fields);
+            if !printed.ok {
+                eprintln!("{vpc}{node}: {}", printed.err.trim_end());
+            }
+        }
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        self.label(self.doomed, "web");
+    }
 }
 
 /// The part dies and returns; connections that `held` names live on.
@@ -155,10 +199,10 @@ fn held_through(to: SocketAddr, wanted: impl Fn(u8) -> bool) -> Vec<Held> {
     held
 }
 
-fn of_the_gateway(name: &str, death: Death, bound: Duration) {
+fn of_the_gateway(death: Death, bound: Duration) {
     gateways();
     let node = carriers().gateway;
-    let (_scene, to) = services(name, node);
+    let (_services, to) = Services::without(node);
     // What is established is in the switch's tables, which live on without their controller.
     // Another node has not got them.
     let held = match death {
@@ -172,13 +216,13 @@ fn of_the_gateway(name: &str, death: Death, bound: Duration) {
     }
 }
 
-fn of_a_service_gateway(name: &str, death: Death, bound: Duration) {
+fn of_a_service_gateway(death: Death, bound: Duration) {
     gateways();
     let carriers = spread_carriers();
     let doomed = |(_, node): &&(u8, Machine)| *node != carriers.gateway;
     let doomed = carriers.services.iter().find(doomed);
     let (number, node) = *doomed.expect("service gateways are spread over nodes");
-    let (_scene, to) = services(name, node);
+    let (_services, to) = Services::without(node);
     let on_others = |by: u8| {
         let mut all = carriers.services.iter();
         all.any(|(k, on)| *k == by && *on != node)
@@ -194,37 +238,37 @@ fn of_a_service_gateway(name: &str, death: Death, bound: Duration) {
 
 #[test]
 fn alone_failover_of_the_gateways_node() {
-    of_the_gateway("fo-gw-node", Death::Node, NODE);
+    of_the_gateway(Death::Node, NODE);
 }
 
 #[test]
 fn alone_failover_of_the_gateways_ovn_controller() {
-    of_the_gateway("fo-gw-controller", Death::Controller, PART);
+    of_the_gateway(Death::Controller, PART);
 }
 
 #[test]
 fn alone_failover_of_the_gateways_ovn_controller_that_exits() {
-    of_the_gateway("fo-gw-exit", Death::Exit, PART);
+    of_the_gateway(Death::Exit, PART);
 }
 
 #[test]
 fn alone_failover_of_the_gateways_ovs_vswitchd() {
-    of_the_gateway("fo-gw-vswitchd", Death::Switch, PART);
+    of_the_gateway(Death::Switch, PART);
 }
 
 #[test]
 fn alone_failover_of_a_service_gateways_node_spares_the_others_connections() {
-    of_a_service_gateway("fo-sg-node", Death::Node, NODE);
+    of_a_service_gateway(Death::Node, NODE);
 }
 
 #[test]
 fn alone_failover_of_a_service_gateways_ovn_controller() {
-    of_a_service_gateway("fo-sg-controller", Death::Controller, PART);
+    of_a_service_gateway(Death::Controller, PART);
 }
 
 #[test]
 fn alone_failover_of_a_service_gateways_ovs_vswitchd() {
-    of_a_service_gateway("fo-sg-vswitchd", Death::Switch, PART);
+    of_a_service_gateway(Death::Switch, PART);
 }
 
 /// Which nodes may carry the suite's EipGateway; all of them again when dropped.
@@ -261,7 +305,7 @@ fn alone_failover_a_drained_node_gives_its_gateways_away() {
     gateways();
     let before = carriers();
     let node = before.gateway;
-    let (_scene, to) = services("fo-drain", node);
+    let (_services, to) = Services::without(node);
     let elsewhere = |by: u8| {
         let mut all = before.services.iter();
         all.any(|(k, on)| *k == by && *on != node)

@@ -126,7 +126,8 @@ impl Scene {
         format!("{}-{name}", self.name)
     }
 
-    /// A Vpc with Subnets `(name, cidr)`, ready. A cidr is of either family, or one of each with a comma between.
+    /// A Vpc with Subnets `(name, cidr)`, which [`Scene::pods_ready`] waits for. A cidr is of either family, or one of each with a
+    /// comma between.
     pub fn vpc(&mut self, vpc: &str, subnets: &[(&str, &str)]) -> String {
         self.vpc_with("{}", vpc, subnets)
     }
@@ -138,13 +139,6 @@ impl Scene {
 
     /// [`Scene::vpc`] with a spec, as YAML in one line.
     pub fn vpc_with(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
-        let vpc = self.vpc_unready(spec, vpc, subnets);
-        self.subnets_ready();
-        vpc
-    }
-
-    /// [`Scene::vpc_with`], without waiting.
-    pub fn vpc_unready(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
         let vpc = self.full(vpc);
         let labels = format!("labels: {{e2e: {}}}", self.name);
         let mut yaml = format!(
@@ -322,13 +316,14 @@ spec:
     /// Waits until every Pod of the namespace is ready, and for who measures time or compares rows, until what earlier tests left is
     /// cleared away.
     ///
-    /// Ends when the network is at rest, as [`links_at_rest`] says.
+    /// Likewise the scene's Subnets, and until the network is at rest, as [`links_at_rest`] says.
     pub fn pods_ready(&self) {
         let test = thread::current().name().unwrap_or_default().to_owned();
         let strict = ["::timed_", "::alone_"];
         if strict.iter().any(|word| test.contains(word)) {
             others_gone(&self.name);
         }
+        self.subnets_ready();
         eventually("all Pods ready", SLOW, || {
             let pods = get(&["-n", &self.name, "pods"]);
             let waiting: Vec<String> = pods["items"]

@@ -64,7 +64,7 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
     let mut objects = Vec::new();
     for v in 0..VPCS {
         let subnet = format!("s{v}");
-        let vpc = scene.vpc_unready("{}", &format!("v{v}"), &[(&subnet, "10.0.1.0/24")]);
+        let vpc = scene.vpc(&format!("v{v}"), &[(&subnet, "10.0.1.0/24")]);
         for i in 0..SERVICES {
             let (name, outside) = (format!("svc-{v}-{i}"), i < EIPS);
             match i % 2 {
