@@ -12,7 +12,7 @@ use crate::ask::{Attempts, Held, Kept, Protocol, Stream};
 use crate::command::run;
 use crate::lab::Lab;
 use crate::layout::Machine;
-use crate::place::Place;
+use crate::place::{Place, Watch};
 
 /// Between two questions of a stream.
 pub const PACE: Duration = Duration::from_millis(25);
@@ -59,6 +59,8 @@ pub struct Outcome {
     pub death: Vec<Attempts>,
     /// Likewise, from the return to the end.
     pub back: Vec<Attempts>,
+    /// When links or routes of the other nodes changed, since the questions began.
+    pub changes: Vec<Duration>,
     /// For each connection that was held all the time, the longest that it waited for an answer; `None`: it broke.
     pub held: Vec<Option<Duration>>,
 }
@@ -116,7 +118,10 @@ impl Lab {
         to: &[SocketAddr],
         held: Vec<Held>,
     ) -> Result<Outcome> {
+        let others = self.nodes()?.into_iter().filter(|other| *other != node);
+        let others: Result<Vec<Place>> = others.map(|other| self.place(other)).collect();
         let asking = Asking::start(from, to, held);
+        let watch = Watch::start(&others?)?;
         thread::sleep(BEFORE);
         let struck = asking.now();
         let done = self.strike(node, death);
@@ -125,7 +130,11 @@ impl Lab {
         done.and(self.revive(node, death))
             .with_context(|| format!("{node}: {death}"))?;
         thread::sleep(after);
-        Ok(asking.finish(struck, returned))
+        let started = asking.started;
+        let mut outcome = asking.finish(struck, returned);
+        let changes = watch.finish()?.into_iter();
+        outcome.changes = changes.map(|at| at.duration_since(started)).collect();
+        Ok(outcome)
     }
 }
 
@@ -168,6 +177,7 @@ impl Asking {
         Outcome {
             death: span(struck, returned),
             back: span(returned, ended),
+            changes: Vec::new(),
             held: held.map(|one| one.finish().ok()).collect(),
         }
     }

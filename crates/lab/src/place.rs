@@ -12,10 +12,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
@@ -245,28 +246,88 @@ impl Place {
 /// # Errors
 /// What the kernel says, without the right to: needs root.
 pub fn at_rest(places: &[Place], rest: Duration, limit: Duration) -> Result<bool> {
-    let changes: Vec<OwnedFd> = places
-        .iter()
-        .map(Place::changes)
-        .collect::<io::Result<_>>()
-        .context("failed to listen for changes of links")?;
+    let changes = Changes::of(places)?;
     let (start, mut last) = (Instant::now(), Instant::now());
-    let mut message = vec![0; 32 << 10];
     while last.elapsed() < rest {
-        for changes in &changes {
-            loop {
-                match recv(changes.as_raw_fd(), &mut message, MsgFlags::empty()) {
-                    Err(Errno::EAGAIN) => break,
-                    // More came than the socket holds.
-                    Ok(_) | Err(Errno::ENOBUFS) => last = Instant::now(),
-                    Err(error) => bail!("failed to hear of changes of links: {error}"),
-                }
-            }
+        if changes.any()? {
+            last = Instant::now();
         }
         if start.elapsed() > limit {
             return Ok(false);
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(TICK);
     }
     Ok(true)
+}
+
+/// Between two looks at what changed.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Changes of links and routes of places, as `ip monitor link route` hears of them (rtnetlink(7)).
+#[derive(Debug)]
+struct Changes(Vec<OwnedFd>);
+
+impl Changes {
+    fn of(places: &[Place]) -> Result<Self> {
+        let sockets: io::Result<_> = places.iter().map(Place::changes).collect();
+        Ok(Self(
+            sockets.context("failed to listen for changes of links")?,
+        ))
+    }
+
+    /// Whether there were any since it was asked last.
+    fn any(&self) -> Result<bool> {
+        let (mut any, mut message) = (false, vec![0; 32 << 10]);
+        for socket in &self.0 {
+            loop {
+                match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                    Err(Errno::EAGAIN) => break,
+                    // More came than the socket holds.
+                    Ok(_) | Err(Errno::ENOBUFS) => any = true,
+                    Err(error) => bail!("failed to hear of changes of links: {error}"),
+                }
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// Notes when links and routes of places change, until it is finished.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    seen: JoinHandle<Result<Vec<Instant>>>,
+}
+
+impl Watch {
+    /// Begins.
+    ///
+    /// # Errors
+    /// As [`at_rest`].
+    pub fn start(places: &[Place]) -> Result<Self> {
+        let changes = Changes::of(places)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let seen = thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                if changes.any()? {
+                    seen.push(Instant::now());
+                }
+                thread::sleep(TICK);
+            }
+            Ok(seen)
+        });
+        Ok(Self { stop, seen })
+    }
+
+    /// When they changed, to about 10 ms.
+    ///
+    /// # Errors
+    /// As [`at_rest`].
+    pub fn finish(self) -> Result<Vec<Instant>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.seen.join();
+        seen.map_err(|_| anyhow!("the watch of links panicked"))?
+    }
 }

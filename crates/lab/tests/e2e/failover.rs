@@ -145,6 +145,8 @@ fn survive(
         .expect("it dies and returns");
     let kinds = ["one Vpc", "several Vpcs"];
     for ((kind, death), back) in kinds.iter().zip(&outcome.death).zip(&outcome.back) {
+        // Probers move to other nodes with links of their own.
+        let [death, back] = [death, back].map(|seen| seen.apart_from(&outcome.changes));
         let (first, all) = (death.longest_outage(), death.disturbance());
         let again = back.disturbance();
         eprintln!(

@@ -71,25 +71,33 @@ fn scenario_3_every_vpc_and_every_node_reaches_the_eip() {
     scene.load_balancer("inside", &vpc, "web", "");
     let eip = scene.programmed_eip("inside", 3);
     let to = target(&eip, 80);
-    for (i, node) in NODES.iter().enumerate() {
-        let own = format!("c{i}");
-        let seen = assert_answer(&pod(&scene, &own), to, &BACKENDS);
-        let address = scene.pod_ip(&own).parse().expect("an address");
-        assert_eq!(seen, [address].into(), "{own} is seen as itself");
-        let other = pod(&scene, &format!("o{i}"));
-        for client in [other, pod(&default, &own)] {
-            let seen = assert_answer(&client, to, &BACKENDS);
-            assert!(
-                seen.iter().all(behind_its_vpc),
-                "{} is seen as {seen:?}",
-                client.name()
-            );
-            assert_silent(&client, &eip, 81);
+    thread::scope(|scope| {
+        for (i, node) in NODES.iter().enumerate() {
+            let own = format!("c{i}");
+            let others = [pod(&scene, &format!("o{i}")), pod(&default, &own)];
+            let address = scene.pod_ip(&own).parse().expect("an address");
+            let own = pod(&scene, &own);
+            scope.spawn(move || {
+                let seen = assert_answer(&own, to, &BACKENDS);
+                assert_eq!(seen, [address].into(), "{} is seen as itself", own.name());
+            });
+            for client in others {
+                let eip = eip.as_str();
+                scope.spawn(move || {
+                    let seen = assert_answer(&client, to, &BACKENDS);
+                    let name = client.name();
+                    assert!(
+                        seen.iter().all(behind_its_vpc),
+                        "{name} is seen as {seen:?}"
+                    );
+                    assert_silent(&client, eip, 81);
+                });
+            }
+            scope.spawn(move || assert_answer(&machine(node), to, &BACKENDS));
         }
-        assert_answer(&machine(node), to, &BACKENDS);
-    }
-    // A backend that asks may be sent to itself.
-    assert_answer(&pod(&scene, "s0"), to, &BACKENDS);
+        // A backend that asks may be sent to itself.
+        scope.spawn(|| assert_answer(&pod(&scene, "s0"), to, &BACKENDS));
+    });
 }
 
 #[test]

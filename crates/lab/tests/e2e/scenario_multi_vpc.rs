@@ -2,6 +2,7 @@
 //!
 //! Tests named `inside_…` ask from within. They do not hold on OVN 23.03 (ARCHITECTURE, Known limits).
 
+use std::thread;
 use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Held, Protocol, ping};
@@ -10,7 +11,7 @@ use crate::asking::{
     Answered, PROTOCOLS, SILENCE, ask_often, assert_answer, assert_met, assert_silent,
     behind_a_service_gateway, clients_outside, gateways, machine, pod, target,
 };
-use crate::cluster::apply;
+use crate::cluster::{NODES, apply};
 use crate::scene::Scene;
 
 const BACKENDS: [&str; 4] = ["p0", "p1", "q0", "r0"];
@@ -160,16 +161,18 @@ fn inside_4_every_vpc_and_every_node_reaches_the_eip() {
     over(&scene, &["p", "q", "r"], "");
     scene.pods_ready();
     let to = target(&scene.programmed_eip("svc", 4), 80);
-    for client in &clients {
-        let seen = assert_answer(&pod(&scene, client), to, &BACKENDS);
-        assert!(
-            seen.iter().all(behind_a_service_gateway),
-            "{client}: {seen:?}"
-        );
-    }
-    for node in ["node-1", "node-2", "node-3"] {
-        assert_answer(&machine(node), to, &BACKENDS);
-    }
-    // A backend that asks may be sent to itself.
-    assert_answer(&pod(&scene, "q0"), to, &BACKENDS);
+    thread::scope(|scope| {
+        for client in clients.iter().map(|client| pod(&scene, client)) {
+            scope.spawn(move || {
+                let seen = assert_answer(&client, to, &BACKENDS);
+                let behind = seen.iter().all(behind_a_service_gateway);
+                assert!(behind, "{}: {seen:?}", client.name());
+            });
+        }
+        // A backend that asks may be sent to itself.
+        let others = NODES.map(machine).into_iter().chain([pod(&scene, "q0")]);
+        for other in others {
+            scope.spawn(move || assert_answer(&other, to, &BACKENDS));
+        }
+    });
 }
