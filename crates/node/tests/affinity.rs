@@ -180,7 +180,11 @@ async fn clients(node: &Node, net: &str, length: &str, vip: &str) {
             // A repeated SYN comes after a second.
             let took = start.elapsed();
             if took > Duration::from_millis(900) {
-                slow.push(format!("{name}, {connection}: {took:?}"));
+                let sent = client.repeated();
+                let neighbours = client.ip(&["neighbour"]);
+                slow.push(format!(
+                    "{name}, {connection}: {took:?}: {sent}{neighbours}"
+                ));
             }
             // What is learned from the first one counts once the datapath's cache follows: a burst may spread.
             if connection == 0 {

@@ -45,6 +45,17 @@ impl Sandbox {
         run("ip", &[&["-n", self.name.as_str()], arguments].concat())
     }
 
+    /// What its kernel sent a second time, and whom it looked for: why a connection was slow.
+    pub fn repeated(&self) -> String {
+        let counters = [
+            "TcpRetransSegs",
+            "Icmp6OutNeighborSolicits",
+            "Icmp6InNeighborAdvertisements",
+        ];
+        let words = ["netns", "exec", &self.name, "nstat", "-asz"];
+        run("ip", &[&words[..], &counters].concat())
+    }
+
     /// Listens inside on `port`, and greets everybody with `name`.
     pub async fn serve(&self, port: u16, name: &'static str) {
         let netns = Netns::open(&self.path()).unwrap();
