@@ -12,7 +12,8 @@ use crate::ask::{Attempts, Held, Kept, Protocol, Stream};
 use crate::command::run;
 use crate::lab::Lab;
 use crate::layout::Machine;
-use crate::place::{Place, Watch};
+use crate::links::Watch;
+use crate::place::Place;
 
 /// Between two questions of a stream.
 pub const PACE: Duration = Duration::from_millis(25);
@@ -120,8 +121,8 @@ impl Lab {
     ) -> Result<Outcome> {
         let others = self.nodes()?.into_iter().filter(|other| *other != node);
         let others: Result<Vec<Place>> = others.map(|other| self.place(other)).collect();
-        let asking = Asking::start(from, to, held);
         let watch = Watch::start(&others?)?;
+        let asking = Asking::start(from, to, held);
         thread::sleep(BEFORE);
         let struck = asking.now();
         let done = self.strike(node, death);

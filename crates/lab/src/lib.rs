@@ -42,6 +42,7 @@ mod install;
 mod kubernetes;
 mod lab;
 mod layout;
+pub mod links;
 mod net;
 mod node;
 mod ovn;

@@ -8,20 +8,14 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
+use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::command::{command, run_words};
@@ -202,22 +196,6 @@ impl Place {
         Ok(())
     }
 
-    /// Hears of every change of a link or of a route there, as `ip monitor link route` does (rtnetlink(7)).
-    fn changes(&self) -> io::Result<OwnedFd> {
-        // RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE.
-        const GROUPS: u32 = 0x1 | 0x40 | 0x400;
-        self.inside(|| {
-            let changes = socket(
-                AddressFamily::Netlink,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-                SockProtocol::NetlinkRoute,
-            )?;
-            bind(changes.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-            Ok(changes)
-        })
-    }
-
     fn socket(&self, peer: IpAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let domain = Domain::for_address(SocketAddr::new(peer, 0));
         let socket = self.inside(|| Socket::new(domain, kind, Some(protocol)))?;
@@ -229,7 +207,10 @@ impl Place {
     }
 
     /// Does `work` in a thread that is in this network namespace, and waits for it.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    pub(crate) fn inside<T: Send>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
         thread::scope(|scope| {
             let made = scope.spawn(|| {
                 setns(&*self.netns, CloneFlags::CLONE_NEWNET)?;
@@ -238,96 +219,5 @@ impl Place {
             made.join()
                 .map_err(|_| io::Error::other("the thread panicked"))?
         })
-    }
-}
-
-/// Waits until no link and no route of `places` has changed for `rest`; says whether it came to that within `limit`.
-///
-/// # Errors
-/// What the kernel says, without the right to: needs root.
-pub fn at_rest(places: &[Place], rest: Duration, limit: Duration) -> Result<bool> {
-    let changes = Changes::of(places)?;
-    let (start, mut last) = (Instant::now(), Instant::now());
-    while last.elapsed() < rest {
-        if changes.any()? {
-            last = Instant::now();
-        }
-        if start.elapsed() > limit {
-            return Ok(false);
-        }
-        thread::sleep(TICK);
-    }
-    Ok(true)
-}
-
-/// Between two looks at what changed.
-const TICK: Duration = Duration::from_millis(10);
-
-/// Changes of links and routes of places, as `ip monitor link route` hears of them (rtnetlink(7)).
-#[derive(Debug)]
-struct Changes(Vec<OwnedFd>);
-
-impl Changes {
-    fn of(places: &[Place]) -> Result<Self> {
-        let sockets: io::Result<_> = places.iter().map(Place::changes).collect();
-        Ok(Self(
-            sockets.context("failed to listen for changes of links")?,
-        ))
-    }
-
-    /// Whether there were any since it was asked last.
-    fn any(&self) -> Result<bool> {
-        let (mut any, mut message) = (false, vec![0; 32 << 10]);
-        for socket in &self.0 {
-            loop {
-                match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
-                    Err(Errno::EAGAIN) => break,
-                    // More came than the socket holds.
-                    Ok(_) | Err(Errno::ENOBUFS) => any = true,
-                    Err(error) => bail!("failed to hear of changes of links: {error}"),
-                }
-            }
-        }
-        Ok(any)
-    }
-}
-
-/// Notes when links and routes of places change, until it is finished.
-#[derive(Debug)]
-pub struct Watch {
-    stop: Arc<AtomicBool>,
-    seen: JoinHandle<Result<Vec<Instant>>>,
-}
-
-impl Watch {
-    /// Begins.
-    ///
-    /// # Errors
-    /// As [`at_rest`].
-    pub fn start(places: &[Place]) -> Result<Self> {
-        let changes = Changes::of(places)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let seen = thread::spawn(move || {
-            let mut seen = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                if changes.any()? {
-                    seen.push(Instant::now());
-                }
-                thread::sleep(TICK);
-            }
-            Ok(seen)
-        });
-        Ok(Self { stop, seen })
-    }
-
-    /// When they changed, to about 10 ms.
-    ///
-    /// # Errors
-    /// As [`at_rest`].
-    pub fn finish(self) -> Result<Vec<Instant>> {
-        self.stop.store(true, Ordering::Relaxed);
-        let seen = self.seen.join();
-        seen.map_err(|_| anyhow!("the watch of links panicked"))?
     }
 }

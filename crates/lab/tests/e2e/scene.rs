@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use ycloud_lab::ask::{Heard, Protocol, knock};
-use ycloud_lab::place::{Place, at_rest};
+use ycloud_lab::links::at_rest;
+use ycloud_lab::place::Place;
 
 use crate::asking::{Answered, PATIENCE, ask_often, pod, target};
 use crate::cluster::{

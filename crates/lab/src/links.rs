@@ -1,0 +1,122 @@
+//! When links and routes of places change: while they do, Open vSwitch in user space drops packets of tunnels (ARCHITECTURE, Known
+//! limits).
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+
+use crate::place::Place;
+
+/// Waits until no link and no route of `places` has changed for `rest`; says whether it came to that within `limit`.
+///
+/// # Errors
+/// What the kernel says, without the right to: needs root.
+pub fn at_rest(places: &[Place], rest: Duration, limit: Duration) -> Result<bool> {
+    let changes = Changes::of(places)?;
+    let (start, mut last) = (Instant::now(), Instant::now());
+    while last.elapsed() < rest {
+        if changes.any()? {
+            last = Instant::now();
+        }
+        if start.elapsed() > limit {
+            return Ok(false);
+        }
+        thread::sleep(TICK);
+    }
+    Ok(true)
+}
+
+/// Between two looks at what changed.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Changes of links and routes of places, as `ip monitor link route` hears of them (rtnetlink(7)).
+#[derive(Debug)]
+struct Changes(Vec<OwnedFd>);
+
+impl Changes {
+    fn of(places: &[Place]) -> Result<Self> {
+        let sockets: io::Result<_> = places.iter().map(|place| place.inside(listen)).collect();
+        Ok(Self(
+            sockets.context("failed to listen for changes of links")?,
+        ))
+    }
+
+    /// Whether there were any since it was asked last.
+    fn any(&self) -> Result<bool> {
+        let (mut any, mut message) = (false, vec![0; 32 << 10]);
+        for socket in &self.0 {
+            loop {
+                match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                    Err(Errno::EAGAIN) => break,
+                    // More came than the socket holds.
+                    Ok(_) | Err(Errno::ENOBUFS) => any = true,
+                    Err(error) => bail!("failed to hear of changes of links: {error}"),
+                }
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// A socket that hears of them, in the network namespace of the calling thread.
+fn listen() -> io::Result<OwnedFd> {
+    // RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE.
+    const GROUPS: u32 = 0x1 | 0x40 | 0x400;
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkRoute,
+    )?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+    Ok(socket)
+}
+
+/// Notes when links and routes of places change, until it is finished.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    seen: JoinHandle<Result<Vec<Instant>>>,
+}
+
+impl Watch {
+    /// Begins.
+    ///
+    /// # Errors
+    /// As [`at_rest`].
+    pub fn start(places: &[Place]) -> Result<Self> {
+        let changes = Changes::of(places)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let seen = thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                if changes.any()? {
+                    seen.push(Instant::now());
+                }
+                thread::sleep(TICK);
+            }
+            Ok(seen)
+        });
+        Ok(Self { stop, seen })
+    }
+
+    /// When they changed, to about 10 ms.
+    ///
+    /// # Errors
+    /// As [`at_rest`].
+    pub fn finish(self) -> Result<Vec<Instant>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.seen.join();
+        seen.map_err(|_| anyhow!("the watch of links panicked"))?
+    }
+}
