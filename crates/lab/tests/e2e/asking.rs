@@ -5,15 +5,16 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ycloud_lab::ask::{self, Heard, Protocol, ask};
+use ycloud_lab::ask::{self, Attempts, Heard, Protocol, ask};
 use ycloud_lab::icmp::{Icmp, Message};
+use ycloud_lab::links::Watch;
 use ycloud_lab::place::Place;
 use ycloud_lab::{Machine, ext};
 
 use crate::cluster::{SOON, apply, condition, eventually, get, the_lab};
-use crate::scene::Scene;
+use crate::scene::{Scene, chassis};
 
 /// How long an answer may take, on two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,6 +48,47 @@ impl Answered {
     /// Number of answers.
     pub fn total(&self) -> u32 {
         self.by.values().sum()
+    }
+}
+
+/// [`ask::Stream`], beside what changes links of chassis: probers that follow, Pods that come and go. Answers that are late for it are told
+/// apart, as [`Attempts::apart_from`] says.
+pub struct Stream {
+    links: Watch,
+    started: Instant,
+    stream: ask::Stream,
+}
+
+impl Stream {
+    /// Starts one question `every` so often.
+    #[track_caller]
+    pub fn start(place: &Place, protocol: Protocol, to: SocketAddr, every: Duration) -> Self {
+        Self {
+            links: Watch::start(&chassis()).expect("a watch of links"),
+            started: Instant::now(),
+            stream: ask::Stream::start(place, protocol, to, every),
+        }
+    }
+
+    /// How long it has been going on.
+    pub fn elapsed(&self) -> Duration {
+        self.stream.elapsed()
+    }
+
+    /// Stops it, waits for the questions under way, and returns those that count, in the order in which they began.
+    #[track_caller]
+    pub fn finish(self) -> Attempts {
+        let attempts = self.stream.finish();
+        let changes = self.links.finish().expect("a watch of links").into_iter();
+        let changes: Vec<Duration> = changes
+            .map(|change| change.saturating_duration_since(self.started))
+            .collect();
+        let counted = attempts.apart_from(&changes);
+        let apart = attempts.0.len() - counted.0.len();
+        if apart > 0 {
+            eprintln!("{apart} of {} were late as links changed", attempts.0.len());
+        }
+        counted
     }
 }
 

@@ -4,11 +4,11 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use ycloud_lab::ask::{Protocol, Stream};
+use ycloud_lab::ask::Protocol;
 use ycloud_lab::backend::Kind;
 use ycloud_lab::place::Place;
 
-use crate::asking::{assert_answer, pod, target};
+use crate::asking::{Stream, assert_answer, pod, target};
 use crate::backends::{CHECK, assert_served};
 use crate::cluster::{SLOW, SOON, condition, delete, eventually, get, patch};
 use crate::scene::Scene;

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use ycloud_lab::ask::{Attempt, Protocol, Stream};
+use ycloud_lab::ask::{Attempt, Protocol};
 
-use crate::asking::{ask_often, assert_answer, assert_pod_answers, pod, target};
+use crate::asking::{Stream, ask_often, assert_answer, assert_pod_answers, pod, target};
 use crate::backends::{CHECK, assert_served};
 use crate::cluster::{SOON, api, apply, condition, delete, eventually, exists, get, kill, patch};
 use crate::scene::Scene;

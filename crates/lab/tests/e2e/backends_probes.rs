@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use ycloud_lab::ask::{Heard, Protocol, Stream, knock, ping};
+use ycloud_lab::ask::{Heard, Protocol, knock, ping};
 use ycloud_lab::place::Place;
 
-use crate::asking::pod;
+use crate::asking::{Stream, pod};
 use crate::backends::{LEAVES, Mixed, assert_served};
 use crate::cluster::{Stopped, always, api_ready};
 

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use ycloud_lab::ask::{Attempts, Heard, Protocol, Stream, ask, knock};
+use ycloud_lab::ask::{Attempts, Heard, Protocol, ask, knock};
 use ycloud_lab::backend::{Backend, Kind};
 
-use crate::asking::{ask_often, assert_answer, assert_met, pod, target};
+use crate::asking::{Stream, ask_often, assert_answer, assert_met, pod, target};
 use crate::backends::{ALL, CHECK, FAST, LEAVES, Mixed, assert_served};
 use crate::cluster::{always, condition, eventually, get, lab};
 use crate::scene::Scene;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use ycloud_lab::ask::{Held, Protocol, Stream};
+use ycloud_lab::ask::{Held, Protocol};
 use ycloud_lab::place::Place;
 
-use crate::asking::{PATIENCE, PROTOCOLS, assert_answer, gateways, machine, pod, target};
+use crate::asking::{PATIENCE, PROTOCOLS, Stream, assert_answer, gateways, machine, pod, target};
 use crate::cluster::{SOON, eventually, get, kubectl};
 use crate::scene::Scene;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ycloud_lab::Machine;
-use ycloud_lab::ask::{Protocol, Stream};
+use ycloud_lab::ask::Protocol;
 
-use crate::asking::assert_answer;
+use crate::asking::{Stream, assert_answer};
 use crate::backends::{FAST, Mixed, assert_served};
 use crate::cluster::{Printed, SLOW, SOON, Stopped, delete, eventually, kubectl, lab, on, the_lab};
 

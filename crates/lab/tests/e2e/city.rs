@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use crate::cluster::{NODES, patch};
+use crate::asking::gateways;
+use crate::cluster::{NODES, apply, patch};
 use crate::scene::Scene;
 
 /// A tenant's Vpc, with a backend on each node in two Subnets and a client on each node in a third; and
@@ -80,4 +81,39 @@ pub fn dual() -> (Scene, String) {
     });
     let vpc = format!("  vpc: {}\n", scene.full("v"));
     (scene, vpc)
+}
+
+/// Three Vpcs with backends, of which `p` and `q` have the same range, and in it the same address twice; another one with that range,
+/// `w`; and both EipGateways.
+///
+/// | Pods | Vpc | on | label |
+/// |---|---|---|---|
+/// | `p0` `p1` | `p` | `node-1` `node-2` | `app: web` |
+/// | `q0`, whose address is that of `p0` | `q` | `node-3` | `app: web` |
+/// | `r0` | `r` | `node-1` | `app: web` |
+/// | `c-p0` `c-p1` `c-p2`, and likewise `q` `r` `w` | by their names | each node | |
+pub fn three_vpcs() -> Scene {
+    gateways();
+    Scene::shared("three-vpcs", |scene| {
+        let subnets = [
+            ("p", "10.0.1.0/24"),
+            ("q", "10.0.1.0/24"),
+            ("r", "10.0.3.0/24"),
+            ("w", "10.0.1.0/24"),
+        ];
+        for (vpc, cidr) in subnets {
+            let subnet = format!("{vpc}-net");
+            scene.vpc(vpc, &[(&subnet, cidr)]);
+            for (i, node) in NODES.iter().enumerate() {
+                scene.client(&format!("c-{vpc}{i}"), &subnet, node);
+            }
+        }
+        for (pod, subnet, node) in [("p0", "p-net", "node-1"), ("q0", "q-net", "node-3")] {
+            let yaml = scene.server_yaml(pod, subnet, node, "web", "");
+            let fixed = "annotations: {iaas.yusur.io/ip: 10.0.1.51, ";
+            apply(&yaml.replace("annotations: {", fixed)).must();
+        }
+        scene.server("p1", "p-net", "node-2", "web");
+        scene.server("r0", "r-net", "node-1", "web");
+    })
 }

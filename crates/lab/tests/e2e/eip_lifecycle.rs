@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use ycloud_lab::ask::{Heard, Protocol, Stream, knock};
+use ycloud_lab::ask::{Heard, Protocol, knock};
 
-use crate::asking::{SILENCE, ask_often, assert_answer, assert_met, gateways, machine, target};
+use crate::asking::{
+    SILENCE, Stream, ask_often, assert_answer, assert_met, gateways, machine, target,
+};
 use crate::backends::assert_served;
 use crate::cluster::{
     SLOW, SOON, api, apply, condition, eventually, exists, get, on, start_deleting,

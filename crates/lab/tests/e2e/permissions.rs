@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use ycloud_lab::ask::{Heard, Protocol, Stream, knock};
+use ycloud_lab::ask::{Heard, Protocol, knock};
 
-use crate::asking::{SILENCE, assert_pod_answers, pod, target};
+use crate::asking::{SILENCE, Stream, assert_pod_answers, pod, target};
 use crate::backends::{CHECK, assert_served};
 use crate::cluster::{SOON, apply, condition, delete, eventually, get, patch};
 use crate::scene::Scene;

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ycloud_lab::ask::{Held, Kept, Protocol, Stream};
+use ycloud_lab::ask::{Held, Kept, Protocol};
 use ycloud_lab::place::Place;
 use ycloud_lab::{Machine, PartStatus};
 
-use crate::asking::{ask_often, gateways, target};
+use crate::asking::{Stream, ask_often, gateways, target};
 use crate::backends::{FAST, Mixed, assert_served};
 use crate::cluster::{SLOW, api, api_ready, apply, condition, eventually, get, lab, on, the_lab};
 use crate::rows::{changed, rows, rows_at_rest, written};
@@ -64,8 +64,8 @@ fn pods(app: &str) -> Vec<Value> {
 /// What goes on while a part dies and comes back.
 struct Watched {
     mixed: Mixed,
-    /// The address of a Service whose Pod nobody asks whether it is ready: what is found to be failing is cut off, and a node whose
-    /// switch is restarted may be.
+    /// The address of a Service whose Pod nobody asks whether it is ready, neither a kubelet nor a NetworkProbe: what is found to be
+    /// failing is cut off, and what is on a node whose switch is restarted may be, as one failure has its neighbours asked at once.
     steady: SocketAddr,
 }
 
@@ -76,7 +76,14 @@ impl Watched {
         let yaml = scene.server_yaml("steady", "a", "node-1", "steady", "");
         let (yaml, _) = yaml.split_once("      readinessProbe:").expect("a probe");
         apply(yaml).must();
-        scene.service("steady", &scene.full("v"), &[(80, "8080")], "steady", "");
+        let unasked = "  healthCheck: {disabled: true}\n";
+        scene.service(
+            "steady",
+            &scene.full("v"),
+            &[(80, "8080")],
+            "steady",
+            unasked,
+        );
         scene.pods_ready();
         let steady = target(&scene.programmed("steady", 1), 80);
         Self { mixed, steady }

@@ -6,48 +6,23 @@ use std::thread;
 use std::time::Duration;
 
 use ycloud_lab::ask::{Heard, Held, Protocol, ping};
+use ycloud_lab::place::Place;
 
 use crate::asking::{
     Answered, PROTOCOLS, SILENCE, ask_often, assert_answer, assert_met, assert_silent,
-    behind_a_service_gateway, clients_outside, gateways, machine, pod, target,
+    behind_a_service_gateway, clients_outside, machine, pod, target,
 };
-use crate::cluster::{NODES, apply};
+use crate::city;
+use crate::cluster::NODES;
 use crate::scene::Scene;
 
 const BACKENDS: [&str; 4] = ["p0", "p1", "q0", "r0"];
 
-/// Three Vpcs, of which `p` and `q` have the same range, and in it the same address `twice`; backends on three nodes. Tests
-/// run side by side, and no two Pods of a node have the same address: each test has one of its own.
-fn three_vpcs(name: &str, twice: &str) -> Scene {
-    gateways();
-    let mut scene = Scene::new(name);
-    for (vpc, cidr) in [
-        ("p", "10.0.1.0/24"),
-        ("q", "10.0.1.0/24"),
-        ("r", "10.0.3.0/24"),
-    ] {
-        scene.vpc(vpc, &[(&format!("{vpc}-net"), cidr)]);
-    }
-    for (backend, node) in BACKENDS
-        .iter()
-        .zip(["node-1", "node-2", "node-3", "node-1"])
-    {
-        let yaml = scene.server_yaml(backend, &format!("{}-net", &backend[..1]), node, "web", "");
-        let fixed = format!("annotations: {{iaas.yusur.io/ip: {twice}, ");
-        apply(&match *backend {
-            "p0" | "q0" => yaml.replace("annotations: {", &fixed),
-            _ => yaml,
-        })
-        .must();
-    }
-    scene
-}
-
-/// A YusurService over the backends of these Vpcs.
-fn over(scene: &Scene, vpcs: &[&str], more: &str) {
+/// A YusurService `name` over the backends of these Vpcs.
+fn over(scene: &Scene, name: &str, vpcs: &[&str], more: &str) {
     let vpcs: Vec<String> = vpcs.iter().map(|vpc| scene.full(vpc)).collect();
     let vpcs: Vec<&str> = vpcs.iter().map(String::as_str).collect();
-    scene.over_vpcs("svc", &vpcs, "web", more);
+    scene.over_vpcs(name, &vpcs, "web", more);
 }
 
 #[track_caller]
@@ -64,11 +39,10 @@ fn assert_balanced(answered: &Answered, times: u32) {
 
 #[test]
 fn scenario_4_the_world_reaches_the_backends_of_every_vpc_evenly() {
-    let scene = three_vpcs("s4-world", "10.0.1.51");
-    over(&scene, &["p", "q", "r"], "");
-    scene.pods_ready();
+    let scene = city::three_vpcs();
+    over(&scene, "world", &["p", "q", "r"], "");
     assert_eq!(scene.pod_ip("p0"), scene.pod_ip("q0"));
-    let eip = scene.programmed_eip("svc", 4);
+    let eip = scene.programmed_eip("world", 4);
     for (place, _) in clients_outside() {
         for protocol in PROTOCOLS {
             let answered = ask_often(&place, protocol, target(&eip, 80), 160);
@@ -86,10 +60,10 @@ fn scenario_4_the_world_reaches_the_backends_of_every_vpc_evenly() {
 
 #[test]
 fn scenario_4_affinity_keeps_a_client_on_one_backend() {
-    let scene = three_vpcs("s4-affinity", "10.0.1.52");
-    over(&scene, &["p", "q", "r"], "  sessionAffinity: ClientIP\n");
-    scene.pods_ready();
-    let eip = scene.programmed_eip("svc", 4);
+    let scene = city::three_vpcs();
+    let affinity = "  sessionAffinity: ClientIP\n";
+    over(&scene, "affinity", &["p", "q", "r"], affinity);
+    let eip = scene.programmed_eip("affinity", 4);
     for (place, source) in clients_outside() {
         let answered = ask_often(&place, Protocol::Tcp, target(&eip, 80), 20);
         assert_eq!(
@@ -102,10 +76,9 @@ fn scenario_4_affinity_keeps_a_client_on_one_backend() {
 
 #[test]
 fn scenario_4_a_vpc_comes_and_goes_while_the_others_connections_live_on() {
-    let scene = three_vpcs("s4-change", "10.0.1.53");
-    over(&scene, &["p"], "");
-    scene.pods_ready();
-    let eip = scene.programmed_eip("svc", 2);
+    let scene = city::three_vpcs();
+    over(&scene, "change", &["p"], "");
+    let eip = scene.programmed_eip("change", 2);
     let outside = machine("external");
     let to = target(&eip, 80);
     let mut held: Vec<(Held, String)> = PROTOCOLS
@@ -122,8 +95,8 @@ fn scenario_4_a_vpc_comes_and_goes_while_the_others_connections_live_on() {
         (&["p", "r"], &["p0", "p1", "r0"]),
         (&["p"], &["p0", "p1"]),
     ] {
-        over(&scene, vpcs, "");
-        scene.programmed("svc", backends.len() as i64);
+        over(&scene, "change", vpcs, "");
+        scene.programmed("change", backends.len() as i64);
         assert_answer(&outside, to, backends);
         for (held, backend) in &mut held {
             let reply = held.ask().expect("the held one answers on");
@@ -134,35 +107,29 @@ fn scenario_4_a_vpc_comes_and_goes_while_the_others_connections_live_on() {
 
 #[test]
 fn scenario_4_without_backends_it_refuses_at_once() {
-    let scene = three_vpcs("s4-empty", "10.0.1.54");
-    over(&scene, &["p", "q"], "");
-    scene.pods_ready();
-    scene.programmed("svc", 3);
-    for pod in ["p0", "p1", "q0"] {
-        let words = ["-n", &scene.name, "label", "pod", pod, "app-", "out=yes"];
-        crate::cluster::kubectl(&words).must();
-    }
-    let eip = scene.programmed_eip("svc", 0);
+    let scene = city::three_vpcs();
+    over(&scene, "empty", &["p", "q"], "");
+    let eip = scene.programmed_eip("empty", 3);
+    assert_answer(&machine("external"), target(&eip, 80), &BACKENDS[..3]);
+    let [p, q] = ["p", "q"].map(|vpc| scene.full(vpc));
+    scene.over_vpcs("empty", &[&p, &q], "nobody", "");
+    assert_eq!(scene.programmed_eip("empty", 0), eip);
     assert_met(&machine("external"), target(&eip, 80), Heard::Refusal);
 }
 
 #[test]
 fn inside_4_every_vpc_and_every_node_reaches_the_eip() {
-    let mut scene = three_vpcs("s4-inside", "10.0.1.55");
-    scene.vpc("w", &[("w-net", "10.0.1.0/24")]);
-    let mut clients = Vec::new();
-    for (i, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
-        for subnet in ["p-net", "q-net", "r-net", "w-net", "ovn-default"] {
-            let client = format!("c-{subnet}-{i}");
-            scene.client(&client, subnet, node);
-            clients.push(client);
-        }
+    let (scene, default) = (city::three_vpcs(), city::default_vpc());
+    let mut clients: Vec<Place> = Vec::new();
+    for i in 0..NODES.len() {
+        let own = ["p", "q", "r", "w"].map(|vpc| pod(&scene, &format!("c-{vpc}{i}")));
+        clients.extend(own);
+        clients.push(pod(&default, &format!("c{i}")));
     }
-    over(&scene, &["p", "q", "r"], "");
-    scene.pods_ready();
-    let to = target(&scene.programmed_eip("svc", 4), 80);
+    over(&scene, "inside", &["p", "q", "r"], "");
+    let to = target(&scene.programmed_eip("inside", 4), 80);
     thread::scope(|scope| {
-        for client in clients.iter().map(|client| pod(&scene, client)) {
+        for client in clients {
             scope.spawn(move || {
                 let seen = assert_answer(&client, to, &BACKENDS);
                 let behind = seen.iter().all(behind_a_service_gateway);
