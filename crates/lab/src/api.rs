@@ -206,6 +206,17 @@ impl ApiServer {
         }
     }
 
+    /// Tells the API server to delete all objects of `kind` in a namespace, and does not wait for them to go.
+    ///
+    /// # Errors
+    /// As [`ApiServer::apply`].
+    pub fn delete_all(&self, namespace: &str, kind: &str) -> Result<()> {
+        let api = self.objects(namespace, &self.kind(kind)?);
+        let (how, all) = (DeleteParams::background(), ListParams::default());
+        let told = self.runtime.block_on(api.delete_collection(&how, &all));
+        told.map(drop).map_err(in_its_own_words)
+    }
+
     /// Waits until an object is gone, or another one has its name; not for one of that `uid` alone
     /// if it is empty.
     ///

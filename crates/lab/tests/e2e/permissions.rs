@@ -2,10 +2,13 @@
 //! nobody; and a permission that is taken back takes its effects along, while the others'
 //! connections live on.
 
+use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use ycloud_lab::ask::{Heard, Protocol, knock};
+use ycloud_lab::place::Place;
 
 use crate::asking::{SILENCE, Stream, assert_pod_answers, pod, target};
 use crate::backends::{CHECK, assert_served};
@@ -98,7 +101,7 @@ fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_n
         (guest_client, own_server),
         (guest_client, theirs),
     ];
-    for (place, to) in cut_off {
+    let nobody_answers = |(place, to): (&Place, SocketAddr)| {
         let what = format!("{} does not reach {to}", place.name());
         eventually(&what, SOON, || {
             match knock(place, Protocol::Tcp, to, SILENCE) {
@@ -106,11 +109,14 @@ fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_n
                 Heard::Refusal | Heard::Unreachable | Heard::Silence => Ok(()),
             }
         });
-    }
-    for (place, to) in cut_off {
         let met = knock(place, Protocol::Tcp, to, SILENCE);
         assert_ne!(met, Heard::Answer, "{} reaches {to} again", place.name());
-    }
+    };
+    thread::scope(|scope| {
+        for one in cut_off {
+            scope.spawn(move || nobody_answers(one));
+        }
+    });
     assert_pod_answers(client, own, "own");
 
     permit(&vpc, &[&host.name, &guest.name]);

@@ -544,5 +544,11 @@ impl Drop for Scene {
                 eprintln!("clean-up: {kind} {name}: {error:#}");
             }
         }
+        // Kubernetes looks into a namespace five seconds after it was told to delete it.
+        for kind in ["ysvc", "service", "deployment", "pod", "vnic", "eip"] {
+            if let Err(error) = api().delete_all(&self.name, kind) {
+                eprintln!("clean-up: each {kind} of {}: {error:#}", self.name);
+            }
+        }
     }
 }
