@@ -2,6 +2,8 @@
 //! search.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -179,9 +181,21 @@ pub fn others_gone(own: &str) {
     });
 }
 
-/// [`rows`], once [`others_gone`].
+/// [`rows`], once [`others_gone`] and nothing changed for two seconds: scenes that are shared lose their probers after the Services that
+/// were asked of them.
 #[track_caller]
 pub fn rows_at_rest() -> BTreeMap<String, Row> {
     others_gone("e2e-shared-");
-    rows()
+    let mut last = rows();
+    eventually("rows are at rest", SLOW, || {
+        thread::sleep(Duration::from_secs(2));
+        let now = rows();
+        let moved = changed(&last, &now);
+        last = now;
+        moved
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| moved.join("\n"))
+    });
+    last
 }
