@@ -57,23 +57,16 @@ fn scenario_2_the_backend_sees_the_nodes_join_address_wherever_it_is() {
 
 #[test]
 fn scenario_2_pods_of_the_default_vpc_are_clients_too_and_keep_their_address() {
-    let scene = Scene::new("s2-pods");
-    scene.server("near", "ovn-default", "node-1", "web");
-    scene.server("far", "ovn-default", "node-2", "web");
-    scene.client("c", "ovn-default", "node-1");
-    scene.cluster_service("svc", "web");
-    scene.pods_ready();
-    let vip = scene.programmed("svc", 2);
-    let tcp = scene.ask("c", &vip, 80, 20);
-    let udp = scene.ask_udp("c", &vip, 80, 20);
-    assert_eq!(tcp.names(), ["far", "near"], "{tcp:?}");
-    assert_eq!(udp.names(), ["far", "near"], "{udp:?}");
-    assert_eq!(
-        (tcp.failed.len(), udp.failed.len()),
-        (0, 0),
-        "{tcp:?} {udp:?}"
-    );
-    assert_eq!(scene.source_seen("c", &vip, 80), scene.pod_ip("c"));
+    let scene = default_vpc();
+    scene.cluster_service("pods", "web");
+    let vip = scene.programmed("pods", 3);
+    let tcp = scene.ask("c0", &vip, 80, 30);
+    let udp = scene.ask_udp("c0", &vip, 80, 30);
+    for answers in [tcp, udp] {
+        let names = (answers.names(), answers.failed.len());
+        assert_eq!(names, (vec!["s0", "s1", "s2"], 0), "{answers:?}");
+    }
+    assert_eq!(scene.source_seen("c0", &vip, 80), scene.pod_ip("c0"));
 }
 
 #[test]

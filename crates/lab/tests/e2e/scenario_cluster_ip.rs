@@ -2,8 +2,8 @@
 
 use ycloud_lab::OvnVersion;
 
-use crate::asking::{assert_unanswered, pod, target};
-use crate::city::tenant;
+use crate::asking::{assert_pod_answers, assert_unanswered, pod, target};
+use crate::city::{tenant, three_vpcs};
 use crate::cluster::{
     NODES, SOON, apply, condition, delete, eventually, get, in_pod, nbctl, patch, the_lab,
 };
@@ -167,36 +167,28 @@ spec:
 
 #[test]
 fn scenario_1_two_vpcs_with_the_same_cidrs_reach_only_their_own() {
-    let mut scene = Scene::new("s1-overlap");
-    let left = scene.vpc("l", &[("l1", "10.0.1.0/24")]);
-    let right = scene.vpc("r", &[("r1", "10.0.1.0/24")]);
-    // On different nodes, so that both backends may have the very same address.
-    scene.server("left", "l1", "node-1", "left");
-    scene.server("right", "r1", "node-2", "right");
-    scene.client("lc", "l1", "node-3");
-    scene.client("rc", "r1", "node-3");
-    scene.service("left", &left, &[(80, "8080")], "left", "");
-    scene.service("right", &right, &[(80, "8080")], "right", "");
-    scene.pods_ready();
-    let left_vip = scene.programmed("left", 1);
-    let right_vip = scene.programmed("right", 1);
-    let own = scene.ask("lc", &left_vip, 80, 10);
-    assert_eq!(
-        (own.names(), own.failed.len()),
-        (vec!["left"], 0),
-        "{own:?}"
-    );
-    let own = scene.ask("rc", &right_vip, 80, 10);
-    assert_eq!(
-        (own.names(), own.failed.len()),
-        (vec!["right"], 0),
-        "{own:?}"
-    );
-    assert_unanswered(&pod(&scene, "lc"), target(&right_vip, 80));
-    assert_unanswered(&pod(&scene, "rc"), target(&left_vip, 80));
-    // The other's backend by its own address: whoever answers there is the own Vpc's, or nobody.
-    let answers = scene.ask("lc", &scene.pod_ip("right"), 8080, 1);
-    assert!(!answers.by.contains_key("right"), "{answers:?}");
+    let scene = three_vpcs();
+    for (service, vpc) in [("left", "p"), ("right", "q")] {
+        scene.service(service, &scene.full(vpc), &[(80, "8080")], "web", "");
+    }
+    let left = scene.programmed("left", 2);
+    let right = scene.programmed("right", 1);
+    for (client, vip, backends) in [
+        ("c-p2", &left, ["p0", "p1"].as_slice()),
+        ("c-q2", &right, &["q0"]),
+    ] {
+        let answers = scene.ask(client, vip, 80, 20);
+        let met = (answers.names(), answers.failed.len());
+        assert_eq!(met, (backends.to_vec(), 0), "{answers:?}");
+    }
+    let [own, other] = ["c-p2", "c-q2"].map(|client| pod(&scene, client));
+    assert_unanswered(&own, target(&right, 80));
+    assert_unanswered(&other, target(&left, 80));
+    // A backend of the other Vpc has the very same address as one of the own.
+    let address = scene.pod_ip("q0");
+    assert_eq!(address, scene.pod_ip("p0"));
+    assert_pod_answers(&own, target(&address, 8080), "p0");
+    assert_pod_answers(&other, target(&address, 8080), "q0");
 }
 
 #[test]

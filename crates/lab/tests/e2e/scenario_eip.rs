@@ -102,19 +102,15 @@ fn scenario_3_every_vpc_and_every_node_reaches_the_eip() {
 
 #[test]
 fn scenario_3_nobody_answers_for_an_eip_that_nothing_holds() {
-    let mut scene = Scene::new("s3-unheld");
     gateways();
-    scene.vpc("v", &[("a", "10.0.1.0/24")]);
-    scene.client("c", "a", "node-2");
-    scene.client("d", "ovn-default", "node-1");
+    let (scene, default) = (tenant().0, default_vpc());
     scene.eip("idle", None);
-    scene.pods_ready();
     let idle = eventually("the Eip has an address", SOON, || {
         let eip = get(&["-n", &scene.name, "eip", "idle"]);
         let address = eip["status"]["address"].as_str().map(str::to_owned);
         address.ok_or_else(|| eip["status"].to_string())
     });
-    let places = [pod(&scene, "c"), pod(&scene, "d"), machine("node-3")];
+    let places = [pod(&scene, "c1"), pod(&default, "c0"), machine("node-3")];
     for address in [idle.as_str(), "198.51.100.250", "192.0.2.250"] {
         thread::scope(|scope| {
             for place in &places {
