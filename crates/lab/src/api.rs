@@ -209,8 +209,11 @@ impl ApiServer {
     /// Tells the API server to delete all objects of `kind` in a namespace, and does not wait for them to go.
     ///
     /// # Errors
-    /// As [`ApiServer::apply`].
+    /// As [`ApiServer::apply`], and without a namespace: nobody means the whole cluster.
     pub fn delete_all(&self, namespace: &str, kind: &str) -> Result<()> {
+        if namespace.is_empty() {
+            bail!("of which namespace shall all {kind} be deleted?");
+        }
         let api = self.objects(namespace, &self.kind(kind)?);
         let (how, all) = (DeleteParams::background(), ListParams::default());
         let told = self.runtime.block_on(api.delete_collection(&how, &all));

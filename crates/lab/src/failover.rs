@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,7 @@ pub struct Outcome {
     /// Likewise, from the return to the end.
     pub back: Vec<Attempts>,
     /// When links or routes of the other nodes changed, since the questions began.
-    pub changes: Vec<Duration>,
+    pub changes: Vec<Range<Duration>>,
     /// For each connection that was held all the time, the longest that it waited for an answer; `None`: it broke.
     pub held: Vec<Option<Duration>>,
 }
@@ -134,7 +135,10 @@ impl Lab {
         let started = asking.started;
         let mut outcome = asking.finish(struck, returned);
         let changes = watch.finish()?.into_iter();
-        outcome.changes = changes.map(|at| at.duration_since(started)).collect();
+        let since = |at: Instant| at.saturating_duration_since(started);
+        outcome.changes = changes
+            .map(|change| since(change.start)..since(change.end))
+            .collect();
         Ok(outcome)
     }
 }

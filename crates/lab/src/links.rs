@@ -2,6 +2,7 @@
 //! limits).
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +86,7 @@ fn listen() -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    seen: JoinHandle<Result<Vec<Instant>>>,
+    seen: JoinHandle<Result<Vec<Range<Instant>>>>,
 }
 
 impl Watch {
@@ -98,11 +99,13 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let seen = thread::spawn(move || {
-            let mut seen = Vec::new();
+            let (mut seen, mut last) = (Vec::new(), Instant::now());
             while !stopped.load(Ordering::Relaxed) {
+                let looked = Instant::now();
                 if changes.any()? {
-                    seen.push(Instant::now());
+                    seen.push(last..looked);
                 }
+                last = looked;
                 thread::sleep(TICK);
             }
             Ok(seen)
@@ -110,11 +113,11 @@ impl Watch {
         Ok(Self { stop, seen })
     }
 
-    /// When they changed, to about 10 ms.
+    /// When they changed: in each of these spans, of about 10 ms, or of what a busy machine leaves between two looks.
     ///
     /// # Errors
     /// As [`at_rest`].
-    pub fn finish(self) -> Result<Vec<Instant>> {
+    pub fn finish(self) -> Result<Vec<Range<Instant>>> {
         self.stop.store(true, Ordering::Relaxed);
         let seen = self.seen.join();
         seen.map_err(|_| anyhow!("the watch of links panicked"))?

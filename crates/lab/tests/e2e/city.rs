@@ -1,5 +1,5 @@
-//! Scenes that tests share, one a subject: who only asks needs no Pods of its own. Each test adds Services
-//! of names of its own, and changes nothing else.
+//! Scenes that tests share, one a subject: who only asks needs no Pods of its own. Each test adds Services and
+//! Eips of names of its own, and changes nothing else.
 
 use serde_json::json;
 
@@ -83,37 +83,47 @@ pub fn dual() -> (Scene, String) {
     (scene, vpc)
 }
 
-/// Three Vpcs with backends, of which `p` and `q` have the same range, and in it the same address twice; another one with that range,
-/// `w`; and both EipGateways.
+/// Three Vpcs with backends, of which `p` and `q` have the same range, and in it the same address twice; another one with that
+/// range, `w`; and both EipGateways.
+///
+/// | Pods | Vpc | on | label |
+/// |---|---|---|---|
+/// | those of [`backends_of_three_vpcs`] | | | `app: web` |
+/// | `c-p0` `c-p1` `c-p2`, and likewise `q` `r` `w` | by their names | each node | |
+pub fn three_vpcs() -> Scene {
+    gateways();
+    Scene::shared("three-vpcs", |scene| {
+        backends_of_three_vpcs(scene, "10.0.1.51");
+        scene.vpc("w", &[("w-net", "10.0.1.0/24")]);
+        for vpc in ["p", "q", "r", "w"] {
+            for (i, node) in NODES.iter().enumerate() {
+                scene.client(&format!("c-{vpc}{i}"), &format!("{vpc}-net"), node);
+            }
+        }
+    })
+}
+
+/// Backends in three Vpcs `p`, `q` and `r`, of which the first two have the same range, and in it the same address `twice`: no two Pods
+/// of a node have the same, so each scene has one of its own.
 ///
 /// | Pods | Vpc | on | label |
 /// |---|---|---|---|
 /// | `p0` `p1` | `p` | `node-1` `node-2` | `app: web` |
 /// | `q0`, whose address is that of `p0` | `q` | `node-3` | `app: web` |
 /// | `r0` | `r` | `node-1` | `app: web` |
-/// | `c-p0` `c-p1` `c-p2`, and likewise `q` `r` `w` | by their names | each node | |
-pub fn three_vpcs() -> Scene {
-    gateways();
-    Scene::shared("three-vpcs", |scene| {
-        let subnets = [
-            ("p", "10.0.1.0/24"),
-            ("q", "10.0.1.0/24"),
-            ("r", "10.0.3.0/24"),
-            ("w", "10.0.1.0/24"),
-        ];
-        for (vpc, cidr) in subnets {
-            let subnet = format!("{vpc}-net");
-            scene.vpc(vpc, &[(&subnet, cidr)]);
-            for (i, node) in NODES.iter().enumerate() {
-                scene.client(&format!("c-{vpc}{i}"), &subnet, node);
-            }
-        }
-        for (pod, subnet, node) in [("p0", "p-net", "node-1"), ("q0", "q-net", "node-3")] {
-            let yaml = scene.server_yaml(pod, subnet, node, "web", "");
-            let fixed = "annotations: {iaas.yusur.io/ip: 10.0.1.51, ";
-            apply(&yaml.replace("annotations: {", fixed)).must();
-        }
-        scene.server("p1", "p-net", "node-2", "web");
-        scene.server("r0", "r-net", "node-1", "web");
-    })
+pub fn backends_of_three_vpcs(scene: &mut Scene, twice: &str) {
+    for (vpc, cidr) in [
+        ("p", "10.0.1.0/24"),
+        ("q", "10.0.1.0/24"),
+        ("r", "10.0.3.0/24"),
+    ] {
+        scene.vpc(vpc, &[(&format!("{vpc}-net"), cidr)]);
+    }
+    for (pod, subnet, node) in [("p0", "p-net", "node-1"), ("q0", "q-net", "node-3")] {
+        let yaml = scene.server_yaml(pod, subnet, node, "web", "");
+        let fixed = format!("annotations: {{iaas.yusur.io/ip: {twice}, ");
+        apply(&yaml.replace("annotations: {", &fixed)).must();
+    }
+    scene.server("p1", "p-net", "node-2", "web");
+    scene.server("r0", "r-net", "node-1", "web");
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ycloud_lab::ask::{Heard, Protocol, knock};
+use ycloud_lab::ask::{Heard, Protocol};
 
 use crate::asking::{
-    SILENCE, Stream, ask_often, assert_answer, assert_met, gateways, machine, target,
+    Stream, ask_often, assert_answer, assert_met, gateways, machine, target, unanswered,
 };
 use crate::backends::assert_served;
 use crate::cluster::{
@@ -81,19 +81,6 @@ fn is_gone(scene: &Scene, kind: &str, name: &str) -> Result<(), String> {
         true => Err(format!("{kind} {name} is there")),
         false => Ok(()),
     }
-}
-
-/// Nobody answers at an EIP any more: its rows go with the object, the chassis follow a moment later.
-fn unanswered(eip: &str) {
-    let external = machine("external");
-    eventually(
-        "nobody answers at a released address",
-        SOON,
-        || match knock(&external, Protocol::Tcp, target(eip, 80), SILENCE) {
-            Heard::Answer => Err(format!("{eip} answers")),
-            Heard::Refusal | Heard::Unreachable | Heard::Silence => Ok(()),
-        },
-    );
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn survive(
     let kinds = ["one Vpc", "several Vpcs"];
     for ((kind, death), back) in kinds.iter().zip(&outcome.death).zip(&outcome.back) {
         // Probers move to other nodes with links of their own.
-        let [death, back] = [death, back].map(|seen| seen.apart_from(&outcome.changes));
+        let [death, back] = [death, back].map(|seen| seen.clone().excuse(&outcome.changes));
         let (first, all) = (death.longest_outage(), death.disturbance());
         let again = back.disturbance();
         eprintln!(

@@ -1,8 +1,8 @@
 //! End-to-end tests: objects in, packets out, on a lab that is already up with ycloud installed.
 //!
-//! `YCLOUD_LAB` names the lab (default `test`); `scripts/test` brings it up and takes it down. Each test has a
-//! namespace, Vpcs and Subnets of its own and removes them, also when it fails. `README.md` in the folder above says how one
-//! is written.
+//! `YCLOUD_LAB` names the lab (default `test`); `scripts/test` brings it up and takes it down. A test has a
+//! namespace, Vpcs and Subnets of its own and removes them, also when it fails; or shares those of `city`. `README.md` in the folder
+//! above says how one is written.
 
 mod asking;
 mod backends;

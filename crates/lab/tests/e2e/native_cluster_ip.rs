@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::city::default_vpc;
 use crate::cluster::{NODES, SOON, delete, eventually, get, in_pod, on};
 use crate::native::{Client, PORTS, answered_by, refused, service};
-use crate::scene::Scene;
+use crate::scene::{Scene, probers_gone};
 
 #[test]
 fn native_pods_and_nodes_reach_pods_and_host_network_pods() {
@@ -125,6 +125,7 @@ fn timed_native_affinity_timeout_loses_no_first_connection_and_holds_until_it_wa
                 _ => Err(format!("{answers:?}")),
             }
         });
+        probers_gone();
         let connections = connection_times(&scene, client, &vip, 2_000..2_040);
         // A SYN is repeated after a second.
         let at_once = |seconds: &f64| *seconds > 0.0 && *seconds < 0.9;

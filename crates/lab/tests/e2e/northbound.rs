@@ -6,7 +6,7 @@ use serde_json::Value;
 use ycloud_lab::ask::Heard;
 
 use crate::asking::gateways;
-use crate::cluster::{SLOW, SOON, api, apply, delete, eventually, get, nbctl};
+use crate::cluster::{SLOW, SOON, api, apply, delete, eventually, get, nbctl, start_deleting};
 use crate::native::{PORTS, service};
 use crate::rows::{left_of, rows, scenes};
 use crate::scene::Scene;
@@ -112,7 +112,11 @@ fn deleting_everything_leaves_no_row_vnic_or_address() {
         .map(|row| row.table)
         .collect();
     assert!(tables.len() >= 8, "only {tables:?}");
-    drop(scene);
+    // As somebody would who knows no order: all at once, and what is in the namespace by Kubernetes.
+    start_deleting("", "namespace", &name);
+    for (kind, object) in [("subnet", "a"), ("subnet", "b"), ("vpc", "v"), ("vpc", "w")] {
+        start_deleting("", kind, &scene.full(object));
+    }
     // Of whatever table: this scene's objects are named by nothing that stays.
     eventually("no row names the scene", SLOW, || {
         let rows = rows();

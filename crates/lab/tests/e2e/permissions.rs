@@ -109,12 +109,19 @@ fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_n
                 Heard::Refusal | Heard::Unreachable | Heard::Silence => Ok(()),
             }
         });
+    };
+    let stays_so = |(place, to): (&Place, SocketAddr)| {
         let met = knock(place, Protocol::Tcp, to, SILENCE);
         assert_ne!(met, Heard::Answer, "{} reaches {to} again", place.name());
     };
     thread::scope(|scope| {
         for one in cut_off {
             scope.spawn(move || nobody_answers(one));
+        }
+    });
+    thread::scope(|scope| {
+        for one in cut_off {
+            scope.spawn(move || stays_so(one));
         }
     });
     assert_pod_answers(client, own, "own");

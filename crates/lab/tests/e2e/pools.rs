@@ -160,7 +160,7 @@ fn a_subnet_shrinks_and_grows_but_never_below_its_users() {
     scene.vpc("v", &[("a", "10.0.1.0/24")]);
     let subnet = scene.full("a");
     annotated(&scene, "high", &subnet, ", iaas.yusur.io/ip: 10.0.1.200");
-    annotated(&scene, "c", &subnet, ", iaas.yusur.io/ip: 10.0.1.10");
+    annotated(&scene, "c", &subnet, ", iaas.yusur.io/ip: 10.0.1.110");
     scene.pods_ready();
     let resize = |cidr: &str| {
         // The default gateway is the range's first address; running Pods have the one they started with.

@@ -116,11 +116,16 @@ fn a_probe_that_fails_in_one_vpc_does_not_fail_in_the_other() {
             "tcpSocket: {port: 9000}",
         );
     }
-    let serve = "nc -l -k 9000 >/dev/null 2>&1 </dev/null & echo $! >/tmp/nc";
+    let serve = "nc -l -k 9000 >/tmp/said 2>&1 </dev/null & echo $! >/tmp/nc
+sleep 0.3; kill -0 $(cat /tmp/nc) || { cat /tmp/said; exit 1; }";
     for name in ["l1", "r1"] {
         eventually(&format!("{name} runs"), SLOW, || {
             let printed = in_pod(&scene.name, name, serve);
-            if printed.ok { Ok(()) } else { Err(printed.err) }
+            if printed.ok {
+                Ok(())
+            } else {
+                Err(printed.out + &printed.err)
+            }
         });
     }
     scene.pods_ready();

@@ -145,9 +145,11 @@ fn any_unhealthy(mixed: &Mixed, stop: &AtomicBool) -> Option<BTreeMap<String, (S
     worst
 }
 
-/// Restarts a program of ycloud, while the backends `bm` and `addr` have a probe each so often, and no backend is found unhealthy.
+/// Restarts a program of ycloud, while the backends `bm` and `addr` have a probe each so often, no backend is found unhealthy, and so a
+/// conversation with one that is probed lives on too.
 fn restart_own(watched: &Watched, what: &str, bounds: [Duration; 2], restart: impl FnOnce()) {
     let (mixed, talk) = (&watched.mixed, watched.talk());
+    let probed = Kept::start(mixed.held_by(Protocol::Tcp, "bm"));
     let stop = AtomicBool::new(false);
     let places = [&mixed.bm, &mixed.addr].map(|one| one.place().expect("a place"));
     let longest = thread::scope(|scope| {
@@ -167,6 +169,7 @@ fn restart_own(watched: &Watched, what: &str, bounds: [Duration; 2], restart: im
         assert!(*longest <= bound, "{what}: {longest:?}, at most {bound:?}");
     }
     watched.assert_alive(talk, what);
+    watched.assert_alive(probed, what);
 }
 
 /// Every part of the lab's machines dies once, and ycloud's own programs.

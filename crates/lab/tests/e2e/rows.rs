@@ -2,8 +2,6 @@
 //! search.
 
 use std::collections::BTreeMap;
-use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -175,27 +173,23 @@ pub fn others_gone(own: &str) {
     kept.extend(["e2e-shared-", own]);
     eventually("the scenes of earlier tests are gone", SLOW, || {
         let mut left = left_of(&kept);
-        // An empty one that was told to go is nobody's concern; Kubernetes takes seconds for it.
+        // Kubernetes takes seconds to see that one is empty that was told to go.
         left.retain(|what| !what.starts_with("namespace "));
+        let pods = api().list("", "pod", "").expect("the API server answers");
+        let homes = pods
+            .iter()
+            .filter_map(|pod| pod["metadata"]["namespace"].as_str());
+        let others = homes.filter(|home| {
+            home.starts_with("e2e-") && !kept.iter().any(|kept| home.starts_with(kept))
+        });
+        left.extend(others.map(|home| format!("a Pod of {home}")));
         left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
     });
 }
 
-/// [`rows`], once [`others_gone`] and nothing changed for two seconds: scenes that are shared lose their probers after the Services that
-/// were asked of them.
+/// [`rows`], once [`others_gone`].
 #[track_caller]
 pub fn rows_at_rest() -> BTreeMap<String, Row> {
     others_gone("e2e-shared-");
-    let mut last = rows();
-    eventually("rows are at rest", SLOW, || {
-        thread::sleep(Duration::from_secs(2));
-        let now = rows();
-        let moved = changed(&last, &now);
-        last = now;
-        moved
-            .is_empty()
-            .then_some(())
-            .ok_or_else(|| moved.join("\n"))
-    });
-    last
+    rows()
 }

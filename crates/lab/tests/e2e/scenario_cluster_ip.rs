@@ -168,6 +168,7 @@ spec:
 #[test]
 fn scenario_1_two_vpcs_with_the_same_cidrs_reach_only_their_own() {
     let scene = three_vpcs();
+    // Both select the same label: the Vpc alone tells them apart.
     for (service, vpc) in [("left", "p"), ("right", "q")] {
         scene.service(service, &scene.full(vpc), &[(80, "8080")], "web", "");
     }

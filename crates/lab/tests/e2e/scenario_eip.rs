@@ -7,7 +7,7 @@ use ycloud_lab::ask::{self, Heard, knock, ping};
 
 use crate::asking::{
     ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, assert_silent, behind_its_vpc,
-    clients_outside, gateways, machine, met, pod, target,
+    clients_outside, gateways, machine, met, pod, target, unanswered,
 };
 use crate::city::{default_vpc, tenant};
 use crate::cluster::{NODES, SOON, apply, eventually, get};
@@ -110,7 +110,15 @@ fn scenario_3_nobody_answers_for_an_eip_that_nothing_holds() {
         let address = eip["status"]["address"].as_str().map(str::to_owned);
         address.ok_or_else(|| eip["status"].to_string())
     });
-    let places = [pod(&scene, "c1"), pod(&default, "c0"), machine("node-3")];
+    // Of a Vpc with EIPs, of one without, of the default one, and a node.
+    let places = [
+        pod(&scene, "c1"),
+        pod(&scene, "o1"),
+        pod(&default, "c0"),
+        machine("node-3"),
+    ];
+    // It may have been another's a moment ago.
+    unanswered(&idle);
     for address in [idle.as_str(), "198.51.100.250", "192.0.2.250"] {
         thread::scope(|scope| {
             for place in &places {

@@ -10,7 +10,7 @@ use ycloud_lab::place::Place;
 
 use crate::asking::{
     Answered, PROTOCOLS, SILENCE, ask_often, assert_answer, assert_met, assert_silent,
-    behind_a_service_gateway, clients_outside, machine, pod, target,
+    behind_a_service_gateway, clients_outside, gateways, machine, pod, target,
 };
 use crate::city;
 use crate::cluster::NODES;
@@ -76,8 +76,12 @@ fn scenario_4_affinity_keeps_a_client_on_one_backend() {
 
 #[test]
 fn scenario_4_a_vpc_comes_and_goes_while_the_others_connections_live_on() {
-    let scene = city::three_vpcs();
+    // Its own: what a Vpc needs to be among several goes with the last Service that has it so.
+    gateways();
+    let mut scene = Scene::new("s4-change");
+    city::backends_of_three_vpcs(&mut scene, "10.0.1.151");
     over(&scene, "change", &["p"], "");
+    scene.pods_ready();
     let eip = scene.programmed_eip("change", 2);
     let outside = machine("external");
     let to = target(&eip, 80);

@@ -12,7 +12,7 @@ use ycloud_lab::place::Place;
 
 use crate::asking::{Answered, PATIENCE, ask_often, pod, target};
 use crate::cluster::{
-    NODES, SLOW, SOON, api, apply, condition, delete, eventually, exists, get, patch, the_lab,
+    NODES, SLOW, SOON, api, apply, condition, delete, eventually, exists, get, on, patch, the_lab,
 };
 use crate::rows::others_gone;
 
@@ -495,6 +495,31 @@ pub fn chassis() -> Vec<Place> {
 pub fn links_at_rest() {
     let rest = at_rest(&chassis(), Duration::from_millis(300), SLOW).expect("a watch of links");
     assert!(rest, "links of chassis change all the time");
+}
+
+/// Waits until no chassis has a prober in a Vpc that is gone: its link goes ten seconds after its last probe. For who cannot excuse what
+/// a change of links costs.
+#[track_caller]
+pub fn probers_gone() {
+    eventually("probers have left the Vpcs of earlier tests", SLOW, || {
+        let vpcs = api().list("", "vpc", "").expect("the API server answers");
+        let is_there = |vpc: &str| vpcs.iter().any(|one| one["metadata"]["name"] == vpc);
+        for place in chassis() {
+            let listed = on(
+                place.name(),
+                "ovs-vsctl --columns=external_ids list Interface",
+            )
+            .must();
+            for rest in listed.split("ycloud-prober=").skip(1) {
+                let vpc = rest.split([',', '}']).next().unwrap_or_default();
+                let vpc = vpc.trim_matches('"');
+                if !is_there(vpc) {
+                    return Err(format!("{} asks in Vpc {vpc}", place.name()));
+                }
+            }
+        }
+        Ok(())
+    });
 }
 
 /// A machine of the lab, which sends from the address that its routes choose.

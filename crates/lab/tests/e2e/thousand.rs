@@ -113,6 +113,8 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
         let mut differ = changed(&before, &rows());
         // Which node carries a gateway is another matter: two processors that have too much to do miss BFD's packets.
         differ.retain(|one| !one.starts_with("was Row { table: \"HA_Chassis\""));
+        // A prober's port stays in its Vpc for ten seconds after its last probe, and a Service of an earlier test may have been that.
+        differ.retain(|one| !one.contains("probe:e2e-shared-"));
         match differ.first() {
             None => Ok(()),
             Some(first) => Err(format!("{} rows, of which {first}", differ.len())),
