@@ -16,21 +16,6 @@ use crate::owner::Owner;
 use crate::ownerindex::OwnerIndex;
 use crate::row::{MEMBERSHIPS, Parent, Row, TABLES};
 
-/// The operations for one owner, against the replica as it is. Empty: nothing to do.
-///
-/// Rows that are members of rows of other owners are left out until those are in the replica; [`Batch`] plans several
-/// owners for one transaction.
-pub fn diff(
-    owner: &Owner,
-    desired: &[Row],
-    observed: &ycloud_ovsdb::Snapshot,
-    index: &OwnerIndex,
-) -> Vec<Operation> {
-    let mut batch = Batch::new(observed, index);
-    batch.add(owner, desired);
-    batch.into_operations()
-}
-
 /// The operations of several owners in one transaction: a row may be a member of one that an owner added before it
 /// inserts. Add owners in their order ([`Owner`]'s `Ord` is that of dependence). Memberships in one column of one row
 /// become one `mutate`, as the server copies the whole column for each.

@@ -1,7 +1,7 @@
 //! Pure: a snapshot of Kubernetes objects in, owned OVN Northbound rows and their difference to the replica out.
 //!
 //! The walk: events change a [`Snapshot`]; [`compile()`] validates one [`Owner`] and says which rows it must have;
-//! [`diff()`] says which operations make the database so. [`ipam`] picks addresses. Nothing here reads a clock, the
+//! [`mod@diff`] says which operations make the database so. [`ipam`] picks addresses. Nothing here reads a clock, the
 //! environment or randomness, does input or output, or writes a log: the same objects give the same rows, in whatever
 //! order their events came.
 
@@ -23,7 +23,7 @@ pub mod snapshot;
 pub mod validate;
 
 pub use compile::{Rejection, compile, hindrance, prerequisites};
-pub use diff::{Batch, diff};
+pub use diff::Batch;
 pub use digest::digest;
 pub use eip::{
     EipAllocation, active_node, allocate_eip, eip_address, eip_binding, eip_gateway_address,

@@ -139,7 +139,7 @@ pub fn external_ids(owner: &Owner, role: &str) -> BTreeMap<String, String> {
     ])
 }
 
-/// The columns that must be monitored so that [`crate::diff()`] and [`crate::OwnerIndex`] see all they need.
+/// The columns that must be monitored so that [`crate::Batch`] and [`crate::OwnerIndex`] see all they need.
 pub const MONITORED: &[(&str, &[&str])] = &[
     ("HA_Chassis", &["chassis_name", "priority", "external_ids"]),
     ("HA_Chassis_Group", &["name", "ha_chassis", "external_ids"]),

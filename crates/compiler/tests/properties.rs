@@ -12,7 +12,7 @@ use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{
     Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, compile, hindrance,
 };
-use ycloud_ovsdb::{Columns, Operation};
+use ycloud_ovsdb::{Columns, Datum, Operation};
 
 type Verdicts = BTreeMap<Owner, Result<(Vec<Row>, Option<String>), (bool, String)>>;
 
@@ -47,13 +47,18 @@ fn reconcile(
     let before = database.snapshot();
     let mut batch = Batch::new(&before, index);
     for owner in owners {
-        match compile(snapshot, owner) {
+        let size = batch.len();
+        let added = match compile(snapshot, owner) {
             Ok(rows) => batch.add(owner, &rows),
             Err(rejection) if rejection.keep => false,
             Err(_) => batch.add(owner, &[]),
         };
+        assert_eq!(added, batch.len() > size, "{owner:?} has something to do");
     }
+    let (size, empty) = (batch.len(), batch.is_empty());
     let operations = batch.into_operations();
+    assert_eq!(size, changes(&operations), "{operations:#?}");
+    assert_eq!(empty, operations.is_empty(), "{operations:#?}");
     database
         .commit(&operations)
         .unwrap_or_else(|error| panic!("{error}\n{operations:#?}"));
@@ -65,6 +70,21 @@ fn reconcile(
         "kept up, as if built anew"
     );
     woken
+}
+
+/// How many rows and memberships they change.
+fn changes(operations: &[Operation]) -> usize {
+    let of_one = |operation: &Operation| match operation {
+        Operation::Mutate { mutations, .. } => mutations
+            .iter()
+            .map(|mutation| match &mutation.value {
+                Datum::Set(members) => members.len(),
+                Datum::Map(_) => 1,
+            })
+            .sum(),
+        _ => 1,
+    };
+    operations.iter().map(of_one).sum()
 }
 
 /// Reconciles until there is nothing left to do; returns how often something was.
