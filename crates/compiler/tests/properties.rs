@@ -12,7 +12,7 @@ use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{
     Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, compile, hindrance,
 };
-use ycloud_ovsdb::{Columns, Datum, Operation};
+use ycloud_ovsdb::{Atom, Columns, Datum, Operation};
 
 type Verdicts = BTreeMap<Owner, Result<(Vec<Row>, Option<String>), (bool, String)>>;
 
@@ -103,6 +103,27 @@ fn settle(
     panic!("still something to do for {dirty:?}");
 }
 
+/// The rows that an owner must have and the database has not, although all that they need is there.
+fn lacking(snapshot: &Snapshot, database: &Database) -> Vec<Row> {
+    let there: BTreeSet<uuid::Uuid> = database.rows.keys().map(|(_, uuid)| *uuid).collect();
+    let needs = |row: &Row| {
+        let parents = row.parents.iter().map(|parent| parent.uuid);
+        let named = row.columns.iter().flat_map(|(_, value)| match value {
+            Datum::Set(set) => set.iter().collect(),
+            Datum::Map(_) => Vec::new(),
+        });
+        let named = named.filter_map(|atom| match atom {
+            Atom::Uuid(uuid) => Some(*uuid),
+            _ => None,
+        });
+        parents.chain(named).collect::<BTreeSet<_>>()
+    };
+    let compiled = snapshot.owners().into_iter();
+    let rows = compiled.flat_map(|owner| compile(snapshot, &owner).unwrap_or_default());
+    let lacking = rows.filter(|row| !there.contains(&row.uuid) && needs(row).is_subset(&there));
+    lacking.collect()
+}
+
 /// All there is to reconcile at a start.
 fn everything(snapshot: &Snapshot, index: &OwnerIndex) -> BTreeSet<Owner> {
     snapshot
@@ -164,6 +185,7 @@ proptest! {
         for (key, row) in &others.rows {
             prop_assert_eq!(Some(row), database.rows.get(key));
         }
+        prop_assert_eq!(lacking(&snapshot, &database), Vec::new());
 
         let nothing = Snapshot::new(Settings::default());
         let all = everything(&nothing, &index);
