@@ -134,11 +134,7 @@ impl Lab {
         thread::sleep(after);
         let started = asking.started;
         let mut outcome = asking.finish(struck, returned);
-        let changes = watch.finish()?.into_iter();
-        let since = |at: Instant| at.saturating_duration_since(started);
-        outcome.changes = changes
-            .map(|change| since(change.start)..since(change.end))
-            .collect();
+        outcome.changes = watch.finish(started)?;
         Ok(outcome)
     }
 }

@@ -113,13 +113,18 @@ impl Watch {
         Ok(Self { stop, seen })
     }
 
-    /// When they changed: in each of these spans, of about 10 ms, or of what a busy machine leaves between two looks.
+    /// When they changed, since a moment: in each of these spans, of about 10 ms, or of what a busy machine leaves between two looks.
     ///
     /// # Errors
     /// As [`at_rest`].
-    pub fn finish(self) -> Result<Vec<Range<Instant>>> {
+    pub fn finish(self, since: Instant) -> Result<Vec<Range<Duration>>> {
         self.stop.store(true, Ordering::Relaxed);
         let seen = self.seen.join();
-        seen.map_err(|_| anyhow!("the watch of links panicked"))?
+        let seen = seen.map_err(|_| anyhow!("the watch of links panicked"))??;
+        let after = |at: Instant| at.saturating_duration_since(since);
+        let spans = seen
+            .into_iter()
+            .map(|span| after(span.start)..after(span.end));
+        Ok(spans.collect())
     }
 }

@@ -83,12 +83,10 @@ impl Stream {
     #[track_caller]
     pub fn finish(self) -> Attempts {
         let attempts = self.stream.finish();
-        let changes = self.links.finish().expect("a watch of links").into_iter();
+        let changes = self.links.finish(self.started).expect("a watch of links");
         if self.protocol != Protocol::Tcp {
             return attempts;
         }
-        let since = |at: Instant| at.saturating_duration_since(self.started);
-        let changes: Vec<_> = changes.map(|c| since(c.start)..since(c.end)).collect();
         let attempts = attempts.excuse(&changes);
         let rows = attempts.0.chunk_by(|a, b| a.excused && b.excused);
         let rows: Vec<_> = rows.filter(|row| row[0].excused).collect();
