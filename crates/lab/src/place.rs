@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -63,12 +64,7 @@ impl Lab {
         name: &str,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Command> {
-        // What holds the Pod's namespaces has no shell, and what makes a container is not yet in it.
-        let of_container = |process: &Path| {
-            std::fs::read_to_string(process.join("comm"))
-                .is_ok_and(|name| name.trim() != "pause" && !name.starts_with("runc"))
-        };
-        let process = self.process_of_pod(namespace, name, of_container)?;
+        let process = self.process_of_pod(namespace, name, runs_a_container)?;
         let pid = process.file_name().unwrap_or_default();
         let mut exec = command("nsenter", ["-t"]);
         exec.arg(pid).args(["-n", "-m", "-u", "-i", "-p", "--"]);
@@ -106,6 +102,28 @@ impl Lab {
         folders
             .find(|folder| in_pod(folder) && wanted(folder))
             .with_context(|| format!("no process of Pod {namespace}/{name} runs"))
+    }
+}
+
+/// Whether a process of a Pod, by its folder in `/proc`, is one of a container. What holds the Pod's
+/// namespaces has no shell. What makes a container runs under several names, and has the node's root
+/// directory until shortly before it becomes the container's program.
+fn runs_a_container(process: &Path) -> bool {
+    let named = std::fs::read_to_string(process.join("comm"))
+        .is_ok_and(|name| name.trim() != "pause" && !name.starts_with("runc"));
+    named && !has_our_root(process)
+}
+
+/// Whether a process sees the same root directory as this one. One that cannot be looked at does not
+/// count as another.
+fn has_our_root(process: &Path) -> bool {
+    let (theirs, ours) = (
+        std::fs::metadata(process.join("root")),
+        std::fs::metadata("/"),
+    );
+    match (theirs, ours) {
+        (Ok(theirs), Ok(ours)) => (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()),
+        _ => true,
     }
 }
 
@@ -219,5 +237,54 @@ impl Place {
             made.join()
                 .map_err(|_| io::Error::other("the thread panicked"))?
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Stdio};
+
+    use super::*;
+
+    /// A shell with these words first, that waits until it is dropped.
+    struct Shell(Child);
+
+    impl Shell {
+        fn new(script: &str) -> Self {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "sh", "-ec", script]);
+            let mut child = unshare.stdout(Stdio::piped()).spawn().expect("unshare");
+            let said = child.stdout.take().expect("piped");
+            let line = BufReader::new(said).lines().next();
+            assert_eq!(line.expect("a line").expect("text"), "here");
+            Self(child)
+        }
+
+        fn folder(&self) -> PathBuf {
+            format!("/proc/{}", self.0.id()).into()
+        }
+    }
+
+    impl Drop for Shell {
+        fn drop(&mut self) {
+            self.0.kill().expect("a child");
+            self.0.wait().expect("a child");
+        }
+    }
+
+    #[test]
+    fn what_has_the_nodes_root_directory_is_not_yet_a_container() {
+        let wait = "echo here; exec sleep 60";
+        assert!(!runs_a_container(&Shell::new(wait).folder()));
+        let elsewhere = Shell::new(&format!(
+            "mount -t tmpfs none /mnt
+cd /mnt
+mkdir usr
+mount --bind /usr usr
+ln -s usr/bin usr/lib usr/lib64 .
+exec chroot . /bin/sh -c '{wait}'"
+        ));
+        assert!(runs_a_container(&elsewhere.folder()));
     }
 }

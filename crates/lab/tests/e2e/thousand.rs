@@ -1,12 +1,13 @@
 //! A thousand Services over fifty Vpcs with equal ranges: all are programmed, and nothing is left of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::asking::gateways;
 use crate::cluster::{api, eventually, get, nbctl, start_deleting};
-use crate::rows::{changed, rows, rows_at_rest};
+use crate::rows::{Row, changed, rows, rows_at_rest};
 use crate::scene::Scene;
 
 const VPCS: usize = 50;
@@ -56,10 +57,37 @@ fn service(scene: &Scene, name: &str, vpc: &str, outside: bool) -> [Value; 2] {
     ]
 }
 
+/// The rows without the columns that say which node carries a gateway. That is another matter: two
+/// processors that have too much to do miss BFD's packets, and a gateway stays where it came to.
+fn without_carriers(mut rows: BTreeMap<String, Row>) -> BTreeMap<String, Row> {
+    for row in rows.values_mut() {
+        match row.table.as_str() {
+            "HA_Chassis" => {
+                row.columns.remove("priority");
+            }
+            "Logical_Router" => {
+                if let Some(options) = row.columns.get_mut("options") {
+                    without_key(options, "chassis");
+                }
+            }
+            _ => {}
+        }
+    }
+    rows
+}
+
+/// Takes an entry out of a map of OVSDB's JSON: `["map", [[key, value], …]]`, RFC 7047 §5.1.
+fn without_key(map: &mut Value, key: &str) {
+    let entries = map.get_mut(1).and_then(Value::as_array_mut);
+    if let Some(entries) = entries {
+        entries.retain(|entry| entry[0] != key);
+    }
+}
+
 #[test]
 fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
     gateways();
-    let before = rows_at_rest();
+    let before = without_carriers(rows_at_rest());
     let mut scene = Scene::new("thousand");
     let mut objects = Vec::new();
     for v in 0..VPCS {
@@ -110,9 +138,7 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
     gone.unwrap_or_else(|error| panic!("{error:#}"));
     drop(scene);
     eventually("the Northbound database is as it was", LONG, || {
-        let mut differ = changed(&before, &rows());
-        // Which node carries a gateway is another matter: two processors that have too much to do miss BFD's packets.
-        differ.retain(|one| !one.starts_with("was Row { table: \"HA_Chassis\""));
+        let mut differ = changed(&before, &without_carriers(rows()));
         // A prober's port stays in its Vpc for ten seconds after its last probe, and a Service of an earlier test may have been that.
         differ.retain(|one| !one.contains("probe:e2e-shared-"));
         match differ.first() {
