@@ -13,6 +13,10 @@ pub const READY: &str = "Ready";
 /// A deletion waits for the users named in the message.
 pub const IN_USE: &str = "InUse";
 
+/// EndpointSlices that the message names are of somebody else's making, and nobody is sent to their endpoints. Missing
+/// while there are none.
+pub const FOREIGN_ENDPOINTS: &str = "ForeignEndpoints";
+
 /// A VNic's device is on the integration bridge of its chassis.
 pub const WIRED: &str = "Wired";
 
@@ -62,6 +66,8 @@ pub mod reason {
     pub const WIRED: &str = "Wired";
     /// No living chassis can ask the target.
     pub const NO_PROBER: &str = "NoProber";
+    /// What the message names is looked past.
+    pub const IGNORED: &str = "Ignored";
     /// Still used by the objects named in the message.
     pub const IN_USE: &str = "InUse";
 }

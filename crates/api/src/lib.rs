@@ -10,6 +10,7 @@ pub mod eip;
 pub mod eip_gateway;
 pub mod key;
 pub mod kubevirt;
+pub mod made;
 pub mod mirror;
 pub mod network_probe;
 pub mod probe;

@@ -14,9 +14,11 @@ use crate::snapshot::Slice;
 
 /// Digest of a Service's Vpc, affinity, which EIP it asks for and who may use that, and every VIP with its backends, as the
 /// EndpointSlices give them (the rows have a node's join address in the place of its own): the value of [`ycloud_api::key::PROGRAMMED`], 16 lower-case hexadecimal
-/// digits. How the endpoints are spread over slices, and their order, do not matter, nor which endpoints drain beside ready ones. `slices` are those of this Service; others must not be among them.
+/// digits. How the endpoints are spread over slices, and their order, do not matter, nor which endpoints drain beside ready ones.
+/// `slices` are those that name this Service; of them only those matter that count for it.
 pub fn digest(service: &Service, slices: &[&EndpointSlice]) -> String {
-    let slices: Vec<Slice> = slices.iter().filter_map(|s| Slice::of(s)).collect();
+    let slices = slices.iter().filter_map(|s| Slice::of(s));
+    let slices: Vec<Slice> = slices.filter(|slice| slice.counts(service)).collect();
     of_slices(service, slices.iter())
 }
 

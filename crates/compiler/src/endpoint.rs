@@ -40,7 +40,7 @@ pub use found::HealthChange;
 pub use health::UNKNOWN_LASTS;
 pub use scope::{namespaces, vpcs};
 pub use service::ANNOTATIONS;
-pub use slices::{MANAGED_BY, MAX_ENDPOINTS, SERVICE_NAME};
+pub use slices::MAX_ENDPOINTS;
 
 use backend::Candidate;
 use found::Look;

@@ -433,11 +433,12 @@ impl Snapshot {
         claim.map_or(key::DEFAULT_SUBNET, |(_, subnet)| subnet)
     }
 
+    /// The slices of a Service that count for it.
     pub(crate) fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &Slice> + Clone {
-        self.slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
+        let object = self.services.get(service);
+        let all = self.slices.get(service).into_iter();
+        all.flat_map(BTreeMap::values)
+            .filter(move |slice| object.is_none_or(|object| slice.counts(object)))
     }
 
     pub(crate) fn source(&self, vnic: &ObjectKey) -> Option<&Source> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use ycloud_api::YusurService;
 use ycloud_api::address::Family;
 use ycloud_api::key;
+use ycloud_api::made::{MANAGED_BY, SERVICE_NAME, slice_made_for};
 
 use super::backend::Candidate;
 use super::found::{Groups, Shape, TargetPort};
@@ -17,24 +18,10 @@ use super::{holds, owner_reference, owner_uid};
 /// How many endpoints a slice holds at most, as in Kubernetes' own slices.
 pub const MAX_ENDPOINTS: usize = 100;
 
-/// The label that names an EndpointSlice's Service. Source: KEP-752.
-pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// The label that says who writes an EndpointSlice. Source: KEP-752.
-pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-
 /// Those of `slices` that ycloud wrote for the owner with `uid`, sorted by name.
 pub fn own<'a>(slices: &[&'a EndpointSlice], uid: &str) -> Vec<&'a EndpointSlice> {
-    let managed = |slice: &EndpointSlice| {
-        let labels = slice.metadata.labels.as_ref();
-        let by = labels.and_then(|labels| labels.get(MANAGED_BY));
-        by.is_some_and(|by| by == key::ENDPOINTSLICE_MANAGED_BY)
-    };
-    let mut own: Vec<&EndpointSlice> = slices
-        .iter()
-        .copied()
-        .filter(|slice| managed(slice) && owner_uid(&slice.metadata.owner_references) == uid)
-        .collect();
+    let mine = |slice: &&EndpointSlice| slice_made_for(&slice.metadata) == Some(uid);
+    let mut own: Vec<&EndpointSlice> = slices.iter().copied().filter(mine).collect();
     own.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     own
 }

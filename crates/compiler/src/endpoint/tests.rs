@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use ycloud_api::backend::BackendKind;
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::kubevirt::VirtualMachineInstance;
+use ycloud_api::made::SERVICE_NAME;
 use ycloud_api::network_probe::{NetworkProbeStatus, ProbeState};
 use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService};
 

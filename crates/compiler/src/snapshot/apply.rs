@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ycloud_api::made::made_for;
 use ycloud_api::{Subnet, Vpc, key, mirror};
 
 use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age, age_of};
@@ -272,6 +273,17 @@ impl Snapshot {
             return Owners::new();
         }
         self.set_external(&key, old.as_deref(), new.as_deref());
+        let made = |service: &Option<Arc<Service>>| {
+            let service = service.as_deref()?;
+            Some(made_for(&service.metadata)?.to_owned())
+        };
+        // Its slices may count no more.
+        let slices = self.slices.get(&key).into_iter();
+        let slices = slices.filter(|_| made(&old) != made(&new));
+        let slices = slices.flat_map(BTreeMap::values);
+        let released: Owners = slices
+            .flat_map(|slice| self.released_by(Some(slice), None))
+            .collect();
         let vpc = |service: &Option<Arc<Service>>| {
             let service = service.as_deref()?;
             let several = desired::service::several(service);

@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ycloud_api::address::Family;
 use ycloud_api::key;
+use ycloud_api::made::{self, SERVICE_NAME, made_for, slice_made_for};
 use ycloud_api::vnic::pod_vnic_name;
 
 use crate::owner::ObjectKey;
-
-/// The label that names an EndpointSlice's Service. Source: KEP-752.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// The label that names who writes an EndpointSlice. Source: KEP-752.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// What is kept of a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,8 +114,8 @@ impl NodeFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     pub service: ObjectKey,
-    /// yusurservice-controller writes it.
-    pub ours: bool,
+    /// UID of the YusurService that it was made for.
+    pub made_for: Option<String>,
     /// The Vpc of its addresses; `None`: that of the Service.
     pub vpc: Option<String>,
     pub ports: Vec<SlicePort>,
@@ -178,13 +173,17 @@ impl Slice {
             let takes = Family::of(ip) == family && (ready || (serving && terminating));
             takes.then_some(Endpoint { ip, ready, node })
         });
-        let manager = value(&meta.labels, MANAGED_BY);
         Some(Self {
-            ours: manager.as_deref() == Some(key::ENDPOINTSLICE_MANAGED_BY),
+            made_for: slice_made_for(meta).map(str::to_owned),
             service: ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service),
             vpc: value(&meta.labels, key::VPC).or_else(|| value(&meta.annotations, key::VPC)),
             ports: ports.collect(),
             endpoints: endpoints.collect(),
         })
+    }
+
+    /// Whether it counts for a Service that it names.
+    pub fn counts(&self, service: &Service) -> bool {
+        made::counts(made_for(&service.metadata), self.made_for.as_deref())
     }
 }

@@ -12,6 +12,7 @@ use super::apply::{Owners, key_of};
 use super::{Held, Slice, Snapshot};
 use crate::desired;
 use crate::owner::{ObjectKey, Owner};
+use crate::validate::permits;
 
 /// The slices that have an endpoint at an address, by namespace and name. A hundred thousand endpoints are a few
 /// megabytes: each entry is an address and a share in its slice's name.
@@ -69,8 +70,9 @@ impl Snapshot {
         owners
     }
 
-    /// Whether a VNic that holds an address is an endpoint of a slice that yusurservice-controller writes: it takes new
-    /// connections, or has some left. Slices of others hold nothing: nobody would take it out of them.
+    /// Whether a VNic that holds an address is an endpoint of a YusurService: it takes new connections, or has some left.
+    /// Slices of others hold nothing, as nobody would take it out of them; nor do those of a Service that its Vpc does not
+    /// permit.
     pub fn is_endpoint(&self, vnic: &VNic) -> bool {
         let Some(subnet) = self.subnets.get(&vnic.spec.subnet) else {
             return false;
@@ -84,8 +86,18 @@ impl Snapshot {
                 let service = self.slice_service.get(&**name)?;
                 self.slices.get(service)?.get(&name.name)
             });
-            slices.any(|slice| slice.ours && self.vpc_of(slice) == Some(&subnet.spec.vpc))
+            slices.any(|slice| self.holds(slice, &subnet.spec.vpc))
         })
+    }
+
+    /// Whether a slice keeps its endpoints in a Vpc from going.
+    fn holds(&self, slice: &Slice, vpc: &str) -> bool {
+        let service = self.services.get(&slice.service);
+        let object = self.vpcs.get(vpc);
+        slice.made_for.is_some()
+            && service.is_some_and(|service| slice.counts(service))
+            && self.vpc_of(slice) == Some(vpc)
+            && object.is_some_and(|vpc| permits(self, vpc, &slice.service.namespace))
     }
 
     /// The Vpc of a slice's addresses.
@@ -98,13 +110,13 @@ impl Snapshot {
     }
 
     /// The VNics that are being deleted and are an endpoint of a slice no more.
-    fn released_by(&self, old: Option<&Slice>, new: Option<&Slice>) -> Owners {
+    pub(super) fn released_by(&self, old: Option<&Slice>, new: Option<&Slice>) -> Owners {
         let mut owners = Owners::new();
-        let Some(old) = old.filter(|old| old.ours) else {
+        let Some(old) = old.filter(|old| old.made_for.is_some()) else {
             return owners;
         };
         let stay: BTreeSet<IpAddr> = match new {
-            Some(new) if new.ours && new.vpc == old.vpc => {
+            Some(new) if new.made_for == old.made_for && new.vpc == old.vpc => {
                 new.endpoints.iter().map(|endpoint| endpoint.ip).collect()
             }
             _ => BTreeSet::new(),

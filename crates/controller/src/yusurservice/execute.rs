@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -189,6 +189,16 @@ impl Executor {
         for name in &plan.surplus {
             let request = slices.delete(name, &params);
             match limited("delete", "EndpointSlice", name, request).await {
+                Ok(_) => *written += 1,
+                Err(error) if error.has_code(404) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if plan.surplus_endpoints {
+            let endpoints: Api<Endpoints> = Api::namespaced(self.client.clone(), &namespace);
+            let name = plan.ysvc.name_any();
+            let request = endpoints.delete(&name, &params);
+            match limited("delete", "Endpoints", &name, request).await {
                 Ok(_) => *written += 1,
                 Err(error) if error.has_code(404) => {}
                 Err(error) => return Err(error),

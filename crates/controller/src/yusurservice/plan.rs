@@ -9,6 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use ycloud_api::condition::{self, Verdict, reason};
+use ycloud_api::made::{
+    self, ENDPOINTS_MANAGED_BY, ENDPOINTSLICE_CONTROLLER, MANAGED_BY, SERVICE_NAME, made_for,
+    slice_made_for,
+};
 use ycloud_api::{NetworkProbe, YusurService, YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
 use ycloud_compiler::desired::service::takes_eip;
@@ -31,6 +35,8 @@ pub struct Plan {
     pub creates: bool,
     /// Names of EndpointSlices to delete, at last.
     pub surplus: Vec<String>,
+    /// Whether to delete the Endpoints of the Service's name, which Kubernetes wrote while the Service had a selector.
+    pub surplus_endpoints: bool,
     /// EndpointSlices to apply instead of all that, if the API server refuses the Service.
     pub if_refused: Vec<EndpointSlice>,
     /// NetworkProbes to make, or to become an owner of, at any time.
@@ -46,6 +52,8 @@ pub struct Plan {
     cluster_ips: Vec<String>,
     /// The address of a Service that takes an EIP, once it has one.
     eip: Option<String>,
+    /// Names of EndpointSlices that name the Service and are somebody else's.
+    foreign: Vec<String>,
     /// What ycloud-controller has against the Service.
     refused: Option<Verdict>,
     programmed: Verdict,
@@ -75,6 +83,10 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         _ => pending,
     };
     let (wanted_probes, surplus_probes) = probes(world, ysvc, &translation);
+    let others = mine.map(|service| Others::of(service, &slices));
+    let others = others.unwrap_or_default();
+    let mut surplus = writes.surplus;
+    surplus.extend(others.left);
     Some(Plan {
         ysvc: Arc::clone(ysvc),
         wanted_probes,
@@ -83,7 +95,9 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         slices: writes.slices.into_iter().cloned().collect(),
         service: writes.service.cloned(),
         creates: present.is_none(),
-        surplus: writes.surplus,
+        surplus,
+        surplus_endpoints: others.endpoints,
+        foreign: others.foreign,
         if_refused: writes.if_refused.into_iter().cloned().collect(),
         uid: mine.and_then(|service| service.metadata.uid.clone()),
         cluster_ips: spec.map(cluster_ips).unwrap_or_default(),
@@ -93,6 +107,44 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         programmed,
         translation,
     })
+}
+
+/// EndpointSlices that name a YusurService's Service, and that somebody else wrote: nobody is sent to their endpoints.
+#[derive(Default)]
+struct Others {
+    /// Names of those that Kubernetes wrote while the Service had a selector.
+    left: Vec<String>,
+    /// Whether there are Endpoints that Kubernetes wrote then, of which it goes on to make EndpointSlices.
+    endpoints: bool,
+    /// Names of the others.
+    foreign: Vec<String>,
+}
+
+impl Others {
+    fn of(service: &Service, slices: &[&EndpointSlice]) -> Self {
+        let mut others = Self::default();
+        let selector = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.as_ref());
+        let selects = selector.is_some_and(|selector| !selector.is_empty());
+        let maker = made_for(&service.metadata);
+        for slice in slices {
+            if made::counts(maker, slice_made_for(&slice.metadata)) {
+                continue;
+            }
+            let says = |label: &str, by: &str| slice.labels().get(label).is_some_and(|is| is == by);
+            let (label, by) = ENDPOINTS_MANAGED_BY;
+            match says(MANAGED_BY, ENDPOINTSLICE_CONTROLLER) {
+                // As long as there is a selector, it would only be written again.
+                _ if selects => {}
+                true => others.left.push(slice.name_any()),
+                false if says(label, by) => others.endpoints = true,
+                false => others.foreign.push(slice.name_any()),
+            }
+        }
+        others
+    }
 }
 
 /// The NetworkProbes to make or to join, and the names of those to leave.
@@ -183,8 +235,9 @@ fn programmed(service: &Service, slices: &[&EndpointSlice]) -> Verdict {
 impl Plan {
     /// Whether anything is to be written beside the status.
     pub fn writes(&self) -> bool {
-        let objects = self.service.is_some() || !self.slices.is_empty() || !self.surplus.is_empty();
-        objects || !self.wanted_probes.is_empty() || !self.surplus_probes.is_empty()
+        let objects = self.service.is_some() || !self.slices.is_empty();
+        let surplus = !self.surplus.is_empty() || self.surplus_endpoints;
+        objects || surplus || !self.wanted_probes.is_empty() || !self.surplus_probes.is_empty()
     }
 
     /// Backends whose health makes them stop or begin to take new connections.
@@ -250,6 +303,13 @@ impl Plan {
         ] {
             condition::set(&mut conditions, kind, verdict, generation, now);
         }
+        match self.foreign_verdict() {
+            Some(verdict) => {
+                let kind = condition::FOREIGN_ENDPOINTS;
+                condition::set(&mut conditions, kind, &verdict, generation, now);
+            }
+            None => conditions.retain(|c| c.type_ != condition::FOREIGN_ENDPOINTS),
+        }
         YusurServiceStatus {
             cluster_ip: self.cluster_ips.first().cloned(),
             cluster_ips: self.cluster_ips.clone(),
@@ -258,6 +318,21 @@ impl Plan {
             backends: Some(self.translation.counts.clone()),
             conditions,
         }
+    }
+
+    /// What is to be said of EndpointSlices that are somebody else's.
+    fn foreign_verdict(&self) -> Option<Verdict> {
+        let first = self.foreign.first()?;
+        let others = match self.foreign.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let text = format!(
+            "EndpointSlice {first}{others} with label {SERVICE_NAME} {} is not of yusurservice-controller's making: nobody is \
+             sent to its endpoints; delete it, name another Service in the label, or list its endpoints in spec.backends",
+            self.ysvc.name_any()
+        );
+        Some(Verdict::yes(reason::IGNORED, text))
     }
 
     fn programmed_verdict(&self, accepted: &Verdict, refused: bool) -> Verdict {
@@ -356,6 +431,19 @@ pub fn transitions(old: Option<&YusurServiceStatus>, new: &YusurServiceStatus) -
                 message: now.message,
             });
         }
+    }
+    let foreign = condition::FOREIGN_ENDPOINTS;
+    if let Some(now) = find(new, foreign)
+        && old
+            .and_then(|old| find(old, foreign))
+            .is_none_or(|before| before.message != now.message)
+    {
+        all.push(Transition {
+            warning: true,
+            reason: now.reason,
+            action: foreign,
+            message: now.message,
+        });
     }
     all
 }

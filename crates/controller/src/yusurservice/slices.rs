@@ -6,8 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ycloud_api::key;
+use ycloud_api::made::{MANAGED_BY, SERVICE_NAME};
 use ycloud_compiler::ObjectKey;
-use ycloud_compiler::endpoint::{MANAGED_BY, SERVICE_NAME};
 
 use super::store::{ByNamespace, insert, remove, take};
 use crate::watch::Key;

@@ -15,6 +15,7 @@ use super::world::{News, World};
 use crate::watch::{Change, Key};
 
 mod families;
+mod foreign;
 mod health;
 mod kubevirt;
 mod outside;

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::ResourceExt;
 use ycloud_api::key::{DEFAULT_VPC, HEADLESS, LOAD_BALANCER_CLASS, PROXY, SERVICE_PROXY_NAME, VPC};
+use ycloud_api::made;
 use ycloud_api::service::Protocol;
 
 use crate::agent::family::Family;
@@ -39,6 +40,8 @@ pub struct Service {
     pub health_check: Option<u16>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// UID of the YusurService that it was made for.
+    pub made_for: Option<String>,
 }
 
 /// A port of a Service.
@@ -63,6 +66,15 @@ pub struct Slice {
     pub ports: Vec<(String, Protocol, u16)>,
     /// Those that take connections.
     pub endpoints: Vec<Endpoint>,
+    /// UID of the YusurService that it was made for.
+    pub made_for: Option<String>,
+}
+
+impl Slice {
+    /// Whether it counts for a Service that it names.
+    pub fn counts(&self, service: &Service) -> bool {
+        made::counts(service.made_for.as_deref(), self.made_for.as_deref())
+    }
 }
 
 /// An endpoint.
@@ -167,6 +179,7 @@ pub fn service(object: &core::Service) -> Option<Service> {
             .flatten()
             .filter_map(service_port)
             .collect(),
+        made_for: made::made_for(&object.metadata).map(str::to_owned),
     })
 }
 
@@ -229,7 +242,7 @@ fn service_port(port: &core::ServicePort) -> Option<ServicePort> {
 /// What matters of an EndpointSlice; `None` if it is of no Service, or its endpoints have no addresses but names.
 pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
     Family::named(&object.address_type)?;
-    let name = object.labels().get("kubernetes.io/service-name")?.clone();
+    let name = object.labels().get(made::SERVICE_NAME)?.clone();
     let ports = object.ports.iter().flatten().filter_map(|port| {
         let name = port.name.clone().unwrap_or_default();
         Some((
@@ -255,6 +268,7 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
         service: (object.namespace().unwrap_or_default(), name),
         ports: ports.collect(),
         endpoints: endpoints.collect(),
+        made_for: made::slice_made_for(&object.metadata).map(str::to_owned),
     })
 }
 

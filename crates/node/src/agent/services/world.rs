@@ -149,8 +149,8 @@ impl World {
         for key in std::mem::take(&mut self.changed) {
             let rules = self.services.get(&key).map(|service| {
                 let slices = self.slices_of.get(&key).into_iter().flatten();
-                let slices: Vec<&Slice> =
-                    slices.filter_map(|slice| self.slices.get(slice)).collect();
+                let slices = slices.filter_map(|slice| self.slices.get(slice));
+                let slices: Vec<&Slice> = slices.filter(|slice| slice.counts(service)).collect();
                 rules::rules(&key, service, &slices, &self.around)
             });
             let rules = rules.filter(|r| !r.rules.is_empty() || r.health.is_some());
