@@ -59,6 +59,11 @@ pub struct EipStatus {
     /// What uses it, as kind and name, for example `Service/web`; sorted.
     #[serde(default)]
     pub bound_to: Vec<String>,
+    /// The ports at which it serves, and the Service behind each; sorted. Whoever has a port keeps it for as long as
+    /// the Service asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into(), "protocol".into()]))]
+    pub ports: Vec<EipPort>,
     /// Pending: no address yet. Allocated: has an address, nothing uses it. Bound: in use. Failed: cannot have an
     /// address, the condition Ready says why.
     #[serde(default)]
@@ -68,6 +73,20 @@ pub struct EipStatus {
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A port of an Eip.
+#[derive(
+    KubeSchema, Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EipPort {
+    /// Its number.
+    pub port: i32,
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
+    /// Name of the Service that is reached there, of the Eip's namespace.
+    pub service: String,
 }
 
 /// How far an Eip is.

@@ -86,10 +86,14 @@ pub struct SubnetIpv6 {
     pub gateway: Option<String>,
 }
 
-/// What ycloud-controller made of a Subnet.
+/// What ycloud-controller made of a Subnet: the network that is in force. That is what the spec asks for or, while an
+/// edit of the spec is refused, what it asked for before.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetStatus {
+    /// The IPv4 range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr: Option<String>,
     /// The router's IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
@@ -99,6 +103,10 @@ pub struct SubnetStatus {
     /// The same of IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<SubnetIpv6Status>,
+    /// Addresses never given out, of either family, as `spec.excludeIPs` writes them.
+    #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::ranges")]
+    pub exclude_ips: Vec<String>,
     /// Ready: the switch exists. InUse: a deletion waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -109,6 +117,9 @@ pub struct SubnetStatus {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetIpv6Status {
+    /// The IPv6 range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr: Option<String>,
     /// The router's IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,

@@ -17,7 +17,7 @@ pub struct Rejection {
     pub reason: &'static str,
     /// For people: names object, field, value and cure.
     pub message: String,
-    /// True: the object's rows stay as they are, because others use them (a Subnet with addresses in use). False: the
+    /// True: the object's rows stay as they are, because others use them (an EipGateway with EIPs in use). False: the
     /// object has no rows.
     pub keep: bool,
 }
@@ -61,7 +61,7 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
             Some(_) => {
                 let network = validate::subnet::check(snapshot, name)?;
                 let attachment = Attachment::of(snapshot, &network.vpc);
-                Ok(desired::subnet::rows(name, &network, attachment.as_ref()))
+                Ok(desired::subnet::rows(name, network, attachment.as_ref()))
             }
             None => Ok(Vec::new()),
         },
@@ -116,7 +116,7 @@ fn eip(snapshot: &Snapshot, key: &ObjectKey) -> Result<Vec<Row>, Rejection> {
 }
 
 /// What keeps an accepted object from doing what its spec asks, although its rows are right: an EipGateway without nodes,
-/// a Vpc whose EipGateway is missing, an Eip that cannot have an address, a Service without its EIP. `None`: nothing.
+/// a Subnet whose spec was edited into something that cannot be and which stays as it was, a Vpc whose EipGateway is missing, an Eip that cannot have an address, a Service without its EIP. `None`: nothing.
 pub fn hindrance(snapshot: &Snapshot, owner: &Owner) -> Option<Rejection> {
     match owner {
         Owner::EipGateway(name) => {
@@ -125,7 +125,8 @@ pub fn hindrance(snapshot: &Snapshot, owner: &Owner) -> Option<Rejection> {
         Owner::Vpc(name) => validate::vpc::hindrance(snapshot, name),
         Owner::Service(key) => validate::service::hindrance(snapshot, key),
         Owner::Eip(key) => allocate_eip(snapshot, snapshot.eip(key)?).err(),
-        Owner::Subnet(_) | Owner::Node(_) | Owner::VNic(_) | Owner::NetworkProbe(_) => None,
+        Owner::Subnet(name) => validate::subnet::hindrance(snapshot, name),
+        Owner::Node(_) | Owner::VNic(_) | Owner::NetworkProbe(_) => None,
     }
 }
 

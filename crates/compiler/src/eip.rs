@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use ycloud_api::condition::reason;
 use ycloud_api::subnet::Addresses;
@@ -106,13 +107,7 @@ pub fn wanted_eip(snapshot: &Snapshot, service: &ObjectKey) -> Option<Eip> {
         metadata: ObjectMeta {
             namespace: Some(service.namespace.clone()),
             name: Some(service.name.clone()),
-            owner_references: Some(vec![OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Service".to_owned(),
-                name: service.name.clone(),
-                uid: object.metadata.uid.clone().unwrap_or_default(),
-                ..OwnerReference::default()
-            }]),
+            owner_references: Some(vec![with_whom_it_goes(object)]),
             ..ObjectMeta::default()
         },
         spec: EipSpec {
@@ -121,6 +116,26 @@ pub fn wanted_eip(snapshot: &Snapshot, service: &ObjectKey) -> Option<Eip> {
         },
         status: None,
     })
+}
+
+/// With whom an Eip goes that is made for a Service: with the YusurService that the Service was made for, so that it has its
+/// address again when somebody deletes the Service alone; else with the Service.
+fn with_whom_it_goes(service: &Service) -> OwnerReference {
+    let references = service.metadata.owner_references.iter().flatten();
+    let mut makers = references.filter(|owner| owner.kind == "YusurService");
+    if let Some(maker) = makers.next() {
+        return OwnerReference {
+            controller: None,
+            ..maker.clone()
+        };
+    }
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Service".to_owned(),
+        name: service.metadata.name.clone().unwrap_or_default(),
+        uid: service.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    }
 }
 
 /// The EipGateway of the Eip that is made for a Service: the one that it asks for, or else its Vpc's.
@@ -222,8 +237,7 @@ pub fn service_gateways(snapshot: &Snapshot, name: &str) -> Vec<(u32, Option<Str
         .collect()
 }
 
-/// Who uses an EipGateway (Eips that hold an address of it, Vpcs that name it) or an Eip (Services, unless it was made
-/// for one), as `<Kind> <name>`, sorted. Empty for other owners.
+/// Who uses an EipGateway (Eips that hold an address of it, Vpcs that name it) or an Eip (Services), as `<Kind> <name>`, sorted. Empty for other owners.
 pub(crate) fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
     match owner {
         Owner::EipGateway(name) => {
@@ -237,16 +251,6 @@ pub(crate) fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             eips.chain(vpcs.map(|vpc| format!("Vpc {vpc}"))).collect()
         }
         Owner::Eip(key) => {
-            let references = snapshot
-                .eip(key)
-                .and_then(|eip| eip.metadata.owner_references.as_ref());
-            if references
-                .into_iter()
-                .flatten()
-                .any(|r| r.kind == "Service")
-            {
-                return Vec::new();
-            }
             let services = binding(snapshot, key).services.into_iter();
             services
                 .map(|service| format!("Service {service}"))

@@ -90,7 +90,7 @@ pub fn allocate(snapshot: &Snapshot, vnic: &VNic) -> Result<Allocation, Rejectio
         });
     }
     if held.is_empty() {
-        asking.no_other_family(&network)?;
+        asking.no_other_family(network)?;
     }
     let first = addresses.first().map(|address| address.ip);
     let recorded = vnic.status.as_ref().and_then(|status| status.mac.clone());
@@ -104,7 +104,7 @@ pub fn allocate(snapshot: &Snapshot, vnic: &VNic) -> Result<Allocation, Rejectio
     Ok(Allocation {
         addresses,
         mac,
-        vpc: network.vpc,
+        vpc: network.vpc.clone(),
     })
 }
 
@@ -371,8 +371,7 @@ fn reference(kind: &str, name: &str, uid: &str) -> OwnerReference {
 }
 
 /// Who uses a Vpc (its Subnets and Services), a Subnet (its VNics that hold an address), an EipGateway (Eips that hold an
-/// address of it, Vpcs that name it) or an Eip (Services, unless it was made for one), as `<Kind> <name>`, sorted. Empty
-/// for other owners.
+/// address of it, Vpcs that name it) or an Eip (Services), as `<Kind> <name>`, sorted. Empty for other owners.
 pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
     match owner {
         Owner::Vpc(vpc) => {
@@ -404,16 +403,10 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
     }
 }
 
-/// The router's address on a Subnet in a family; `None` as for [`usage`].
-pub fn gateway(snapshot: &Snapshot, subnet: &str, family: Family) -> Option<IpAddr> {
-    let network = snapshot.network(subnet)?.as_ref().ok()?;
-    Some(network.cidr(family)?.gateway)
-}
-
-/// The address counts of a Subnet in a family; `None` if there is no such Subnet, its spec is invalid, or it has no range
+/// The address counts of a Subnet in a family; `None` if there is no such Subnet, it was never accepted, or it has no range
 /// of the family.
 pub fn usage(snapshot: &Snapshot, subnet: &str, family: Family) -> Option<Addresses> {
-    let network = snapshot.network(subnet)?.as_ref().ok()?;
+    let network = snapshot.network(subnet)?;
     let cidr = network.cidr(family)?;
     let unused = Pool::default();
     let pool = snapshot.pool(subnet).unwrap_or(&unused);

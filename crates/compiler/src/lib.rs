@@ -29,9 +29,7 @@ pub use eip::{
     EipAllocation, active_node, allocate_eip, eip_address, eip_binding, eip_gateway_address,
     eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, service_gateways, wanted_eip,
 };
-pub use ipam::{
-    Allocated, Allocation, allocate, gateway, node_vnic, pod_vnic, usage, users, wanted_vnic,
-};
+pub use ipam::{Allocated, Allocation, allocate, node_vnic, pod_vnic, usage, users, wanted_vnic};
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;
 pub use prober::{Assignment, is_chassis_probe, wanted_chassis_probe};

@@ -20,6 +20,7 @@ use crate::address;
 use crate::compile::Rejection;
 use crate::owner::{ObjectKey, Owner};
 use crate::validate::network::Network;
+use crate::validate::subnet::Standing;
 
 mod apply;
 mod asked;
@@ -188,9 +189,13 @@ pub struct Snapshot {
     local_services: BTreeSet<ObjectKey>,
 
     /// Each Subnet's spec, read; or what is wrong with it.
-    networks: BTreeMap<String, Result<Network, Rejection>>,
-    /// Subnets refused because their range overlaps something.
-    overlaps: BTreeMap<String, Rejection>,
+    asked_networks: BTreeMap<String, Result<Network, Rejection>>,
+    /// The networks that the statuses of Subnets record as in force.
+    recorded_networks: BTreeMap<String, Network>,
+    /// What came of each Subnet's spec.
+    standings: BTreeMap<String, Standing>,
+    /// Subnets whose network in force is another one by the event that is being taken in, and their Vpcs.
+    moved: BTreeSet<(String, String)>,
     subnets_of_vpc: BTreeMap<String, BTreeSet<String>>,
     services_of_vpc: BTreeMap<String, BTreeSet<ObjectKey>>,
     vnics_of_subnet: BTreeMap<String, BTreeSet<ObjectKey>>,
@@ -249,11 +254,12 @@ impl Snapshot {
             Event::Apply(object) => self.apply_object(object),
             Event::Delete(object) => self.delete_object(object),
         };
-        let more = self.follow(concern, &owners);
+        let moved = std::mem::take(&mut self.moved);
+        let more = self.follow(concern, &owners, &moved);
         owners.extend(more);
         let more = self.keep_gateways(&owners);
         owners.extend(more);
-        owners.extend(self.follow_probes(before));
+        owners.extend(self.follow_probes(before, &moved));
         owners
     }
 
@@ -449,12 +455,29 @@ impl Snapshot {
         self.pools.get(subnet)
     }
 
-    pub(crate) fn network(&self, subnet: &str) -> Option<&Result<Network, Rejection>> {
-        self.networks.get(subnet)
+    /// The network of a Subnet that is in force.
+    pub fn network(&self, subnet: &str) -> Option<&Network> {
+        self.standings.get(subnet)?.network.as_ref()
     }
 
-    pub(crate) fn overlap(&self, subnet: &str) -> Option<&Rejection> {
-        self.overlaps.get(subnet)
+    /// The network that the spec of a Subnet asks for, or what is wrong with it.
+    pub(crate) fn asked_network(&self, subnet: &str) -> Option<&Result<Network, Rejection>> {
+        self.asked_networks.get(subnet)
+    }
+
+    /// The network that was in force of a Subnet when its spec was judged last: as its status records it, or else as the
+    /// holders of its addresses were told.
+    pub(crate) fn record(&self, subnet: &str) -> Option<Network> {
+        let recorded = self.recorded_networks.get(subnet).cloned();
+        let of_holders = || {
+            let vpc = &self.subnets.get(subnet)?.spec.vpc;
+            Network::of_holders(vpc, self.pools.get(subnet)?)
+        };
+        recorded.or_else(of_holders)
+    }
+
+    pub(crate) fn standing(&self, subnet: &str) -> Option<&Standing> {
+        self.standings.get(subnet)
     }
 
     /// Who has the address on this chassis.

@@ -419,3 +419,112 @@ fn a_gateways_refused_edit_changes_nothing_for_the_vpcs_on_it() {
     );
     assert_eq!(compile(&snapshot, &vpc).unwrap(), before);
 }
+
+/// A Service of a Vpc with these ports of TCP, that means the Eip `shared`; `created` at this second.
+fn sharing(name: &str, vpc: &str, ports: &[i32], created: u32) -> Object {
+    let ports: Vec<_> = ports.iter().map(|port| ("TCP", *port)).collect();
+    let service = objects::service("ns", name, Some(vpc), "10.96.0.1", &ports);
+    let mut service = Service::clone(&objects::with_eip(&service, false, Some("shared")));
+    let time = format!("2026-01-01T00:00:{created:02}Z");
+    service.metadata.creation_timestamp = Some(serde_json::from_value(time.into()).unwrap());
+    Object::Service(Arc::new(service))
+}
+
+/// The Eip `shared`, of which these Services have these ports.
+fn shared(ports: &[(i32, &str)]) -> Object {
+    let mut eip = objects::eip("ns", "shared", None, None, Some("198.51.100.3"));
+    for (port, service) in ports {
+        eip = objects::eip_port(&eip, ("TCP", *port), service);
+    }
+    Object::Eip(eip)
+}
+
+/// The ports of the Eip that a Service's load balancers have.
+fn ports_at_eip(snapshot: &Snapshot, name: &str) -> Vec<String> {
+    let owner = Owner::Service(ObjectKey::new("ns", name));
+    let rows = compile(snapshot, &owner).expect("accepted");
+    let text = format!(
+        "{:?}",
+        rows.iter().map(|row| &row.columns).collect::<Vec<_>>()
+    );
+    let vips = text.match_indices("198.51.100.3:").map(|(at, vip)| {
+        let rest = &text[at + vip.len()..];
+        rest.chars().take_while(char::is_ascii_digit).collect()
+    });
+    vips.collect()
+}
+
+#[test]
+fn who_has_a_port_of_an_eip_keeps_it_when_an_older_service_asks_for_it() {
+    let mut snapshot = world();
+    for object in [
+        sharing("old", "v1", &[80], 1),
+        sharing("young", "v1", &[443], 2),
+        shared(&[(80, "old"), (443, "young")]),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    assert_eq!(ports_at_eip(&snapshot, "old"), ["80"]);
+    assert_eq!(ports_at_eip(&snapshot, "young"), ["443"]);
+    snapshot.apply(Event::Apply(sharing("old", "v1", &[80, 443, 8080], 1)));
+    assert_eq!(ports_at_eip(&snapshot, "young"), ["443"]);
+    assert_eq!(
+        ports_at_eip(&snapshot, "old"),
+        ["80", "8080"],
+        "what it had, and what is free"
+    );
+    let why = hindrance(&snapshot, &Owner::Service(ObjectKey::new("ns", "old"))).unwrap();
+    assert_eq!(why.reason, reason::CONFLICT);
+    assert!(
+        why.message
+            .contains("port 443/TCP of Eip ns/shared is Service ns/young's"),
+        "{}",
+        why.message
+    );
+    // Once nobody has it, it is free.
+    snapshot.apply(Event::Apply(sharing("young", "v1", &[8443], 2)));
+    assert_eq!(ports_at_eip(&snapshot, "old"), ["443", "80", "8080"]);
+}
+
+#[test]
+fn an_older_service_of_another_vpc_does_not_take_an_eip_that_serves() {
+    let mut snapshot = world();
+    for object in [
+        Object::Vpc(objects::vpc("v2", &[])),
+        sharing("young", "v1", &[443], 2),
+        shared(&[(443, "young")]),
+        sharing("old", "v2", &[80], 1),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    assert_eq!(ports_at_eip(&snapshot, "young"), ["443"]);
+    assert_eq!(ports_at_eip(&snapshot, "old"), [""; 0]);
+    let why = hindrance(&snapshot, &Owner::Service(ObjectKey::new("ns", "old"))).unwrap();
+    assert!(
+        why.message.contains("serves Service ns/young"),
+        "{}",
+        why.message
+    );
+}
+
+#[test]
+fn the_eip_of_a_yusurservice_goes_with_that_and_waits_for_its_service() {
+    let mut snapshot = world();
+    let owner = serde_json::json!([{"apiVersion": "iaas.yusur.io/v1", "kind": "YusurService", "name": "web", "uid": "7", "controller": true}]);
+    let mut made = Service::clone(&service("web", None));
+    made.metadata.owner_references = serde_json::from_value(owner).unwrap();
+    snapshot.apply(Event::Apply(Object::Service(Arc::new(made))));
+    let key = ObjectKey::new("ns", "web");
+    let mut eip = wanted_eip(&snapshot, &key).expect("an Eip to be made");
+    let owners = eip.metadata.owner_references.clone().unwrap();
+    assert_eq!(
+        (owners[0].kind.as_str(), owners[0].uid.as_str()),
+        ("YusurService", "7")
+    );
+    eip.status = objects::eip("ns", "web", None, None, Some("198.51.100.3"))
+        .status
+        .clone();
+    snapshot.apply(Event::Apply(Object::Eip(Arc::new(eip))));
+    let owner = Owner::Eip(key);
+    assert_eq!(users(&snapshot, &owner), ["Service ns/web"]);
+}

@@ -8,33 +8,97 @@ use proptest::prelude::*;
 use support::database::{Database, foreign};
 use support::objects::reference;
 use support::world::{events, line, survivors};
+use ycloud_api::address::Family;
 use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{
-    Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, compile, hindrance,
+    Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, active_node, allocate,
+    compile, eip_address, eip_binding, eip_gateway_address, eip_gateway_cidr, eip_usage,
+    eligible_nodes, hindrance, is_outdated, service_gateways, usage, users, wanted_eip,
+    wanted_vnic,
 };
 use ycloud_ovsdb::{Atom, Columns, Datum, Operation};
 
-type Verdicts = BTreeMap<Owner, Result<(Vec<Row>, Option<String>), (bool, String)>>;
+/// By owner: what it compiles to, and what its object's status and finalizer say besides.
+type Verdicts = BTreeMap<Owner, (Result<Vec<Row>, (bool, String)>, Vec<String>)>;
 
-/// What every owner compiles to, and what hinders it.
 fn verdicts(snapshot: &Snapshot) -> Verdicts {
-    let asked = |owner: &Owner| match owner {
-        Owner::NetworkProbe(key) => Some(format!("{:?}", snapshot.assignment(key)?)),
+    let compiled = |owner: &Owner| {
+        let compiled = compile(snapshot, owner);
+        compiled.map_err(|rejection| (rejection.keep, rejection.message))
+    };
+    let owners = snapshot.owners().into_iter();
+    owners
+        .map(|owner| {
+            let verdict = (compiled(&owner), said(snapshot, &owner));
+            (owner, verdict)
+        })
+        .collect()
+}
+
+/// All that ycloud-controller says of an object, besides whether its rows are right.
+fn said(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
+    let mut said = Vec::new();
+    if leaves(snapshot, owner) {
+        said = users(snapshot, owner);
+    }
+    said.extend(hindrance(snapshot, owner).map(|rejection| rejection.message));
+    let mut say = |what: &dyn std::fmt::Debug| said.push(format!("{what:?}"));
+    match owner {
+        Owner::Vpc(name) => {
+            say(&snapshot.accepted_subnets(name));
+            say(&snapshot.eip_gateway_of(name));
+        }
+        Owner::Subnet(name) => {
+            say(&snapshot.network(name));
+            for family in Family::ALL {
+                say(&usage(snapshot, name, family));
+            }
+        }
+        Owner::VNic(key) => {
+            say(&wanted_vnic(snapshot, key));
+            let vnic = snapshot.vnic(key);
+            let lacks = vnic.filter(|vnic| snapshot.lacks_address(vnic));
+            // Which one of those that are free it gets has to do with who was served last.
+            say(&lacks.map(|vnic| allocate(snapshot, vnic).err()));
+        }
+        Owner::EipGateway(name) => {
+            say(&(snapshot.default_eip_gateway() == Some(name.as_str())));
+            say(&(
+                eip_gateway_cidr(snapshot, name),
+                eip_gateway_address(snapshot, name),
+                eip_usage(snapshot, name),
+            ));
+            say(&(
+                active_node(snapshot, name),
+                eligible_nodes(snapshot, name),
+                service_gateways(snapshot, name),
+            ));
+        }
+        Owner::Eip(key) => {
+            say(&eip_binding(snapshot, key));
+            say(&(
+                wanted_eip(snapshot, key),
+                is_outdated(snapshot, key),
+                snapshot.eip_of_service(key),
+            ));
+        }
+        Owner::Service(key) => say(&eip_address(snapshot, key)),
+        Owner::NetworkProbe(key) => say(&snapshot.assignment(key)),
+        Owner::Node(_) => {}
+    }
+    said
+}
+
+/// Whether the object is being deleted: it goes once nobody uses it any more.
+fn leaves(snapshot: &Snapshot, owner: &Owner) -> bool {
+    let metadata = match owner {
+        Owner::Vpc(name) => snapshot.vpc(name).map(|vpc| &vpc.metadata),
+        Owner::Subnet(name) => snapshot.subnet(name).map(|subnet| &subnet.metadata),
+        Owner::EipGateway(name) => snapshot.eip_gateway(name).map(|gateway| &gateway.metadata),
+        Owner::Eip(key) => snapshot.eip(key).map(|eip| &eip.metadata),
         _ => None,
     };
-    let hindered = |owner: &Owner| {
-        let hindered = hindrance(snapshot, owner).map(|r| r.message);
-        hindered.or_else(|| asked(owner))
-    };
-    let compiled = |owner: &Owner| match compile(snapshot, owner) {
-        Ok(rows) => Ok((rows, hindered(owner))),
-        Err(rejection) => Err((rejection.keep, rejection.message)),
-    };
-    snapshot
-        .owners()
-        .into_iter()
-        .map(|owner| (owner.clone(), compiled(&owner)))
-        .collect()
+    metadata.is_some_and(|metadata| metadata.deletion_timestamp.is_some())
 }
 
 /// Reconciles the given owners once, in one transaction, as the controller does.
@@ -160,8 +224,10 @@ proptest! {
             let after = verdicts(&snapshot);
             let all: BTreeSet<&Owner> = before.keys().chain(after.keys()).collect();
             for owner in all {
-                let nothing = Ok((Vec::new(), None));
-                let (old, new) = (before.get(owner).unwrap_or(&nothing), after.get(owner).unwrap_or(&nothing));
+                // Who comes or goes is named if only it had rows.
+                let nothing = (Ok(Vec::new()), Vec::new());
+                let both = (before.get(owner), after.get(owner));
+                let (old, new) = (both.0.unwrap_or(&nothing), both.1.unwrap_or(&nothing));
                 prop_assert!(old == new || named.contains(owner), "{} changed {}, and did not name it: {:?} -> {:?}", line(&event), owner, old, new);
             }
         }
@@ -241,7 +307,7 @@ proptest! {
         settle(&snapshot, &mut database, &mut index, all);
         let good = database.clone();
         // Rows that are kept for a refused Subnet are not restored: nobody knows what they were.
-        if verdicts(&snapshot).values().any(|v| matches!(v, Err((true, _)))) {
+        if verdicts(&snapshot).values().any(|v| matches!(v, (Err((true, _)), _))) {
             return Ok(());
         }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use support::objects;
 use ycloud_api::condition::reason;
-use ycloud_api::{Subnet, VNic};
+use ycloud_api::{EipGateway, EipGatewayStatus, Subnet, SubnetStatus, VNic};
 use ycloud_compiler::{
-    Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Settings, Snapshot, compile,
+    Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Settings, Snapshot, allocate, compile,
+    hindrance,
 };
 
 fn cluster(objects: impl IntoIterator<Item = Object>) -> Snapshot {
@@ -48,12 +49,21 @@ fn owner(subnet: &str) -> Owner {
     Owner::Subnet(subnet.to_owned())
 }
 
-fn refusal(snapshot: &Snapshot, subnet: &str) -> Rejection {
-    compile(snapshot, &owner(subnet)).expect_err("the Subnet is accepted")
+/// Why a Subnet is refused, and the network that stays in force all the same.
+fn refusal(snapshot: &Snapshot, subnet: &str) -> (Rejection, Option<String>) {
+    let stays = snapshot.network(subnet).map(ToString::to_string);
+    match compile(snapshot, &owner(subnet)) {
+        Ok(_) => {
+            let why = hindrance(snapshot, &owner(subnet));
+            (why.expect("the Subnet is accepted"), stays)
+        }
+        Err(why) => (why, stays),
+    }
 }
 
 fn accepted(snapshot: &Snapshot, subnet: &str) -> bool {
-    compile(snapshot, &owner(subnet)).is_ok_and(|rows| !rows.is_empty())
+    let compiled = compile(snapshot, &owner(subnet));
+    compiled.is_ok_and(|rows| !rows.is_empty()) && hindrance(snapshot, &owner(subnet)).is_none()
 }
 
 #[test]
@@ -66,10 +76,10 @@ fn who_grows_into_a_range_in_use_is_refused_and_not_who_is_there() {
         user("young", "b", "10.0.1.2", (24, "10.0.1.1")),
     ]);
     apply(&mut snapshot, subnet("old", "v1", "10.0.0.0/16", 0));
-    let why = refusal(&snapshot, "old");
+    let (why, stays) = refusal(&snapshot, "old");
     assert_eq!(
-        (why.reason, why.keep),
-        (reason::OVERLAPS, true),
+        (why.reason, stays.as_deref()),
+        (reason::OVERLAPS, Some("10.0.0.0/24")),
         "{}",
         why.message
     );
@@ -81,7 +91,7 @@ fn who_grows_into_a_range_in_use_is_refused_and_not_who_is_there() {
     // Once the last user is gone, the older one wins, and both are named.
     let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "b"))));
     assert!(accepted(&snapshot, "old"));
-    assert!(!refusal(&snapshot, "young").keep);
+    assert_eq!(refusal(&snapshot, "young").1, None);
     assert!(named.contains(&owner("old")) && named.contains(&owner("young")));
 }
 
@@ -95,7 +105,7 @@ fn the_range_by_which_a_holder_is_set_up_stays_its_own_when_the_subnet_shrinks()
         subnet("next", "v1", "10.0.1.0/24", 1),
     ]);
     assert!(accepted(&snapshot, "wide"));
-    assert_eq!(refusal(&snapshot, "next").reason, reason::OVERLAPS);
+    assert_eq!(refusal(&snapshot, "next").0.reason, reason::OVERLAPS);
     let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
     assert!(accepted(&snapshot, "next") && named.contains(&owner("next")));
 }
@@ -110,7 +120,7 @@ fn a_new_subnet_of_the_default_vpc_does_not_take_a_tenants_range_in_use() {
         user("tenant", "a", "10.0.1.2", (24, "10.0.1.1")),
     ]);
     assert!(accepted(&snapshot, "tenant"));
-    let why = refusal(&snapshot, "more");
+    let (why, _) = refusal(&snapshot, "more");
     assert!(why.message.contains("Subnet tenant"), "{}", why.message);
 }
 
@@ -129,8 +139,11 @@ fn the_gateway_stays_while_holders_use_it() {
     ];
     for edit in edits {
         apply(&mut snapshot, edit);
-        let why = refusal(&snapshot, "s");
-        assert_eq!((why.reason, why.keep), (reason::IN_USE, true));
+        let (why, stays) = refusal(&snapshot, "s");
+        assert_eq!(
+            (why.reason, stays.as_deref()),
+            (reason::IN_USE, Some("10.0.1.0/24"))
+        );
         assert!(
             why.message.contains("set spec.gateway to 10.0.1.1"),
             "{}",
@@ -163,7 +176,7 @@ fn a_pod_that_waits_for_a_refused_subnet_is_named_when_its_last_wrong_holder_goe
         .into_iter()
         .find(|owner| matches!(owner, Owner::VNic(key) if key.name.starts_with("p-")))
         .expect("the Pod needs a VNic");
-    assert_eq!(refusal(&snapshot, "s").reason, reason::IN_USE);
+    assert_eq!(refusal(&snapshot, "s").0.reason, reason::IN_USE);
     let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
     assert!(accepted(&snapshot, "s"));
     assert!(named.contains(&vnic), "{named:?}");
@@ -172,6 +185,7 @@ fn a_pod_that_waits_for_a_refused_subnet_is_named_when_its_last_wrong_holder_goe
 /// A VNic of that Subnet with addresses of both families.
 fn dual_user(subnet: &str, name: &str, ip: &str, ipv6: &str) -> Object {
     let vnic = objects::vnic("ns", name, subnet, Some("n1"), Some(ip));
+    let vnic = objects::vnic_set_up(&vnic, (24, "10.0.1.1"));
     Object::VNic(objects::vnic_ipv6(&vnic, ipv6))
 }
 
@@ -204,8 +218,11 @@ fn a_family_in_use_is_not_taken_away() {
     ];
     for (edit, words) in edits {
         apply(&mut snapshot, edit);
-        let why = refusal(&snapshot, "s");
-        assert_eq!((why.reason, why.keep), (reason::IN_USE, true));
+        let (why, stays) = refusal(&snapshot, "s");
+        assert_eq!(
+            (why.reason, stays.as_deref()),
+            (reason::IN_USE, Some("10.0.1.0/24, fd00:1::/64"))
+        );
         assert!(why.message.contains(words), "{}", why.message);
     }
     let named = snapshot.apply(Event::Delete(ObjectRef::VNic(ObjectKey::new("ns", "a"))));
@@ -229,8 +246,131 @@ fn ranges_of_either_family_are_kept_apart() {
         ("young", "spec.ipv6.cidr fd00:1::/112 overlaps Subnet old"),
         ("routed", "of the default Vpc, which the nodes route"),
     ] {
-        let why = refusal(&snapshot, name);
+        let (why, _) = refusal(&snapshot, name);
         assert_eq!(why.reason, reason::OVERLAPS);
         assert!(why.message.contains(words), "{}", why.message);
     }
+}
+
+/// The Subnet with what its status says of the network in force.
+fn in_force(subnet: &Object, cidr: &str, gateway: &str) -> Object {
+    let Object::Subnet(subnet) = subnet else {
+        panic!("a Subnet")
+    };
+    let mut subnet = Subnet::clone(subnet);
+    subnet.status = Some(SubnetStatus {
+        cidr: Some(cidr.to_owned()),
+        gateway: Some(gateway.to_owned()),
+        ..SubnetStatus::default()
+    });
+    Object::Subnet(Arc::new(subnet))
+}
+
+fn prober(snapshot: &Snapshot, probe: &str) -> bool {
+    let key = ObjectKey::new("ns", probe);
+    matches!(snapshot.assignment(&key), Some(Ok(_)))
+}
+
+#[test]
+fn a_refused_edit_changes_nothing_for_anybody() {
+    let mut snapshot = cluster([
+        vpc("ovn-cluster"),
+        subnet("subnet0", "ovn-cluster", "100.64.0.0/16", 0),
+        vpc("v1"),
+        Object::Node(objects::node("n1", "172.31.0.1")),
+        Object::VNic(objects::node_vnic("n1", "100.64.0.2")),
+        Object::Prober(objects::prober("n1")),
+        in_force(
+            &subnet("s", "v1", "10.0.1.0/24", 0),
+            "10.0.1.0/24",
+            "10.0.1.1",
+        ),
+        in_force(
+            &subnet("next", "v1", "10.0.2.0/24", 1),
+            "10.0.2.0/24",
+            "10.0.2.1",
+        ),
+        user("s", "a", "10.0.1.9", (24, "10.0.1.1")),
+        Object::NetworkProbe(objects::probe("ns", "p", "v1", "10.0.1.9")),
+        Object::NetworkProbe(objects::probe("ns", "bare", "v1", "10.0.1.77")),
+    ]);
+    let rows = |snapshot: &Snapshot| {
+        let owners = snapshot.owners().into_iter();
+        owners
+            .map(|owner| (compile(snapshot, &owner), owner))
+            .collect::<Vec<_>>()
+    };
+    let before = rows(&snapshot);
+    assert!(prober(&snapshot, "p") && prober(&snapshot, "bare"));
+    let edits = [
+        (subnet("s", "v1", "10.99.0.0/24", 0), reason::IN_USE),
+        (subnet("s", "v1", "10.0.0.0/16", 0), reason::OVERLAPS),
+        (subnet("s", "v1", "nonsense", 0), reason::INVALID),
+        (
+            with_gateway("s", "v1", "10.0.1.0/24", "10.0.1.9"),
+            reason::IN_USE,
+        ),
+    ];
+    for (edit, reason) in edits {
+        apply(&mut snapshot, in_force(&edit, "10.0.1.0/24", "10.0.1.1"));
+        let (why, stays) = refusal(&snapshot, "s");
+        assert_eq!(why.reason, reason, "{}", why.message);
+        assert!(why.message.ends_with("; until then it stays 10.0.1.0/24"));
+        assert_eq!(stays.as_deref(), Some("10.0.1.0/24"));
+        assert_eq!(rows(&snapshot), before);
+        assert!(accepted(&snapshot, "next"));
+        assert!(prober(&snapshot, "p") && prober(&snapshot, "bare"));
+        // Who comes now is served as before.
+        let new = objects::vnic("ns", "new", "s", None, None);
+        let given = allocate(&snapshot, &new).expect("an address");
+        let ips: Vec<String> = given.addresses.iter().map(|a| a.ip.to_string()).collect();
+        assert_eq!(ips, ["10.0.1.10"]);
+    }
+}
+
+#[test]
+fn a_range_in_force_is_not_taken_by_an_older_subnet_that_is_edited() {
+    // Nobody has an address of either.
+    let old = subnet("old", "v1", "10.0.0.0/24", 0);
+    let mut snapshot = cluster([
+        vpc("v1"),
+        in_force(&old, "10.0.0.0/24", "10.0.0.1"),
+        in_force(
+            &subnet("young", "v1", "10.0.1.0/24", 1),
+            "10.0.1.0/24",
+            "10.0.1.1",
+        ),
+    ]);
+    let edit = subnet("old", "v1", "10.0.0.0/16", 0);
+    apply(&mut snapshot, in_force(&edit, "10.0.0.0/24", "10.0.0.1"));
+    assert!(accepted(&snapshot, "young"), "it was there before");
+    let (why, stays) = refusal(&snapshot, "old");
+    assert!(why.message.contains("Subnet young"), "{}", why.message);
+    assert_eq!(stays.as_deref(), Some("10.0.0.0/24"));
+    // Nor does what it asked for in vain keep another one away.
+    apply(&mut snapshot, subnet("new", "v1", "10.0.2.0/24", 2));
+    assert!(accepted(&snapshot, "new"));
+}
+
+#[test]
+fn of_an_eip_gateway_and_a_subnet_the_one_stays_that_is_in_force() {
+    let mut gateway = EipGateway::clone(&objects::eip_gateway("g1", "198.51.100.0/24", true, 1));
+    gateway.status = Some(EipGatewayStatus {
+        cidr: Some("198.51.100.0/24".to_owned()),
+        ..EipGatewayStatus::default()
+    });
+    let old = subnet("s", "v1", "10.0.1.0/24", 0);
+    let mut snapshot = cluster([
+        vpc("v1"),
+        in_force(&old, "10.0.1.0/24", "10.0.1.1"),
+        Object::EipGateway(Arc::new(gateway)),
+    ]);
+    let gateway = Owner::EipGateway("g1".to_owned());
+    assert!(compile(&snapshot, &gateway).is_ok());
+    let edit = subnet("s", "v1", "198.51.100.128/25", 0);
+    apply(&mut snapshot, in_force(&edit, "10.0.1.0/24", "10.0.1.1"));
+    assert!(compile(&snapshot, &gateway).is_ok());
+    let (why, stays) = refusal(&snapshot, "s");
+    assert!(why.message.contains("EipGateway g1"), "{}", why.message);
+    assert_eq!(stays.as_deref(), Some("10.0.1.0/24"));
 }

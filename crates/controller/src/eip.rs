@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
+use ycloud_api::eip::EipPort;
 use ycloud_api::selector::matches;
 use ycloud_api::{Eip, EipGateway, EipGatewayStatus, key};
 use ycloud_compiler::{
@@ -104,7 +105,10 @@ impl State {
         // It has the name of its Service.
         let wanted = self.snapshot.eip_of_service(key).as_ref() == Some(key)
             && !is_outdated(&self.snapshot, key);
-        if !deleting && is_made_here(&eip) && !wanted && binding.services.is_empty() {
+        // One that goes with a YusurService outlives the Service between them.
+        let orphan = self.snapshot.service(key).is_none() && !goes_with(&eip, "Service");
+        let unwanted = !wanted && !orphan && binding.services.is_empty();
+        if !deleting && is_made_here(&eip) && unwanted {
             let uid = eip.metadata.uid.clone();
             return Some(Action::DeleteEip { uid }.into());
         }
@@ -124,8 +128,17 @@ impl State {
             .map(|service| format!("Service/{}", service.name))
             .collect();
         bound_to.sort();
+        let ports = binding.ports.into_iter();
+        let ports = ports.map(|((protocol, port), service)| EipPort {
+            port,
+            protocol,
+            service: service.name,
+        });
+        let mut ports: Vec<EipPort> = ports.collect();
+        ports.sort();
         let uses = Use {
             bound_to,
+            ports,
             vpc: binding.vpc,
             users,
         };
@@ -170,8 +183,13 @@ impl State {
 
 /// Whether an Eip was made for a Service by this controller, and not by somebody else.
 fn is_made_here(eip: &Eip) -> bool {
+    goes_with(eip, "Service") || goes_with(eip, "YusurService")
+}
+
+/// Whether an object of this kind owns an Eip.
+fn goes_with(eip: &Eip, kind: &str) -> bool {
     let mut references = eip.metadata.owner_references.iter().flatten();
-    references.any(|reference| reference.kind == "Service" && reference.api_version == "v1")
+    references.any(|reference| reference.kind == kind)
 }
 
 /// The Event of a gateway that another node carries now.

@@ -119,11 +119,11 @@ impl State {
         if !deleting && let Some(action) = gain_ipv6(self.snapshot.settings(), &subnet) {
             return Some(action.into());
         }
-        let state = self.row_state(owner);
+        let state = self.said(owner);
         if matches!(state, RowState::Pending) && !deleting {
             return None;
         }
-        let status = status::subnet::status(&subnet, state, figures, &users, now);
+        let status = status::subnet::status(&subnet, &state, figures, &users, now);
         let former = subnet.status.clone().unwrap_or_default();
         let report = refusal(
             &*subnet,

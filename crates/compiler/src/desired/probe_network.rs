@@ -94,7 +94,7 @@ fn networks(snapshot: &Snapshot, name: &str, ranges: &[IpNet]) -> Vec<String> {
 fn ranges(snapshot: &Snapshot, name: &str) -> Vec<IpNet> {
     let settings = snapshot.settings();
     let has_ipv6 = snapshot.subnets_of(name).any(|subnet| {
-        let network = snapshot.network(subnet).and_then(|read| read.as_ref().ok());
+        let network = snapshot.network(subnet);
         network.is_some_and(|network| network.cidr(Family::Ipv6).is_some())
     });
     let ipv4 = settings.layout().map(|layout| layout.probe_range().into());

@@ -215,7 +215,7 @@ pub(crate) fn load_balancers<'a>(
     let by_port = Backends::gather(slices, None, |_, ip| reached_at(ip));
     let internal = addresses(service).filter(|_| !local(service));
     let vips: Vec<IpAddr> = internal.chain(external_addresses(service)).collect();
-    add_vips(service, &vips, &by_port, &mut balancers);
+    add_vips(ports(service), &vips, &by_port, &mut balancers);
     balancers
 }
 
@@ -228,14 +228,14 @@ fn withhold(addresses: &BTreeMap<IpAddr, String>, balancers: &mut LoadBalancers)
     balancers.retain(|_, vips| !vips.is_empty());
 }
 
-/// Adds these addresses, on every port of the Service, each with the backends of its family.
-fn add_vips(
-    service: &Service,
+/// Adds these addresses, on these ports of the Service, each with the backends of its family.
+fn add_vips<'a>(
+    ports: impl Iterator<Item = (&'static str, &'a ServicePort)>,
     addresses: &[IpAddr],
     by_port: &Backends<'_>,
     balancers: &mut LoadBalancers,
 ) {
-    for (protocol, port) in ports(service) {
+    for (protocol, port) in ports {
         for family in Family::ALL {
             let mut vips = addresses
                 .iter()

@@ -74,7 +74,6 @@ pub(crate) fn load_balancer_group(uuid: Uuid, name: String) -> Row {
 /// What lets the Pods of the default Vpc leave through their node: see the policies of `Node`.
 fn default_vpc(snapshot: &Snapshot, owner: &Owner, name: &str) -> Vec<Row> {
     let join = snapshot.network(key::JOIN_SUBNET);
-    let join = join.and_then(|read| read.as_ref().ok());
     let has_ipv6 = join.is_some_and(|join| join.vpc == name && join.cidr(Family::Ipv6).is_some());
     let families = Family::ALL.into_iter().filter(|family| match family {
         Family::Ipv4 => true,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,7 +14,7 @@ use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age, age_of};
 use crate::desired;
 use crate::owner::{ObjectKey, Owner};
 use crate::validate::network::Network;
-use crate::validate::subnet::overlaps;
+use crate::validate::subnet::judge;
 
 pub(super) type Owners = BTreeSet<Owner>;
 
@@ -142,9 +143,11 @@ impl Snapshot {
         let owner = Owner::Subnet(name.clone());
         let same = match (&old, &new) {
             (Some(old), Some(new)) => {
+                let record = Network::recorded(&self.settings, &name, new);
                 old.spec == new.spec
                     && age(&name, old) == age(&name, new)
                     && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+                    && self.recorded_networks.get(&name) == record.as_ref()
             }
             _ => false,
         };
@@ -159,31 +162,40 @@ impl Snapshot {
                 remove(&mut self.claims, namespace, &age(&name, old));
             }
         }
-        self.networks.remove(&name);
-        self.overlaps.remove(&name);
+        self.asked_networks.remove(&name);
+        let record = self.recorded_networks.remove(&name);
+        let mut held = ranges_of(record.as_ref());
         if let Some(new) = &new {
             insert(&mut self.subnets_of_vpc, &new.spec.vpc, name.clone());
             for namespace in &new.spec.namespaces {
                 insert(&mut self.claims, namespace, age(&name, new));
             }
-            let network = Network::read(&self.settings, &name, new);
-            self.networks.insert(name.clone(), network);
+            let network = Network::read(&self.settings, &name, &new.spec);
+            self.asked_networks.insert(name.clone(), network);
+            let record = Network::recorded(&self.settings, &name, new);
+            held.extend(ranges_of(record.as_ref()));
+            put(&mut self.recorded_networks, &name, record);
         }
-        self.recheck_missing(&name);
         let vpcs: BTreeSet<String> = old.iter().chain(&new).map(|s| s.spec.vpc.clone()).collect();
+        if new.is_none() {
+            self.standings.remove(&name);
+            self.recheck_missing(&name);
+            self.moved
+                .extend(vpcs.iter().map(|vpc| (name.clone(), vpc.clone())));
+        }
         let pool = self.pools.get(&name).into_iter();
-        let used = pool.flat_map(|pool| pool.ranges()).collect();
+        held.extend(pool.flat_map(|pool| pool.ranges()));
         for vpc in &vpcs {
             owners.extend(self.recheck(vpc));
-            owners.extend(self.recheck_ranges(&name, vpc, &used));
+            owners.extend(self.recheck_ranges(&name, vpc, &held));
         }
         owners.extend(vpcs.into_iter().map(Owner::Vpc));
         owners.extend(self.waiting_vnics());
         owners
     }
 
-    /// Works out anew which Subnets of a Vpc overlap something, and names those whose verdict changed, with all that
-    /// hangs on them. The default Vpc's ranges concern every Vpc.
+    /// Judges the Subnets of a Vpc anew, and names those whose standing changed, with all that hangs on them. The default
+    /// Vpc's ranges concern every Vpc.
     pub(super) fn recheck(&mut self, vpc: &str) -> Owners {
         let mut owners = Owners::new();
         let others: Vec<String> = match vpc {
@@ -196,17 +208,16 @@ impl Snapshot {
             _ => Vec::new(),
         };
         for vpc in std::iter::once(vpc.to_owned()).chain(others) {
-            let mut refused = overlaps(self, &vpc);
-            let names: Vec<String> = self.subnets_of(&vpc).map(str::to_owned).collect();
-            for name in names {
-                let new = refused.remove(&name);
-                if self.overlaps.get(&name) == new.as_ref() {
+            for (name, new) in judge(self, &vpc) {
+                let old = self.standings.get(&name);
+                if old == Some(&new) {
                     continue;
                 }
-                match new {
-                    Some(rejection) => self.overlaps.insert(name.clone(), rejection),
-                    None => self.overlaps.remove(&name),
-                };
+                if old.and_then(|old| old.network.as_ref()) != new.network.as_ref() {
+                    self.moved.insert((name.clone(), vpc.clone()));
+                }
+                self.standings.insert(name.clone(), new);
+                self.recheck_missing(&name);
                 let owner = Owner::Subnet(name);
                 owners.extend(self.dependents(&owner));
                 owners.insert(owner);
@@ -291,6 +302,7 @@ impl Snapshot {
         };
         let (before, after) = (vpc(&old), vpc(&new));
         let mut owners = Owners::from([Owner::Service(key.clone())]);
+        owners.extend(released);
         owners.extend(self.set_local(&key, new.as_deref().is_some_and(desired::service::local)));
         if before != after {
             if let Some(before) = &before {
@@ -328,7 +340,7 @@ impl Snapshot {
         }
     }
 
-    fn set_service_cidr(&mut self, name: String, ranges: Vec<ipnet::IpNet>) -> Owners {
+    fn set_service_cidr(&mut self, name: String, ranges: Vec<IpNet>) -> Owners {
         let old = match ranges.is_empty() {
             true => self.service_cidrs.remove(&name),
             false => self.service_cidrs.insert(name.clone(), ranges),
@@ -340,6 +352,11 @@ impl Snapshot {
         owners.insert(Owner::Vpc(key::DEFAULT_VPC.to_owned()));
         owners
     }
+}
+
+fn ranges_of(network: Option<&Network>) -> BTreeSet<IpNet> {
+    let cidrs = network.into_iter().flat_map(Network::cidrs);
+    cidrs.map(|cidr| cidr.range).collect()
 }
 
 pub(super) fn key_of(meta: &ObjectMeta) -> Option<ObjectKey> {

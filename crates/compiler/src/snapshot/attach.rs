@@ -12,7 +12,8 @@ use ycloud_api::{VNic, key};
 use super::apply::{Owners, insert, put, remove};
 use super::{Held, NodeFacts, PodFacts, Snapshot, Source};
 use crate::owner::{ObjectKey, Owner};
-use crate::validate::subnet::check;
+use crate::validate::network::Network;
+use crate::validate::subnet::conflict;
 
 impl Snapshot {
     /// Whether this VNic is what the API server had before an allocation that the snapshot knows of.
@@ -47,7 +48,7 @@ impl Snapshot {
         }
         let both = || old.iter().chain(&new);
         let subnets: BTreeSet<String> = both().map(|vnic| vnic.spec.subnet.clone()).collect();
-        let standings: Vec<_> = subnets.iter().map(|subnet| self.standing(subnet)).collect();
+        let records: Vec<_> = subnets.iter().map(|subnet| self.record(subnet)).collect();
         let held = both().flat_map(|vnic| Held::all(vnic));
         let ranges: BTreeSet<IpNet> = held.map(|held| held.range).collect();
         let used = |all: &Self, subnet: &String| -> BTreeSet<IpNet> {
@@ -71,46 +72,49 @@ impl Snapshot {
             };
         }
         owners.extend(rivals.into_iter().map(Owner::VNic));
-        for (subnet, standing) in subnets.iter().zip(standings) {
-            let owner = Owner::Subnet(subnet.clone());
-            if self.standing(subnet) != standing {
-                owners.extend(self.dependents(&owner));
-                owners.extend(self.waiting_vnics());
-            }
-            owners.insert(owner);
-        }
+        owners.extend(subnets.iter().cloned().map(Owner::Subnet));
         if key.namespace == key::SYSTEM_NAMESPACE {
             owners.insert(Owner::Node(key.name.clone()));
             let node = self.nodes.get(&key.name).into_iter();
             let addresses = node.flat_map(|node| node.addresses.iter().copied());
             owners.extend(self.users_of(addresses));
         }
-        for (subnet, before) in subnets.iter().zip(used_before) {
-            let changed = &before ^ &used(self, subnet);
-            if let Some(vpc) = self.subnets.get(subnet).map(|s| s.spec.vpc.clone()) {
-                owners.extend(self.recheck_ranges(subnet, &vpc, &changed));
+        for ((subnet, before), record) in subnets.iter().zip(used_before).zip(records) {
+            let Some(vpc) = self.subnets.get(subnet).map(|s| s.spec.vpc.clone()) else {
+                continue;
+            };
+            let mut changed = &before ^ &used(self, subnet);
+            let now = self.record(subnet);
+            if record != now {
+                let both = record.iter().chain(&now);
+                changed.extend(both.flat_map(Network::cidrs).map(|cidr| cidr.range));
             }
+            if record != now || self.conflict_changed(subnet) {
+                owners.extend(self.recheck(&vpc));
+            }
+            owners.extend(self.recheck_ranges(subnet, &vpc, &changed));
         }
         owners
     }
 
-    /// Whether a Subnet is accepted (`Ok`), or refused, and then whether it keeps its rows. VNics decide on it too: one
-    /// that holds an address keeps them.
-    fn standing(&self, subnet: &str) -> Result<(), bool> {
-        check(self, subnet)
-            .map(|_| ())
-            .map_err(|rejection| rejection.keep)
+    /// Whether the holders of a Subnet's addresses have something else against its spec than when it was judged.
+    fn conflict_changed(&self, subnet: &str) -> bool {
+        let asked = self.asked_networks.get(subnet);
+        let asked = asked.and_then(|asked| asked.as_ref().ok());
+        let now = asked.and_then(|network| conflict(self, subnet, network));
+        let standing = self.standings.get(subnet);
+        standing.is_some_and(|standing| standing.conflict != now)
     }
 
-    /// Ranges came into use by VNics of a Subnet of `vpc`, or went out of it: others are kept away from them, see
-    /// [`overlaps`](crate::validate::subnet::overlaps). The default Vpc's concern every Vpc, and the other way round.
+    /// Ranges of a Subnet of `vpc` came into force or into use by VNics, or went out of it: others are kept away from them,
+    /// see [`judge`](crate::validate::subnet::judge). The default Vpc's concern every Vpc, and the other way round.
     pub(super) fn recheck_ranges(
         &mut self,
         subnet: &str,
         vpc: &str,
         changed: &BTreeSet<IpNet>,
     ) -> Owners {
-        let meets = |name: &str| match self.networks.get(name) {
+        let meets = |name: &str| match self.asked_networks.get(name) {
             Some(Ok(network)) if name != subnet => {
                 changed.iter().any(|range| network.meets(*range))
             }
@@ -207,12 +211,11 @@ impl Snapshot {
         Held::all(vnic).is_empty() || !self.missing(vnic).is_empty()
     }
 
-    /// The families in which a VNic is to get an address, in a Subnet whose spec is readable: those that the Subnet has
-    /// and the VNic has not. A Pod's interface is configured once, so a Pod keeps the families it has; whatever else is
+    /// The families in which a VNic is to get an address: those that its Subnet has and the VNic has not. A Pod's interface is configured once, so a Pod keeps the families it has; whatever else is
     /// attached gets the other one when its Subnet does.
     pub(crate) fn missing(&self, vnic: &VNic) -> Vec<Family> {
         let held = Held::all(vnic);
-        let Some(Ok(network)) = self.networks.get(&vnic.spec.subnet) else {
+        let Some(network) = self.network(&vnic.spec.subnet) else {
             return Vec::new();
         };
         if !held.is_empty() && vnic.spec.attachment.kind == AttachmentKind::Pod {

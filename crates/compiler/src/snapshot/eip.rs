@@ -287,10 +287,9 @@ impl Snapshot {
         name: String,
         gateway: Option<Arc<EipGateway>>,
     ) -> Owners {
-        let refused = matches!(self.elastic.verdicts.get(&name), Some(Err(_)));
         let matters = |gateway: &EipGateway| {
             let metadata = &gateway.metadata;
-            let record = refused.then(|| recorded(gateway));
+            let record = recorded(gateway);
             let deleting = metadata.deletion_timestamp.is_some();
             (age_of(&name, metadata), deleting, record)
         };
@@ -306,11 +305,13 @@ impl Snapshot {
         };
         let ranges = |all: &Self| {
             let gateway = all.elastic.gateways.get(&name)?;
-            Gateway::read(&all.settings, &name, gateway).ok()
+            let asked = Gateway::read(&all.settings, &name, gateway).ok();
+            let asked = asked.map(|gateway| gateway.cidr);
+            Some(asked.into_iter().chain(recorded(gateway).0))
         };
-        let mut changed: Vec<_> = ranges(self).into_iter().collect();
+        let mut changed: Vec<Ipv4Net> = ranges(self).into_iter().flatten().collect();
         put(&mut self.elastic.gateways, &name, gateway);
-        changed.extend(ranges(self));
+        changed.extend(ranges(self).into_iter().flatten());
         let mut owners = Owners::from([Owner::EipGateway(name)]);
         if same {
             return owners;
@@ -320,10 +321,10 @@ impl Snapshot {
         owners.extend(self.all_of_gateways());
         owners.extend(self.external_services());
         let concerns_subnets = self
-            .networks
+            .asked_networks
             .values()
             .flatten()
-            .any(|network| changed.iter().any(|gateway| network.meets(gateway.cidr)));
+            .any(|network| changed.iter().any(|range| network.meets(*range)));
         if concerns_subnets {
             owners.extend(self.recheck(ycloud_api::key::DEFAULT_VPC));
         }
@@ -399,6 +400,7 @@ impl Snapshot {
                 held_address(eip),
                 gateway,
                 age_of("", &eip.metadata),
+                eip.status.as_ref().map(|status| status.ports.clone()),
             ))
         };
         let old = self.elastic.eips.get(&key).cloned();
@@ -422,7 +424,7 @@ impl Snapshot {
         let held = held.filter_map(|eip| held_address(eip)).map(IpAddr::V4);
         owners.extend(self.external_at(held));
         owners.insert(owner);
-        for (_, held, gateway, _) in before.iter().chain(&after) {
+        for (_, held, gateway, ..) in before.iter().chain(&after) {
             let Some(gateway) = gateway else { continue };
             let fits = match (self.elastic.verdicts.get(gateway), held) {
                 (Some(Ok(gateway)), Some(ip)) => gateway.reserved(*ip).is_none(),

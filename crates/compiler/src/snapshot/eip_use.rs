@@ -44,8 +44,6 @@ pub(super) enum Concern {
     Services(BTreeSet<ObjectKey>),
     /// Permissions or attachments of Services may have changed.
     Permissions,
-    /// The range of this Subnet may have changed.
-    Subnet(String),
     /// Addresses of nodes may have changed, or how they are reached.
     Nodes,
     /// The service range may have changed.
@@ -73,10 +71,6 @@ impl Snapshot {
             }
             Event::Apply(Object::Vpc(_) | Object::Namespace(_))
             | Event::Delete(ObjectRef::Vpc(_) | ObjectRef::Namespace(_)) => Concern::Permissions,
-            Event::Apply(Object::Subnet(subnet)) => {
-                Concern::Subnet(subnet.metadata.name.clone().unwrap_or_default())
-            }
-            Event::Delete(ObjectRef::Subnet(name)) => Concern::Subnet(name.clone()),
             Event::Apply(Object::Node(_) | Object::VNic(_))
             | Event::Delete(ObjectRef::Node(_) | ObjectRef::VNic(_)) => Concern::Nodes,
             Event::Apply(Object::ServiceCidr(_)) | Event::Delete(ObjectRef::ServiceCidr(_)) => {
@@ -86,20 +80,30 @@ impl Snapshot {
         }
     }
 
-    /// Whether a Subnet's range, as it is now, has to do with that of an EipGateway.
-    pub(super) fn meets_gateways(&self, subnet: &str) -> bool {
-        let network = self
-            .networks
-            .get(subnet)
-            .and_then(|read| read.as_ref().ok());
+    /// Whether a Subnet's range in force, as it is now, has to do with that of an EipGateway.
+    fn meets_gateways(&self, subnet: &str) -> bool {
+        let network = self.network(subnet);
         self.elastic.verdicts.values().any(|verdict| match verdict {
             Ok(gateway) => network.is_some_and(|network| network.meets(gateway.cidr)),
             Err(_) => true,
         })
     }
 
-    /// Whom else an event concerns that concerned `owners`.
-    pub(super) fn follow(&mut self, concern: Concern, owners: &Owners) -> Owners {
+    /// Whom else an event concerns that concerned `owners` and by which the networks of these Subnets are others.
+    pub(super) fn follow(
+        &mut self,
+        concern: Concern,
+        owners: &Owners,
+        moved: &BTreeSet<(String, String)>,
+    ) -> Owners {
+        let mut more = self.follow_concern(concern, owners);
+        if moved.iter().any(|(subnet, _)| self.meets_gateways(subnet)) {
+            more.extend(self.rejudge());
+        }
+        more
+    }
+
+    fn follow_concern(&mut self, concern: Concern, owners: &Owners) -> Owners {
         match concern {
             Concern::Services(services) => services
                 .iter()
@@ -114,7 +118,6 @@ impl Snapshot {
                     .flat_map(|service| self.around_service(service))
                     .collect()
             }
-            Concern::Subnet(name) if self.meets_gateways(&name) => self.rejudge(),
             Concern::Nodes if owners.iter().any(|o| matches!(o, Owner::Node(_))) => {
                 let mut all = self.around_nodes();
                 all.extend(self.rejudge());
@@ -129,9 +132,7 @@ impl Snapshot {
                 all
             }
             Concern::ServiceRange if !owners.is_empty() => self.rejudge(),
-            Concern::Subnet(_) | Concern::Nodes | Concern::ServiceRange | Concern::Nothing => {
-                Owners::new()
-            }
+            Concern::Nodes | Concern::ServiceRange | Concern::Nothing => Owners::new(),
         }
     }
 

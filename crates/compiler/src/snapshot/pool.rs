@@ -135,16 +135,16 @@ impl Pool {
         self.ranges.contains_key(range)
     }
 
+    /// The gateways by which holders are set up, sorted.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        self.gateways.keys().copied()
+    }
+
     /// A gateway of the same family other than this one by which holders are set up.
     pub fn other_gateway(&self, gateway: IpAddr) -> Option<IpAddr> {
         let same_family = |other: &IpAddr| Family::of(*other) == Family::of(gateway);
         let mut others = self.gateways.keys().copied().filter(same_family);
         others.find(|other| *other != gateway)
-    }
-
-    /// Whether an address is held.
-    pub fn in_use(&self) -> bool {
-        !self.held.is_empty()
     }
 
     /// The first held address of the same family that lies below or above `range`.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ycloud_api::address::Family;
-use ycloud_api::{NetworkProbe, Subnet, VNic, Vpc, key};
+use ycloud_api::{NetworkProbe, VNic, Vpc, key};
 
 use super::apply::{Owners, insert, key_of, put, remove};
 use super::asked::Asked;
@@ -61,7 +61,6 @@ type Target = (String, IpAddr);
 /// Something that NetworkProbes depend on, as it was before an event.
 pub(super) enum Before {
     Vpc(String, Option<Arc<Vpc>>),
-    Subnet(String, Option<Arc<Subnet>>),
     Namespace(String, Option<BTreeMap<String, String>>),
     VNic(ObjectKey, Option<Arc<VNic>>, Option<u16>),
     Nothing,
@@ -152,10 +151,6 @@ impl Snapshot {
             let old = self.vpcs.get(&name).cloned();
             Before::Vpc(name, old)
         };
-        let subnet = |name: String| {
-            let old = self.subnets.get(&name).cloned();
-            Before::Subnet(name, old)
-        };
         let namespace = |name: String| {
             let old = self.namespaces.get(&name).cloned();
             Before::Namespace(name, old)
@@ -168,8 +163,6 @@ impl Snapshot {
         match event {
             Event::Apply(Object::Vpc(object)) => vpc(name(&object.metadata)),
             Event::Delete(ObjectRef::Vpc(name)) => vpc(name.clone()),
-            Event::Apply(Object::Subnet(object)) => subnet(name(&object.metadata)),
-            Event::Delete(ObjectRef::Subnet(name)) => subnet(name.clone()),
             Event::Apply(Object::Namespace(object)) => namespace(name(&object.metadata)),
             Event::Delete(ObjectRef::Namespace(name)) => namespace(name.clone()),
             Event::Apply(Object::VNic(object)) => match key_of(&object.metadata) {
@@ -181,8 +174,20 @@ impl Snapshot {
         }
     }
 
-    /// Whom it concerns, among NetworkProbes and who asks them, that something is not as it was.
-    pub(super) fn follow_probes(&mut self, before: Before) -> Owners {
+    /// Whom it concerns, among NetworkProbes and who asks them, that something is not as it was. `moved`: Subnets whose
+    /// network in force is another one, and their Vpcs.
+    pub(super) fn follow_probes(
+        &mut self,
+        before: Before,
+        moved: &BTreeSet<(String, String)>,
+    ) -> Owners {
+        let mut owners = self.follow_before(before);
+        let vpcs: BTreeSet<&String> = moved.iter().map(|(_, vpc)| vpc).collect();
+        owners.extend(vpcs.into_iter().flat_map(|vpc| self.rejudge_vpc(vpc)));
+        owners
+    }
+
+    fn follow_before(&mut self, before: Before) -> Owners {
         match before {
             Before::Vpc(name, old) => {
                 let spec = |vpc: Option<&Arc<Vpc>>| vpc.map(|vpc| vpc.spec.clone());
@@ -190,16 +195,6 @@ impl Snapshot {
                     true => Owners::new(),
                     false => self.rejudge_vpc(&name),
                 }
-            }
-            Before::Subnet(name, old) => {
-                let new = self.subnets.get(&name).cloned();
-                let both = || old.iter().chain(&new);
-                if old.as_ref().map(|old| &old.spec) == new.as_ref().map(|new| &new.spec) {
-                    return Owners::new();
-                }
-                let vpcs: BTreeSet<String> = both().map(|s| s.spec.vpc.clone()).collect();
-                let vpcs = vpcs.iter();
-                vpcs.flat_map(|vpc| self.rejudge_vpc(vpc)).collect()
             }
             Before::Namespace(name, old) => {
                 if old.as_ref() == self.namespaces.get(&name) {

@@ -116,82 +116,116 @@ pub(crate) fn free(
 pub struct Binding {
     /// The Services that it serves, oldest first. They are of one Vpc, or all of several.
     pub services: Vec<ObjectKey>,
+    /// Protocol and port → the one of them that has it.
+    pub ports: BTreeMap<(String, i32), ObjectKey>,
     /// Their Vpc; `None` if they are over several, or there are none.
     pub vpc: Option<String>,
     /// They are over several Vpcs.
     pub several: bool,
-    /// The Services that mean it and cannot have it.
+    /// The Services that mean it and cannot have it, or not at all of their ports.
     pub refused: BTreeMap<ObjectKey, Rejection>,
 }
 
-/// Works out who has an Eip: the oldest Service that means it decides whether it serves one Vpc (and which) or several;
-/// then each has the ports that no older one has.
+/// Works out who has an Eip. Who has a port of it already (`status.ports`) keeps that, and comes before the others; then
+/// the older one (by creation time, then by name) comes first. The first Service that means it decides whether it
+/// serves one Vpc (and which) or several; then each has the ports that nobody before it has.
 pub fn binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
+    let holders = recorded_ports(snapshot, eip);
     let mut services: Vec<_> = snapshot
         .services_wishing(eip)
         .into_iter()
         .filter(|service| snapshot.eip_of_service(service).as_ref() == Some(eip))
         .filter_map(|service| Some((snapshot.eip_use(&service)?, service)))
         .collect();
-    services.sort_by(|(a, x), (b, y)| (a.created, x).cmp(&(b.created, y)));
+    services.sort_by_key(|(used, service)| {
+        let holds = holders.values().any(|holder| holder == service);
+        (!holds, used.created, service.clone())
+    });
     let mut binding = Binding::default();
-    let mut ports = BTreeMap::new();
+    let mut candidates: Vec<(&EipUse, ObjectKey)> = Vec::new();
     for (used, service) in services {
-        match may_have(snapshot, eip, &service, used, &binding, &ports) {
-            Ok(()) => {
-                binding.several = used.several;
-                binding.vpc = used.vpcs.first().filter(|_| !used.several).cloned();
-                ports.extend(
-                    used.ports
-                        .iter()
-                        .cloned()
-                        .map(|port| (port, service.clone())),
-                );
-                binding.services.push(service);
-            }
+        let first = candidates.first().map(|(used, first)| (*used, first));
+        match may_have(snapshot, eip, &service, used, first) {
+            Ok(()) => candidates.push((used, service)),
             Err(rejection) => {
                 binding.refused.insert(service, rejection);
             }
         }
     }
+    if let Some((first, _)) = candidates.first() {
+        binding.several = first.several;
+        binding.vpc = first.vpcs.first().filter(|_| !first.several).cloned();
+    }
+    for (used, service) in &candidates {
+        let holder = |port: &(String, i32)| {
+            let holder = holders.get(port).filter(|holder| *holder != service)?;
+            let asks = |(used, other): &&(&EipUse, ObjectKey)| {
+                other == holder && used.ports.contains(port)
+            };
+            candidates.iter().find(asks).map(|(_, holder)| holder)
+        };
+        let mut lost = None;
+        let mut has = used.ports.is_empty();
+        for port in &used.ports {
+            match holder(port).or_else(|| binding.ports.get(port)).cloned() {
+                Some(other) => lost = lost.or(Some((port, other))),
+                None => {
+                    has = true;
+                    binding.ports.insert(port.clone(), service.clone());
+                }
+            }
+        }
+        if has {
+            binding.services.push(service.clone());
+        }
+        if let Some(((protocol, port), other)) = lost {
+            let message = format!(
+                "Service {service}: port {port}/{protocol} of Eip {eip} is Service {other}'s; use another port, or name another Eip"
+            );
+            let rejection = Rejection::new(reason::CONFLICT, message);
+            binding.refused.insert(service.clone(), rejection);
+        }
+    }
     binding
 }
 
+/// The Services that have ports of an Eip, by what its status records.
+fn recorded_ports(snapshot: &Snapshot, eip: &ObjectKey) -> BTreeMap<(String, i32), ObjectKey> {
+    let object = snapshot.eip(eip);
+    let status = object.and_then(|object| object.status.as_ref());
+    let ports = status.into_iter().flat_map(|status| &status.ports);
+    let service = |name: &str| ObjectKey::new(eip.namespace.clone(), name);
+    ports
+        .map(|port| {
+            let key = (port.protocol.clone(), port.port);
+            (key, service(&port.service))
+        })
+        .collect()
+}
+
+/// `first`: the Service that comes first of those that have the Eip.
 fn may_have(
     snapshot: &Snapshot,
     eip: &ObjectKey,
     service: &ObjectKey,
     used: &EipUse,
-    binding: &Binding,
-    taken: &BTreeMap<(String, i32), ObjectKey>,
+    first: Option<(&EipUse, &ObjectKey)>,
 ) -> Result<(), Rejection> {
     if let Some(object) = snapshot.service(service) {
         service::check(snapshot, service, object)?;
     }
     same_gateway(snapshot, eip, service, used)?;
-    let conflict = |message: String| {
-        Err(Rejection::new(
-            reason::CONFLICT,
-            format!("Service {service}: {message}"),
-        ))
-    };
-    if let Some(first) = binding.services.first() {
-        let vpc = used.vpcs.first().filter(|_| !used.several);
-        if binding.several != used.several || (!used.several && binding.vpc.as_ref() != vpc) {
-            return conflict(format!(
-                "Eip {eip} serves Service {first}, which is of another Vpc; name another Eip"
-            ));
+    let vpc = |used: &EipUse| used.vpcs.first().filter(|_| !used.several).cloned();
+    match first {
+        Some((other, first)) if (other.several, vpc(other)) != (used.several, vpc(used)) => {
+            Err(Rejection::new(
+                reason::CONFLICT,
+                format!(
+                    "Service {service}: Eip {eip} serves Service {first}, which is of another Vpc; name another Eip"
+                ),
+            ))
         }
-    }
-    match used
-        .ports
-        .iter()
-        .find_map(|port| Some((port, taken.get(port)?)))
-    {
-        Some(((protocol, port), other)) => conflict(format!(
-            "port {port}/{protocol} of Eip {eip} is Service {other}'s; use another port, or name another Eip"
-        )),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 

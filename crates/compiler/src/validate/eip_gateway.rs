@@ -11,7 +11,7 @@ use ycloud_api::selector::matches;
 
 use crate::address::{count, merge, single, usable, usable_ipv4};
 use crate::compile::Rejection;
-use crate::snapshot::{Age, Settings, Snapshot, age_of};
+use crate::snapshot::{Age, Settings, Snapshot, age_of, recorded};
 use crate::validate::subnet::meet;
 
 /// An EipGateway's spec, read.
@@ -193,7 +193,7 @@ impl Gateway {
 /// The EipGateway, if it is accepted. Worked out when something changes, see [`judge`].
 ///
 /// # Errors
-/// Why it is refused. With `keep` while Eips hold addresses of it.
+/// Why it is refused. With `keep` where it was accepted before.
 pub fn check<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Gateway, Rejection> {
     match snapshot.gateway(name) {
         Some(Ok(gateway)) => Ok(gateway),
@@ -205,16 +205,17 @@ pub fn check<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Gateway, Reje
     }
 }
 
-/// Works out whether an EipGateway is accepted. Of two that overlap the older one (by creation time, then by name) stays;
-/// likewise of an EipGateway and a Subnet.
+/// Works out whether an EipGateway is accepted. Of two that overlap the one stays that is in force, else the older one (by
+/// creation time, then by name); likewise of an EipGateway and a Subnet.
 pub(crate) fn judge(
     snapshot: &Snapshot,
     name: &str,
     object: &EipGateway,
 ) -> Result<Gateway, Rejection> {
     let held: Vec<_> = snapshot.eips_held_of(name).collect();
+    let in_force = recorded(object).0.is_some();
     let in_use = |rejection: Rejection| Rejection {
-        keep: !held.is_empty(),
+        keep: in_force || !held.is_empty(),
         ..rejection
     };
     let gateway = Gateway::read(snapshot.settings(), name, object).map_err(in_use)?;
@@ -245,13 +246,31 @@ fn overlap(
 ) -> Option<String> {
     let meets = |range: IpNet| meet(range, gateway.cidr);
     let age = age_of(name, &object.metadata);
-    let older = snapshot
-        .eip_gateways()
-        .filter(|(n, g)| *n != name && age_of(n, &g.metadata) < age);
-    for (other, object) in older {
+    let own = recorded(object).0;
+    let own = own.is_some_and(|range| range.contains(&gateway.cidr));
+    for (other, object) in snapshot.eip_gateways().filter(|(other, _)| *other != name) {
         let Ok(read) = Gateway::read(snapshot.settings(), other, object) else {
             continue;
         };
+        let older = age_of(other, &object.metadata) < age;
+        let comes_first = match (own, recorded(object).0) {
+            // What it asks for and has not is no claim.
+            (_, Some(range)) if range != read.cidr => {
+                if meets(range.into()) {
+                    return Some(format!(
+                        "spec.cidr {} overlaps EipGateway {other} ({range}); choose another range",
+                        gateway.cidr
+                    ));
+                }
+                continue;
+            }
+            (false, Some(_)) => true,
+            (true, Some(_)) | (false, None) => older,
+            (true, None) => false,
+        };
+        if !comes_first {
+            continue;
+        }
         let what = format!(
             "EipGateway {other} ({}, own address {})",
             read.cidr, read.address
@@ -282,7 +301,7 @@ fn overlap(
             gateway.address
         ));
     }
-    let range = other_range(snapshot, age, gateway)?;
+    let range = other_range(snapshot, age, gateway, own)?;
     Some(format!(
         "spec.cidr {} overlaps {range}; choose another range",
         gateway.cidr
@@ -290,13 +309,15 @@ fn overlap(
 }
 
 /// What the range of an EipGateway overlaps that is no EipGateway's.
-fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway) -> Option<String> {
+///
+/// `own`: the range is in force already.
+fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway, own: bool) -> Option<String> {
     let meets = |range: IpNet| meet(range, gateway.cidr);
     for subnet in snapshot.subnet_names() {
         let object = snapshot.subnet(subnet);
         let older = object.is_some_and(|object| age_of(subnet, &object.metadata) < age);
-        if let Some(Ok(network)) = snapshot.network(subnet)
-            && older
+        if let Some(network) = snapshot.network(subnet)
+            && (snapshot.record(subnet).is_some() || (older && !own))
             && let Some(range) = network.ipv4()
             && meets(range.into())
         {

@@ -6,20 +6,23 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use ycloud_api::address::{Family, Range};
 use ycloud_api::condition::reason;
-use ycloud_api::{Subnet, key};
+use ycloud_api::subnet::SubnetIpv6;
+use ycloud_api::{Subnet, SubnetSpec, key};
 
 use crate::address::{merge, single, usable};
 use crate::compile::Rejection;
-use crate::snapshot::Settings;
+use crate::snapshot::{Pool, Settings};
 use crate::validate::subnet::meet;
 
-/// A Subnet's spec, read.
+/// A Subnet's spec, read; or what was read of one before, and is still in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     /// The Vpc that it names.
     pub vpc: String,
     /// Its ranges, IPv4 first; one or two, of different families.
     cidrs: Vec<Cidr>,
+    /// `excludeIPs`, as they are written.
+    pub exclude_ips: Vec<String>,
 }
 
 /// One range of a Subnet.
@@ -104,10 +107,9 @@ impl Network {
     ///
     /// # Errors
     /// No range at all; an invalid `cidr`, `gateway` or `excludeIPs`.
-    pub fn read(settings: &Settings, name: &str, subnet: &Subnet) -> Result<Self, Rejection> {
+    pub fn read(settings: &Settings, name: &str, spec: &SubnetSpec) -> Result<Self, Rejection> {
         let invalid =
             |message: String| Rejection::new(reason::INVALID, format!("Subnet {name}: {message}"));
-        let spec = &subnet.spec;
         let ipv4 = (spec.cidr.as_ref(), spec.gateway.as_ref());
         let ipv6 = spec.ipv6.as_ref();
         let ipv6 = (
@@ -130,6 +132,7 @@ impl Network {
         let mut network = Self {
             vpc: spec.vpc.clone(),
             cidrs,
+            exclude_ips: spec.exclude_ips.clone(),
         };
         for text in &spec.exclude_ips {
             network.exclude(text).map_err(invalid)?;
@@ -143,6 +146,51 @@ impl Network {
             cidr.excluded = merge(std::mem::take(&mut cidr.excluded), usable(cidr.range));
         }
         Ok(network)
+    }
+
+    /// The network that a Subnet's status records as in force; `None` if it records none.
+    pub fn recorded(settings: &Settings, name: &str, subnet: &Subnet) -> Option<Self> {
+        let status = subnet.status.as_ref()?;
+        let ipv6 = status.ipv6.as_ref().and_then(|ipv6| {
+            Some(SubnetIpv6 {
+                cidr: ipv6.cidr.clone()?,
+                gateway: ipv6.gateway.clone(),
+            })
+        });
+        let spec = SubnetSpec {
+            vpc: subnet.spec.vpc.clone(),
+            gateway: status.gateway.clone().filter(|_| status.cidr.is_some()),
+            cidr: status.cidr.clone(),
+            ipv6,
+            exclude_ips: status.exclude_ips.clone(),
+            namespaces: Vec::new(),
+        };
+        Self::read(settings, name, &spec).ok()
+    }
+
+    /// The network that the holders of a Subnet's addresses were told of: what is known of it where no status records
+    /// it. `None` while there are none.
+    pub(crate) fn of_holders(vpc: &str, pool: &Pool) -> Option<Self> {
+        let cidrs = Family::ALL.into_iter().filter_map(|family| {
+            let of_family = |ip: IpAddr| Family::of(ip) == family;
+            let mut gateways = pool.gateways().filter(|ip| of_family(*ip)).peekable();
+            gateways.peek()?;
+            let ranges = pool.ranges().filter(|range| of_family(range.addr()));
+            let range = ranges.min_by_key(IpNet::prefix_len)?;
+            let usable = usable(range);
+            let gateway = gateways.find(|ip| usable.contains(*ip))?;
+            Some(Cidr {
+                range,
+                gateway,
+                excluded: vec![single(gateway)],
+            })
+        });
+        let cidrs: Vec<Cidr> = cidrs.collect();
+        (!cidrs.is_empty()).then(|| Self {
+            vpc: vpc.to_owned(),
+            cidrs,
+            exclude_ips: Vec::new(),
+        })
     }
 
     fn exclude(&mut self, text: &str) -> Result<(), String> {
@@ -177,6 +225,11 @@ impl Network {
             IpNet::V4(range) => Some(range),
             IpNet::V6(_) => None,
         }
+    }
+
+    /// Whether it has all addresses of `range`.
+    pub fn covers(&self, range: IpNet) -> bool {
+        self.cidrs().any(|cidr| cidr.range.contains(&range))
     }
 
     /// Whether it has an address of `range`.

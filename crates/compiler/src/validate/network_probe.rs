@@ -21,8 +21,6 @@ pub(crate) fn target(probe: &NetworkProbe) -> Option<(String, IpAddr)> {
 
 /// Who asks a NetworkProbe.
 ///
-/// A Subnet that is refused counts with its range: whether its addresses answer is for the prober to find out.
-///
 /// # Errors
 /// No such Vpc, or one that does not permit the namespace; an address that no Subnet of it has; a system range without
 /// room for probe networks; nobody who can ask.
@@ -111,7 +109,7 @@ fn outside(snapshot: &Snapshot, vpc: &str, ip: IpAddr) -> Option<String> {
     let family = Family::of(ip);
     let mut ranges: Vec<String> = Vec::new();
     let networks = snapshot.subnets_of(vpc).filter_map(|subnet| {
-        let network = snapshot.network(subnet)?.as_ref().ok()?;
+        let network = snapshot.network(subnet)?;
         Some((subnet, network))
     });
     for (subnet, network) in networks {

@@ -9,47 +9,71 @@ use ycloud_api::key;
 
 use crate::address::everything;
 use crate::compile::Rejection;
-use crate::snapshot::{Age, Pool, Snapshot, age, age_of};
+use crate::snapshot::{Age, Pool, Snapshot, age, age_of, recorded};
 use crate::validate::eip_gateway::Gateway;
 use crate::validate::network::{Cidr, Network, field};
 
-/// The network of an accepted Subnet.
+/// What came of a Subnet's spec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The network that is in force: by it go the rows, the holders of addresses, and all others. It is what the spec
+    /// asks for or, where that is refused, what was in force before. `None`: the Subnet was never accepted.
+    pub network: Option<Network>,
+    /// Why the spec is refused.
+    pub refused: Option<Rejection>,
+    /// What the holders of addresses have against the spec; it is refused for this or for something else, too.
+    pub conflict: Option<Rejection>,
+}
+
+/// The network of a Subnet that is in force.
 ///
 /// # Errors
-/// Why it is refused. With `keep` while VNics hold addresses of it: taking its rows away would cut them off.
-pub fn check(snapshot: &Snapshot, name: &str) -> Result<Network, Rejection> {
-    let Some(read) = snapshot.network(name) else {
-        return Err(Rejection::new(
-            reason::NOT_FOUND,
-            format!("Subnet {name} does not exist; create it or name another one"),
-        ));
-    };
-    let pool = snapshot.pool(name);
-    let in_use = |rejection: Rejection| Rejection {
-        keep: pool.is_some_and(Pool::in_use),
-        ..rejection
-    };
-    let network = read.clone().map_err(in_use)?;
-    if snapshot.vpc(&network.vpc).is_none() {
+/// There is no such Subnet; its Vpc is missing; or its spec is refused, and none was accepted before.
+pub fn check<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Network, Rejection> {
+    let (object, standing) = snapshot
+        .subnet(name)
+        .zip(snapshot.standing(name))
+        .ok_or_else(|| {
+            Rejection::new(
+                reason::NOT_FOUND,
+                format!("Subnet {name} does not exist; create it or name another one"),
+            )
+        })?;
+    if let (None, Some(refused)) = (&standing.network, &standing.refused)
+        && refused.reason == reason::INVALID
+    {
+        return Err(refused.clone());
+    }
+    let vpc = &object.spec.vpc;
+    if snapshot.vpc(vpc).is_none() {
         return Err(Rejection::new(
             reason::NOT_FOUND,
             format!(
-                "Subnet {name}: spec.vpc names Vpc {}, which does not exist; create it, or make the Subnet anew in another Vpc",
-                network.vpc
+                "Subnet {name}: spec.vpc names Vpc {vpc}, which does not exist; create it, or make the Subnet anew in another Vpc"
             ),
         ));
     }
-    if let Some(overlap) = snapshot.overlap(name) {
-        return Err(in_use(overlap.clone()));
-    }
-    match pool.and_then(|pool| conflict(snapshot, name, &network, pool)) {
-        Some(conflict) => Err(in_use(conflict)),
-        None => Ok(network),
+    match (&standing.network, &standing.refused) {
+        (Some(network), _) => Ok(network),
+        (None, Some(refused)) => Err(refused.clone()),
+        (None, None) => Err(Rejection::new(
+            reason::PENDING,
+            format!("Subnet {name} is not looked at yet"),
+        )),
     }
 }
 
-/// What the VNics that hold addresses have against the spec.
-fn conflict(snapshot: &Snapshot, name: &str, network: &Network, pool: &Pool) -> Option<Rejection> {
+/// Why an edit of a Subnet that is in force is refused.
+pub(crate) fn hindrance(snapshot: &Snapshot, name: &str) -> Option<Rejection> {
+    let standing = snapshot.standing(name)?;
+    let (network, refused) = standing.network.as_ref().zip(standing.refused.as_ref())?;
+    let message = format!("{}; until then it stays {network}", refused.message);
+    Some(Rejection::new(refused.reason, message))
+}
+
+/// What the VNics that hold addresses have against the spec of a Subnet, which asks for `network`.
+pub(crate) fn conflict(snapshot: &Snapshot, name: &str, network: &Network) -> Option<Rejection> {
+    let pool = snapshot.pool(name)?;
     Family::ALL.into_iter().find_map(|family| {
         let Some(cidr) = network.cidr(family) else {
             let (ip, vnic) = pool.held_in(everything(family)).next()?;
@@ -119,58 +143,97 @@ fn gateway_taken(name: &str, cidr: &Cidr, pool: &Pool) -> Option<Rejection> {
     ))
 }
 
-/// The Subnets of `vpc` that are refused because their range overlaps something. Ranges that VNics use come first: who
-/// grows into them is refused, not who is there. Of two Subnets of one Vpc that overlap otherwise, the older one (by
-/// creation time, then by name) stays.
-pub(crate) fn overlaps(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Rejection> {
+/// Judges the Subnets of `vpc`. Ranges that are in force, or that VNics use, come first: who grows into them is refused, not
+/// who is there. Of two Subnets of one Vpc that overlap otherwise, the older one (by creation time, then by name) stays.
+pub(crate) fn judge(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Standing> {
     let subnets: BTreeSet<_> = snapshot
         .subnets_of(vpc)
         .filter_map(|name| Some(age(name, snapshot.subnet(name)?)))
         .collect();
     let foreign = default_ranges(snapshot, vpc);
-    let gateways = gateway_ranges(snapshot);
-    let used = used_ranges(snapshot, vpc);
+    let others = Others {
+        gateways: gateway_ranges(snapshot),
+        held: held_ranges(snapshot, vpc),
+    };
     let mut taken: Vec<(IpNet, String)> = Vec::new();
-    let mut refused = BTreeMap::new();
+    let mut standings = BTreeMap::new();
     for (created, name) in subnets {
-        let Some(Ok(network)) = snapshot.network(&name) else {
-            continue;
+        let record = snapshot.record(&name);
+        let asked = match snapshot.asked_network(&name) {
+            Some(Ok(network)) => {
+                let conflict = conflict(snapshot, &name, network);
+                let with = |cidr: &Cidr| {
+                    let within = taken.iter().chain(&foreign);
+                    let mut within = within.filter(|(range, _)| meet(*range, cidr.range));
+                    let first = within.next().map(|(_, with)| with.clone());
+                    let age = (created, name.clone());
+                    first
+                        .or_else(|| others.meeting(cidr, &age, record.as_ref()))
+                        .or_else(|| system_overlap(snapshot, &name, network, cidr))
+                };
+                let overlap = network.cidrs().find_map(|cidr| Some((cidr, with(cidr)?)));
+                let overlap = overlap.map(|(cidr, with)| {
+                    let message = format!(
+                        "Subnet {name}: {} {} overlaps {with}; choose another range",
+                        field(cidr.family(), "cidr"),
+                        cidr.range
+                    );
+                    Rejection::new(reason::OVERLAPS, message)
+                });
+                match overlap.or_else(|| conflict.clone()) {
+                    None => Ok(network.clone()),
+                    Some(refused) => Err((refused, conflict)),
+                }
+            }
+            Some(Err(rejection)) => Err((rejection.clone(), None)),
+            None => continue,
         };
-        let age = (created, name.clone());
-        let with = |cidr: &Cidr| {
-            let within = taken.iter().chain(&foreign);
-            let mut within = within.filter(|(range, _)| meet(*range, cidr.range));
-            if let Some((_, with)) = within.next() {
-                return Some(with.clone());
+        let standing = match asked {
+            Ok(network) => {
+                taken.extend(network.cidrs().map(|cidr| {
+                    let with = format!("Subnet {name} ({}) of Vpc {vpc}", cidr.range);
+                    (cidr.range, with)
+                }));
+                Standing {
+                    network: Some(network),
+                    ..Standing::default()
+                }
             }
-            let by_others =
-                |(range, user): &&(IpNet, &str)| *user != name && meet(*range, cidr.range);
-            if let Some((range, user)) = used.iter().find(by_others) {
-                return Some(format!(
-                    "{range}, where VNics of Subnet {user} hold addresses"
-                ));
-            }
-            let older = gateways.iter().filter(|(of, ..)| *of < age);
-            let mut older = older.filter(|(_, range, _)| meet(*range, cidr.range));
-            let gateway = older.next().map(|(.., with)| with.clone());
-            gateway.or_else(|| system_overlap(snapshot, &name, network, cidr))
+            Err((refused, conflict)) => Standing {
+                network: record,
+                refused: Some(refused),
+                conflict,
+            },
         };
-        match network.cidrs().find_map(|cidr| Some((cidr, with(cidr)?))) {
-            Some((cidr, with)) => {
-                let message = format!(
-                    "Subnet {name}: {} {} overlaps {with}; choose another range",
-                    field(cidr.family(), "cidr"),
-                    cidr.range
-                );
-                refused.insert(name, Rejection::new(reason::OVERLAPS, message));
-            }
-            None => taken.extend(network.cidrs().map(|cidr| {
-                let with = format!("Subnet {name} ({}) of Vpc {vpc}", cidr.range);
-                (cidr.range, with)
-            })),
-        }
+        standings.insert(name, standing);
     }
-    refused
+    standings
+}
+
+/// Ranges that keep a Subnet's away, besides those of its Vpc's and the default Vpc's Subnets.
+struct Others<'a> {
+    gateways: Vec<GatewayRange>,
+    held: Vec<(IpNet, &'a str, String)>,
+}
+
+impl Others<'_> {
+    /// What of them a range meets that a Subnet of this age asks for, in words. `record`: what is in force of it.
+    fn meeting(&self, cidr: &Cidr, age: &Age, record: Option<&Network>) -> Option<String> {
+        let name = &age.1;
+        let by_others = |(range, user, _): &&(IpNet, &str, String)| {
+            *user != name.as_str() && meet(*range, cidr.range)
+        };
+        if let Some((.., with)) = self.held.iter().find(by_others) {
+            return Some(with.clone());
+        }
+        let own = record.is_some_and(|record| record.covers(cidr.range));
+        let mut first = self.gateways.iter().filter(|gateway| match &gateway.since {
+            Some(since) => !own && since < age,
+            None => true,
+        });
+        let found = first.find(|gateway| meet(gateway.range, cidr.range))?;
+        Some(found.with.clone())
+    }
 }
 
 /// Whether two ranges have an address in common.
@@ -185,11 +248,7 @@ fn default_ranges(snapshot: &Snapshot, vpc: &str) -> Vec<(IpNet, String)> {
         return Vec::new();
     }
     let subnets = snapshot.subnets_of(key::DEFAULT_VPC);
-    let accepted = subnets.filter(|name| snapshot.overlap(name).is_none());
-    let networks = accepted.filter_map(|name| match snapshot.network(name) {
-        Some(Ok(network)) => Some((name, network)),
-        _ => None,
-    });
+    let networks = subnets.filter_map(|name| Some((name, snapshot.network(name)?)));
     let ranges = networks.flat_map(|(name, network)| {
         network.cidrs().map(move |cidr| {
             let range = cidr.range;
@@ -202,27 +261,55 @@ fn default_ranges(snapshot: &Snapshot, vpc: &str) -> Vec<(IpNet, String)> {
     ranges.collect()
 }
 
-/// The ranges of all EipGateways that are readable, and since when: an older one keeps a Subnet away.
-fn gateway_ranges(snapshot: &Snapshot) -> Vec<(Age, IpNet, String)> {
-    let ranges = snapshot.eip_gateways().filter_map(|(name, object)| {
-        let gateway = Gateway::read(snapshot.settings(), name, object).ok()?;
-        let with = format!("EipGateway {name} ({})", gateway.cidr);
-        Some((age_of(name, &object.metadata), gateway.cidr.into(), with))
+/// A range of an EipGateway.
+struct GatewayRange {
+    /// Since when it is asked for; `None`: it is in force.
+    since: Option<Age>,
+    range: IpNet,
+    /// The EipGateway, in words.
+    with: String,
+}
+
+/// The ranges of all EipGateways: those in force, and those that are asked for, of which an older one keeps a Subnet away.
+fn gateway_ranges(snapshot: &Snapshot) -> Vec<GatewayRange> {
+    let ranges = snapshot.eip_gateways().flat_map(|(name, object)| {
+        let asked = Gateway::read(snapshot.settings(), name, object).ok();
+        let asked = asked.map(|gateway| (Some(age_of(name, &object.metadata)), gateway.cidr));
+        let (in_force, _) = recorded(object);
+        let all = in_force.map(|range| (None, range)).into_iter().chain(asked);
+        all.map(move |(since, range)| GatewayRange {
+            since,
+            range: range.into(),
+            with: format!("EipGateway {name} ({range})"),
+        })
     });
     ranges.collect()
 }
 
-/// The ranges by which VNics are set up that hold addresses, and their Subnets: those that must not be in two places if
-/// a Subnet of `vpc` is one of them. They differ from the Subnets' own where a spec was edited after VNics were made.
-fn used_ranges<'a>(snapshot: &'a Snapshot, vpc: &'a str) -> Vec<(IpNet, &'a str)> {
+/// The ranges that are in force, and those by which VNics are set up that hold addresses; their Subnets, and what they are
+/// in words: those that must not be in two places if a Subnet of `vpc` is one of them. The second kind differs from the
+/// first where a spec was edited after VNics were made.
+fn held_ranges<'a>(snapshot: &'a Snapshot, vpc: &'a str) -> Vec<(IpNet, &'a str, String)> {
     let of = |vpc: &'a str| snapshot.subnets_of(vpc);
     let subnets: Vec<&str> = match vpc {
         key::DEFAULT_VPC => snapshot.subnet_names().collect(),
         _ => of(vpc).chain(of(key::DEFAULT_VPC)).collect(),
     };
     let ranges = |name: &'a str| {
+        let record = snapshot.record(name).into_iter();
+        let in_force: Vec<IpNet> = record
+            .flat_map(|network| network.cidrs().map(|cidr| cidr.range).collect::<Vec<_>>())
+            .collect();
+        let in_force = in_force.into_iter().map(move |range| {
+            let of = snapshot.subnet(name).map_or("", |subnet| &subnet.spec.vpc);
+            (range, name, format!("Subnet {name} ({range}) of Vpc {of}"))
+        });
         let pool = snapshot.pool(name).into_iter();
-        pool.flat_map(move |pool| pool.ranges().map(move |range| (range, name)))
+        let used = pool.flat_map(|pool| pool.ranges()).map(move |range| {
+            let with = format!("{range}, where VNics of Subnet {name} hold addresses");
+            (range, name, with)
+        });
+        in_force.chain(used)
     };
     subnets.into_iter().flat_map(ranges).collect()
 }

@@ -31,21 +31,15 @@ pub struct Address {
 /// The address of a VNic; `None` while it has none.
 ///
 /// # Errors
-/// Its Subnet or Vpc is missing or refused (a Subnet that is refused but keeps its rows counts as there), the namespace
-/// is not permitted, or an older holder has the same address.
+/// Its Subnet or Vpc is missing or refused, the namespace is not permitted, or an older holder has the same address.
 pub fn check(
     snapshot: &Snapshot,
     key: &ObjectKey,
     vnic: &VNic,
 ) -> Result<Option<Address>, Rejection> {
-    let vpc = match subnet::check(snapshot, &vnic.spec.subnet) {
-        Ok(network) => network.vpc,
-        Err(rejection) if rejection.keep => snapshot
-            .subnet(&vnic.spec.subnet)
-            .map(|subnet| subnet.spec.vpc.clone())
-            .unwrap_or_default(),
-        Err(rejection) => return Err(subnet_refused(key, rejection)),
-    };
+    let network = subnet::check(snapshot, &vnic.spec.subnet);
+    let network = network.map_err(|rejection| subnet_refused(key, rejection))?;
+    let vpc = network.vpc.clone();
     permitted(snapshot, &format!("VNic {key}"), vnic, &vpc, &key.namespace)?;
     let status = vnic.status.as_ref();
     let ips = held(key, vnic)?;
@@ -74,7 +68,11 @@ pub fn check(
 ///
 /// # Errors
 /// As [`check`], and if the Subnet is refused or being deleted.
-pub fn network(snapshot: &Snapshot, key: &ObjectKey, vnic: &VNic) -> Result<Network, Rejection> {
+pub fn network<'a>(
+    snapshot: &'a Snapshot,
+    key: &ObjectKey,
+    vnic: &VNic,
+) -> Result<&'a Network, Rejection> {
     let name = &vnic.spec.subnet;
     let network =
         subnet::check(snapshot, name).map_err(|rejection| subnet_refused(key, rejection))?;
@@ -148,7 +146,7 @@ pub fn fixed_of_pod(
     };
     let distinct = |ips: &Vec<IpAddr>| families(ips).len() == ips.len();
     parsed.ok().filter(distinct).ok_or_else(|| {
-        let network = snapshot.network(subnet).and_then(|read| read.as_ref().ok());
+        let network = snapshot.network(subnet);
         let ranges = network.map(|network| format!(" ({network})"));
         Rejection::new(
             reason::INVALID,

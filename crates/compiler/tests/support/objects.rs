@@ -6,8 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node, NodeAddress, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use ycloud_api::eip::EipPort;
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::vnic::VNicIpv6;
 use ycloud_api::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc};
@@ -381,4 +384,48 @@ pub fn reference(object: &Object) -> ObjectRef {
 
 pub fn apply(object: impl Into<Object>) -> Event {
     Event::Apply(object.into())
+}
+
+/// The Subnet with an IPv4 range that was accepted before.
+pub fn subnet_in_force(subnet: &Subnet, cidr: &str) -> Arc<Subnet> {
+    let mut subnet = subnet.clone();
+    let status = subnet.status.get_or_insert_default();
+    status.cidr = Some(cidr.to_owned());
+    Arc::new(subnet)
+}
+
+/// The EipGateway with a range that was accepted before.
+pub fn eip_gateway_in_force(gateway: &EipGateway, cidr: &str) -> Arc<EipGateway> {
+    let mut gateway = gateway.clone();
+    let status = gateway.status.get_or_insert_default();
+    status.cidr = Some(cidr.to_owned());
+    Arc::new(gateway)
+}
+
+/// The Eip, of which this Service has a port.
+pub fn eip_port(eip: &Eip, (protocol, port): (&str, i32), service: &str) -> Arc<Eip> {
+    let mut eip = eip.clone();
+    let status = eip.status.get_or_insert_default();
+    status.ports.push(EipPort {
+        port,
+        protocol: protocol.to_owned(),
+        service: service.to_owned(),
+    });
+    Arc::new(eip)
+}
+
+/// The object, told to go; as it is, if it is of a kind that waits for nobody.
+pub fn deleted(object: Object) -> Object {
+    fn told<T: Clone>(object: &Arc<T>, meta: impl Fn(&mut T) -> &mut ObjectMeta) -> Arc<T> {
+        let mut object = T::clone(object);
+        meta(&mut object).deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        Arc::new(object)
+    }
+    match object {
+        Object::Vpc(o) => Object::Vpc(told(&o, |o| &mut o.metadata)),
+        Object::Subnet(o) => Object::Subnet(told(&o, |o| &mut o.metadata)),
+        Object::EipGateway(o) => Object::EipGateway(told(&o, |o| &mut o.metadata)),
+        Object::Eip(o) => Object::Eip(told(&o, |o| &mut o.metadata)),
+        other => other,
+    }
 }

@@ -117,6 +117,19 @@ pub fn object() -> impl Strategy<Value = Object> {
             .prop_map(|(node, ip, ipv6)| Object::Node(objects::node_with_ipv6(&objects::node(node, ip), ipv6))),
         3 => (select(GATEWAYS), select(EIP_CIDRS), proptest::bool::ANY, 0u32..3)
             .prop_map(|(name, cidr, default, created)| Object::EipGateway(objects::eip_gateway(name, cidr, default, created))),
+        2 => (select(SUBNETS), select(VPCS), select(CIDRS), select(CIDRS), 0u32..3).prop_map(|(name, vpc, cidr, in_force, created)| {
+            let subnet = objects::subnet(name, vpc, cidr, created);
+            Object::Subnet(objects::subnet_in_force(&subnet, in_force))
+        }),
+        2 => (select(GATEWAYS), select(EIP_CIDRS), select(EIP_CIDRS), 0u32..3).prop_map(|(name, cidr, in_force, created)| {
+            let gateway = objects::eip_gateway(name, cidr, false, created);
+            Object::EipGateway(objects::eip_gateway_in_force(&gateway, in_force))
+        }),
+        2 => (select(NAMESPACES), select(&["a", "e"][..]), select(EIPS), select(PORTS), select(&["a", "b"][..]))
+            .prop_map(|(ns, name, held, port, holder)| {
+                let eip = objects::eip(ns, name, None, None, Some(held));
+                Object::Eip(objects::eip_port(&eip, port, holder))
+            }),
         1 => (select(GATEWAYS), select(&["edge", "nobody"][..]))
             .prop_map(|(name, role)| Object::EipGateway(objects::eip_gateway_on(name, "198.51.100.0/24", role))),
         2 => (select(VPCS), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(GATEWAYS)), 0u32..3).prop_map(|(name, gateway, on, created)| Object::Vpc(objects::from(serde_json::json!({
@@ -253,10 +266,16 @@ pub fn line(event: &Event) -> String {
 pub fn events(
     length: impl Into<proptest::collection::SizeRange>,
 ) -> impl Strategy<Value = History> {
-    vec((object(), proptest::bool::weighted(0.8)), length).prop_map(|steps| {
-        let event = |(object, stays): (Object, bool)| match stays {
-            true => Event::Apply(object),
-            false => Event::Delete(reference(&object)),
+    let step = (
+        object(),
+        proptest::bool::weighted(0.8),
+        proptest::bool::weighted(0.1),
+    );
+    vec(step, length).prop_map(|steps| {
+        let event = |(object, stays, leaves): (Object, bool, bool)| match (stays, leaves) {
+            (true, true) => Event::Apply(objects::deleted(object)),
+            (true, false) => Event::Apply(object),
+            (false, _) => Event::Delete(reference(&object)),
         };
         History(steps.into_iter().map(event).collect())
     })

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ycloud_api::condition::{self, IN_USE, READY, Verdict, reason};
-use ycloud_api::eip::EipPhase;
+use ycloud_api::eip::{EipPhase, EipPort};
 use ycloud_api::{Eip, EipStatus};
 use ycloud_compiler::{EipAllocation, Rejection};
 
@@ -13,6 +13,8 @@ use super::RowState;
 pub struct Use {
     /// What is bound to it, as `<Kind>/<name>`, sorted.
     pub bound_to: Vec<String>,
+    /// The ports at which it serves, sorted.
+    pub ports: Vec<EipPort>,
     /// The one Vpc that its traffic goes to.
     pub vpc: Option<String>,
     /// What a deletion waits for, as [`ycloud_compiler::users`] names it.
@@ -57,6 +59,7 @@ pub fn status(eip: &Eip, state: &RowState, uses: Use, now: &Time) -> EipStatus {
     };
     if let Some(verdict) = verdict {
         status.bound_to = uses.bound_to;
+        status.ports = uses.ports;
         status.vpc = uses.vpc;
         set_ready(eip, &mut status, &verdict, now);
     }
@@ -104,6 +107,11 @@ mod tests {
         );
         let uses = Use {
             bound_to: vec!["Service/web".to_owned()],
+            ports: vec![EipPort {
+                port: 80,
+                protocol: "TCP".to_owned(),
+                service: "web".to_owned(),
+            }],
             vpc: Some("vpc1".to_owned()),
             users: vec!["Service ns/web".to_owned()],
         };

@@ -5,34 +5,50 @@ use ycloud_api::address::Family;
 use ycloud_api::condition::{self, IN_USE, READY};
 use ycloud_api::subnet::{Addresses, SubnetIpv6Status};
 use ycloud_api::{Subnet, SubnetStatus};
-use ycloud_compiler::{Snapshot, gateway, usage};
+use ycloud_compiler::{Snapshot, usage};
 
 use super::RowState;
 
-/// What a Subnet's status says of its ranges.
+/// What a Subnet's status says of the network that is in force.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
+    /// The IPv4 range.
+    pub cidr: Option<String>,
     /// The router's IPv4 address.
     pub gateway: Option<String>,
     /// Counts of IPv4 addresses.
     pub addresses: Option<Addresses>,
     /// The same of IPv6.
     pub ipv6: Option<SubnetIpv6Status>,
+    /// Addresses never given out.
+    pub exclude_ips: Vec<String>,
 }
 
 impl Figures {
-    /// Of a Subnet as it is in the snapshot.
+    /// Of a Subnet as it is in the snapshot; all empty if it was never accepted.
     pub fn of(snapshot: &Snapshot, subnet: &str) -> Self {
-        let gateway = |family| gateway(snapshot, subnet, family).map(|ip| ip.to_string());
-        let addresses = |family| usage(snapshot, subnet, family);
-        let ipv6 = addresses(Family::Ipv6).map(|addresses| SubnetIpv6Status {
-            gateway: gateway(Family::Ipv6),
-            addresses: Some(addresses),
-        });
+        let Some(network) = snapshot.network(subnet) else {
+            return Self::default();
+        };
+        let of = |family| {
+            let cidr = network.cidr(family)?;
+            let addresses = usage(snapshot, subnet, family);
+            Some((cidr.range.to_string(), cidr.gateway.to_string(), addresses))
+        };
+        let (cidr, gateway, addresses) = match of(Family::Ipv4) {
+            Some((cidr, gateway, addresses)) => (Some(cidr), Some(gateway), addresses),
+            None => (None, None, None),
+        };
         Self {
-            gateway: gateway(Family::Ipv4),
-            addresses: addresses(Family::Ipv4),
-            ipv6,
+            cidr,
+            gateway,
+            addresses,
+            ipv6: of(Family::Ipv6).map(|(cidr, gateway, addresses)| SubnetIpv6Status {
+                cidr: Some(cidr),
+                gateway: Some(gateway),
+                addresses,
+            }),
+            exclude_ips: network.exclude_ips.clone(),
         }
     }
 
@@ -45,7 +61,7 @@ impl Figures {
     }
 }
 
-/// The status of `subnet`. `figures`: gateways and counts of its ranges; `users`: who uses it.
+/// The status of `subnet`. `figures`: the network that is in force; `users`: who uses it.
 pub fn status(
     subnet: &Subnet,
     state: &RowState,
@@ -64,70 +80,12 @@ pub fn status(
         Some(verdict) => condition::set(&mut conditions, IN_USE, &verdict, generation, now),
         None => conditions.retain(|c| c.type_ != IN_USE),
     }
-    let figures = match state {
-        // Its rows stay as they were, and so does what is said of them.
-        RowState::Refused(rejection) if rejection.keep => Figures {
-            gateway: former.gateway,
-            addresses: former.addresses,
-            ipv6: former.ipv6,
-        },
-        RowState::Refused(_) => Figures::default(),
-        _ => figures,
-    };
     SubnetStatus {
+        cidr: figures.cidr,
         gateway: figures.gateway,
         addresses: figures.addresses,
         ipv6: figures.ipv6,
+        exclude_ips: figures.exclude_ips,
         conditions,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use k8s_openapi::jiff::Timestamp;
-    use ycloud_api::condition::reason;
-    use ycloud_compiler::Rejection;
-
-    fn now() -> Time {
-        Time(Timestamp::from_second(1).unwrap())
-    }
-
-    #[test]
-    fn a_refused_subnet_that_keeps_its_rows_keeps_its_figures() {
-        let counts = Addresses {
-            total: 253,
-            used: 4,
-            free: 249,
-        };
-        let ipv6 = SubnetIpv6Status {
-            gateway: Some("fd00::1".to_owned()),
-            addresses: Some(counts),
-        };
-        let figures = Figures {
-            gateway: Some("10.0.1.1".to_owned()),
-            addresses: Some(counts),
-            ipv6: Some(ipv6),
-        };
-        let shown = |status: &SubnetStatus| Figures {
-            gateway: status.gateway.clone(),
-            addresses: status.addresses,
-            ipv6: status.ipv6.clone(),
-        };
-        let mut subnet = Subnet::default();
-        let good = status(&subnet, &RowState::Settled, figures.clone(), &[], &now());
-        assert_eq!(shown(&good), figures);
-        subnet.status = Some(good);
-        let mut rejection = Rejection::new(reason::INVALID, "spec.cidr shrank below its users");
-        rejection.keep = true;
-        let nothing = Figures::default;
-        let refused = RowState::Refused(rejection.clone());
-        let kept = status(&subnet, &refused, nothing(), &[], &now());
-        assert_eq!(shown(&kept), figures);
-        assert!(!condition::is_true(&kept.conditions, READY));
-        rejection.keep = false;
-        let refused = RowState::Refused(rejection);
-        let gone = status(&subnet, &refused, nothing(), &[], &now());
-        assert_eq!(shown(&gone), nothing());
     }
 }

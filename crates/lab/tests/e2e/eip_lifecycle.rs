@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use ycloud_lab::ask::{Heard, Protocol};
 
 use crate::asking::{
@@ -9,7 +10,7 @@ use crate::asking::{
 };
 use crate::backends::assert_served;
 use crate::cluster::{
-    SLOW, SOON, api, apply, condition, eventually, exists, get, on, start_deleting,
+    SLOW, SOON, api, apply, condition, eventually, exists, get, on, patch, start_deleting,
 };
 use crate::scene::Scene;
 
@@ -111,6 +112,21 @@ fn services_share_an_eip_on_different_ports() {
         }
     });
     assert_answer(&outside, target(&eip, 81), &["s1"]);
+
+    // Nor does an older one get that port by an edit; it keeps the one that it has.
+    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": "web"});
+    let ports = json!({"spec": {"ports": [port("web", 80), port("more", 81)]}});
+    patch(&scene.name, "ysvc", "one", &ports).must();
+    eventually("the edit is refused", SOON, || {
+        let ysvc = get(&["-n", &scene.name, "ysvc", "one"]);
+        let (accepted, reason, message) = condition(&ysvc, "Accepted");
+        match accepted == "False" && message.contains("port 81/TCP") && message.contains("two") {
+            true => Ok(()),
+            false => Err(format!("Accepted={accepted} {reason}: {message}")),
+        }
+    });
+    assert_answer(&outside, target(&eip, 81), &["s1"]);
+    assert_answer(&outside, target(&eip, 80), &["s0"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod backends_probes;
 mod backends_unhealthy;
 mod backends_wiring;
 mod bad_input;
+mod by_hand;
 mod change_of_shape;
 mod chassis_service;
 mod city;

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use ycloud_api::key;
 use ycloud_api::service::Scope;
 use ycloud_ovsdb::Columns;
 
 use super::backends::Backends;
 use super::draining::Draining;
-use super::{Affinity, LoadBalancers, add_vips, addresses, options, ports, served};
+use super::{Affinity, LoadBalancers, add_vips, addresses, lower, options, ports, served};
 use crate::desired::eip_gateway::{router, service_group};
 use crate::desired::{policy, row, vpc};
-use crate::eip::eip_address;
+use crate::eip::bound;
 use crate::layout::Layout;
 use crate::owner::{ObjectKey, Owner};
 use crate::row::{Parent, Row};
@@ -71,6 +71,8 @@ pub(crate) fn asked_gateway(service: &Service) -> Option<&str> {
 /// How a Service is reached from outside.
 pub(super) struct Exposure {
     address: Ipv4Addr,
+    /// The ports that it has there: protocol, as ovn-nb(5) has it, and number.
+    ports: BTreeSet<(&'static str, i32)>,
     gateway: String,
     layout: Layout,
 }
@@ -80,8 +82,12 @@ impl Exposure {
     pub fn of(snapshot: &Snapshot, key: &ObjectKey) -> Option<Self> {
         let eip = snapshot.eip_of_service(key)?;
         let object = snapshot.eip(&eip)?;
+        let (address, binding) = bound(snapshot, &eip)?;
+        let mine = binding.ports.iter().filter(|(_, holder)| *holder == key);
+        let mine = mine.filter_map(|((protocol, port), _)| Some((lower(protocol)?, *port)));
         Some(Self {
-            address: eip_address(snapshot, key)?,
+            address: binding.services.contains(key).then_some(address)?,
+            ports: mine.collect(),
             gateway: snapshot.eip_gateway_of_eip(object)?.to_owned(),
             layout: snapshot.settings().layout()?,
         })
@@ -92,6 +98,14 @@ impl Exposure {
         self.address.into()
     }
 
+    /// Those of the Service's ports that it has at the EIP.
+    fn ports<'a>(
+        &self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = (&'static str, &'a ServicePort)> {
+        ports(service).filter(|(protocol, port)| self.ports.contains(&(*protocol, port.port)))
+    }
+
     /// Adds the EIP, with the backends of the cluster address.
     pub fn add_vips(
         &self,
@@ -99,7 +113,8 @@ impl Exposure {
         backends: &Backends<'_>,
         balancers: &mut LoadBalancers,
     ) {
-        add_vips(service, &[self.address.into()], backends, balancers);
+        let vips = [self.address.into()];
+        add_vips(self.ports(service), &vips, backends, balancers);
     }
 
     /// `spec.loadBalancerSourceRanges`: who is none of them is dropped at the EipGateway, whether he comes from outside or
@@ -121,7 +136,7 @@ impl Exposure {
             false => format!(" && ip4.src != {}", set(&inside)),
         };
         let mut by_protocol: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-        for (protocol, port) in ports(service) {
+        for (protocol, port) in self.ports(service) {
             let ports = by_protocol.entry(protocol).or_default();
             ports.insert(port.port.to_string());
         }
@@ -208,7 +223,7 @@ pub(crate) fn by_vpc<'a>(
     let balancers = of_vpc.into_iter().map(|(vpc, slices)| {
         let backends = Backends::gather(slices.into_iter(), None, |_, ip| ip);
         let mut balancers = LoadBalancers::new();
-        add_vips(service, &addresses, &backends, &mut balancers);
+        add_vips(ports(service), &addresses, &backends, &mut balancers);
         (vpc.to_owned(), balancers)
     });
     balancers.collect()
@@ -245,7 +260,7 @@ pub(super) fn rows_over_several(
     };
     let mut rows = exposure.source_ranges(&owner, service);
     let mut balancers = LoadBalancers::new();
-    add_vips(service, &vips, &backends, &mut balancers);
+    exposure.add_vips(service, &backends, &mut balancers);
     rows.extend(balancers.into_iter().map(|(protocol, vips)| {
         let mut options = options();
         if vips.values().all(String::is_empty) {
