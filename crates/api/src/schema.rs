@@ -10,8 +10,8 @@ use crate::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc, YusurService};
 
 /// The definitions of every kind, in the order of their names.
 ///
-/// They differ from the derive's in two points. No field is `nullable`: an optional field is left out, never null, so
-/// that the rules' `has()` says all there is to say. And lines of a description that belong together are one line, as
+/// They differ from the derive's in three points. No field is `nullable`: an optional field is left out, never null, so
+/// that the rules' `has()` says all there is to say. A label selector is one that Kubernetes understands. And lines of a description that belong together are one line, as
 /// `kubectl explain` breaks them itself.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![
@@ -37,6 +37,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 fn finish(schema: &mut JSONSchemaProps) {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
     schema.nullable = None;
+    understood(schema);
     if let Some(text) = schema.description.take() {
         let paragraphs: Vec<String> = text.split("\n\n").map(|p| p.replace('\n', " ")).collect();
         schema.description = Some(paragraphs.join("\n\n"));
@@ -53,6 +54,52 @@ fn finish(schema: &mut JSONSchemaProps) {
     {
         finish(values);
     }
+}
+
+/// How many expressions a selector has at most, and values an expression.
+const SELECTOR_MAX: i64 = 64;
+
+/// Lets a label selector have only operators that there are, each with or without values as it needs. Kubernetes checks
+/// that in its own objects alone, and one that it does not understand matches nothing, without a word. Source:
+/// apimachinery, `LabelSelectorRequirement`.
+fn understood(schema: &mut JSONSchemaProps) {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
+    let properties = schema.properties.as_mut();
+    let expressions = properties.and_then(|all| match all.contains_key("matchLabels") {
+        true => all.get_mut("matchExpressions"),
+        false => None,
+    });
+    let Some(expressions) = expressions else {
+        return;
+    };
+    expressions.max_items = Some(SELECTOR_MAX);
+    let Some(ext::JSONSchemaPropsOrArray::Schema(expression)) = expressions.items.as_mut() else {
+        return;
+    };
+    let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
+    if let Some(fields) = expression.properties.as_mut() {
+        if let Some(operator) = fields.get_mut("operator") {
+            operator.enum_ = Some(operators.map(|name| ext::JSON(name.into())).into());
+        }
+        if let Some(values) = fields.get_mut("values") {
+            values.max_items = Some(SELECTOR_MAX);
+        }
+    }
+    let rule = |rule: &str, message: &str| ext::ValidationRule {
+        rule: rule.to_owned(),
+        message: Some(message.to_owned()),
+        ..ext::ValidationRule::default()
+    };
+    expression.x_kubernetes_validations = Some(vec![
+        rule(
+            "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
+            "matchExpressions: operators In and NotIn need values; list at least one",
+        ),
+        rule(
+            "!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || size(self.values) == 0",
+            "matchExpressions: operators Exists and DoesNotExist take no values; leave values out",
+        ),
+    ]);
 }
 
 /// A port number 1 to 65535, or the name of a container port (RFC 6335 §5.1: 1 to 15 letters, digits and hyphens).

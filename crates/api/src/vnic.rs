@@ -55,6 +55,7 @@ pub struct VNicSpec {
     /// Default: derived from the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"))]
+    #[x_kube(validation = Rule::new("self != '00:00:00:00:00:00'").message("spec.mac: 00:00:00:00:00:00 is no address; write one such as 0a:00:00:00:01:09, or leave it out"))]
     pub mac: Option<String>,
     /// What is attached, and where. Default: nothing, a bare address.
     #[serde(default)]

@@ -426,7 +426,8 @@ fn sharing(name: &str, vpc: &str, ports: &[i32], created: u32) -> Object {
     let service = objects::service("ns", name, Some(vpc), "10.96.0.1", &ports);
     let mut service = Service::clone(&objects::with_eip(&service, false, Some("shared")));
     let time = format!("2026-01-01T00:00:{created:02}Z");
-    service.metadata.creation_timestamp = Some(serde_json::from_value(time.into()).unwrap());
+    service.metadata.creation_timestamp =
+        Some(serde_json::from_value(time.into()).expect("a time"));
     Object::Service(Arc::new(service))
 }
 

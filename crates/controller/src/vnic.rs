@@ -116,7 +116,9 @@ impl State {
             false if no_node && is_made_here(&vnic) && !is_of_pod(&vnic) => Port::OfNoNode,
             false => Port::Down,
         };
-        let status = status::vnic::status(&vnic, self.row_state(owner), port, lack.as_ref(), now);
+        let users = self.users_of_vnic(&vnic);
+        let state = self.row_state(owner);
+        let status = status::vnic::status(&vnic, state, port, lack.as_ref(), &users, now);
         status_patch(
             &vnic.metadata,
             vnic.status.as_ref(),
@@ -124,6 +126,20 @@ impl State {
             VNIC_REST,
             None,
         )
+    }
+
+    /// What a deletion of a VNic waits for: what it was made for, or the YusurServices whose clients it still has.
+    fn users_of_vnic(&self, vnic: &VNic) -> Vec<String> {
+        let namespace = vnic.metadata.namespace.as_deref().unwrap_or_default();
+        let name = vnic.spec.attachment.name.as_deref().unwrap_or_default();
+        match vnic.spec.attachment.kind {
+            AttachmentKind::Pod => vec![format!("Pod {namespace}/{name}")],
+            AttachmentKind::Node => vec![format!("Node {name}")],
+            AttachmentKind::VM | AttachmentKind::BM | AttachmentKind::None => {
+                let services = self.snapshot.services_of_endpoint(vnic).into_iter();
+                services.map(|key| format!("YusurService {key}")).collect()
+            }
+        }
     }
 
     /// How long the port of a VNic that is being deleted may still stay; `None`: it can go. While OVN has it bound it

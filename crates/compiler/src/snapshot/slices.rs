@@ -74,20 +74,29 @@ impl Snapshot {
     /// Slices of others hold nothing, as nobody would take it out of them; nor do those of a Service that its Vpc does not
     /// permit.
     pub fn is_endpoint(&self, vnic: &VNic) -> bool {
+        !self.services_of_endpoint(vnic).is_empty()
+    }
+
+    /// The YusurServices of which it is that, by the keys of their Services, which have the same names.
+    pub fn services_of_endpoint(&self, vnic: &VNic) -> BTreeSet<ObjectKey> {
         let Some(subnet) = self.subnets.get(&vnic.spec.subnet) else {
-            return false;
+            return BTreeSet::new();
         };
         let first = Arc::new(ObjectKey::new("", ""));
-        let held = Held::all(vnic);
-        held.iter().any(|held| {
+        let held = Held::all(vnic).into_iter();
+        let services = held.flat_map(|held| {
             let at = self.slices_of_address.range((held.ip, first.clone())..);
             let at = at.take_while(|(ip, _)| *ip == held.ip);
-            let mut slices = at.filter_map(|(_, name)| {
+            let slices = at.filter_map(|(_, name)| {
                 let service = self.slice_service.get(&**name)?;
                 self.slices.get(service)?.get(&name.name)
             });
-            slices.any(|slice| self.holds(slice, &subnet.spec.vpc))
-        })
+            let slices = slices.filter(|slice| self.holds(slice, &subnet.spec.vpc));
+            slices
+                .map(|slice| slice.service.clone())
+                .collect::<Vec<_>>()
+        });
+        services.collect()
     }
 
     /// Whether a slice keeps its endpoints in a Vpc from going.

@@ -12,6 +12,7 @@ use ycloud_api::selector::matches;
 use crate::address::{count, merge, single, usable, usable_ipv4};
 use crate::compile::Rejection;
 use crate::snapshot::{Age, Settings, Snapshot, age_of, recorded};
+use crate::validate::network::is_nobodys;
 use crate::validate::subnet::meet;
 
 /// An EipGateway's spec, read.
@@ -44,10 +45,11 @@ impl Gateway {
             )));
         }
         let parsed: Option<Ipv4Net> = spec.cidr.parse().ok();
-        let parsed = parsed.filter(|c| c.trunc() == *c && (8..=30).contains(&c.prefix_len()));
+        let parsed = parsed
+            .filter(|c| c.trunc() == *c && (8..=30).contains(&c.prefix_len()) && !is_nobodys(*c));
         let cidr = parsed.ok_or_else(|| {
             invalid(format!(
-                "spec.cidr {:?} is no IPv4 network with a prefix length of 8 to 30 and no host bits set; write one such as 198.51.100.0/24",
+                "spec.cidr {:?} is no IPv4 network of hosts with a prefix length of 8 to 30 and no host bits set; write one such as 198.51.100.0/24",
                 spec.cidr
             ))
         })?;

@@ -1,7 +1,7 @@
 //! A Subnet's spec, read: its ranges, one of each family at most.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use ycloud_api::address::{Family, Range};
@@ -65,6 +65,22 @@ const KINDS: [Kind; 2] = [
     },
 ];
 
+/// IPv4 ranges of which no address is a host's: this network, loopback, link-local, multicast, reserved. Source: RFC 6890,
+/// RFC 5771.
+const NOBODYS: [Ipv4Net; 5] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
+];
+
+/// Whether an IPv4 range has addresses that no host can have.
+pub(crate) fn is_nobodys(range: impl Into<IpNet>) -> bool {
+    let range = range.into();
+    NOBODYS.into_iter().any(|other| meet(other, range))
+}
+
 impl Kind {
     fn of(family: Family) -> &'static Self {
         match family {
@@ -78,7 +94,7 @@ impl Kind {
         let (shortest, longest) = self.lengths;
         let length = range.prefix_len();
         let special = match range.addr() {
-            IpAddr::V4(_) => false,
+            IpAddr::V4(_) => is_nobodys(range),
             IpAddr::V6(ip) => {
                 ip.is_unicast_link_local() || ip.is_multicast() || ip.to_ipv4_mapped().is_some()
             }
@@ -256,7 +272,7 @@ impl Cidr {
         let range = parsed.filter(|range| kind.permits(*range)).ok_or_else(|| {
             let (shortest, longest) = kind.lengths;
             format!(
-                "{}.cidr {text:?} is no {} network with a prefix length of {shortest} to {longest} and no host bits set; write one such as {}",
+                "{}.cidr {text:?} is no {} network of hosts with a prefix length of {shortest} to {longest} and no host bits set; write one such as {}",
                 kind.at, kind.family, kind.example
             )
         })?;

@@ -57,11 +57,13 @@ pub enum Port {
 }
 
 /// The status of a VNic that has an address. `lack`: why it cannot have the address of another family that its Subnet has.
+/// `users`: what a deletion waits for, as `<Kind> <namespace>/<name>`.
 pub fn status(
     vnic: &VNic,
     state: &RowState,
     port: Port,
     lack: Option<&Rejection>,
+    users: &[String],
     now: &Time,
 ) -> VNicStatus {
     let mut status = vnic.status.clone().unwrap_or_default();
@@ -111,7 +113,7 @@ pub fn status(
         .filter(|_| matches!(state, RowState::Settled))
         .unwrap_or(verdict);
     set_ready(vnic, &mut status, &verdict, now);
-    set_in_use(vnic, &mut status, now);
+    set_in_use(vnic, &mut status, users, now);
     if attachment.chassis.is_none() {
         // The agents' word, who look at VNics of their own chassis only.
         status.conditions.retain(|c| c.type_ != WIRED);
@@ -119,13 +121,10 @@ pub fn status(
     status
 }
 
-/// A VNic that is deleted while its Pod runs says that it waits for it.
-fn set_in_use(vnic: &VNic, status: &mut VNicStatus, now: &Time) {
+/// A VNic that is deleted while somebody uses it says that it waits for them.
+fn set_in_use(vnic: &VNic, status: &mut VNicStatus, users: &[String], now: &Time) {
     let deleting = vnic.metadata.deletion_timestamp.is_some();
-    let namespace = vnic.metadata.namespace.as_deref().unwrap_or_default();
-    let name = vnic.spec.attachment.name.as_deref().unwrap_or_default();
-    let user = format!("Pod {namespace}/{name}");
-    match super::in_use(deleting, &[user]) {
+    match super::in_use(deleting, users) {
         Some(verdict) => {
             let generation = vnic.metadata.generation;
             condition::set(&mut status.conditions, IN_USE, &verdict, generation, now);
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn a_pod_s_port_is_ready_once_it_is_bound() {
         let mut vnic = vnic(AttachmentKind::Pod, Some("node-1"));
-        let bound = status(&vnic, &RowState::Settled, Port::Down, None, &now());
+        let bound = status(&vnic, &RowState::Settled, Port::Down, None, &[], &now());
         assert_eq!(
             (bound.phase, bound.chassis.as_deref()),
             (Phase::Bound, None)
@@ -170,7 +169,7 @@ mod tests {
         assert!(!condition::is_true(&bound.conditions, READY));
         assert!(bound.conditions[0].message.contains("node-1"));
         vnic.status = Some(bound);
-        let up = status(&vnic, &RowState::Settled, Port::Up, None, &now());
+        let up = status(&vnic, &RowState::Settled, Port::Up, None, &[], &now());
         assert_eq!(
             (up.phase, up.chassis.as_deref()),
             (Phase::Up, Some("node-1"))
@@ -178,7 +177,7 @@ mod tests {
         assert!(condition::is_true(&up.conditions, READY));
         vnic.status = Some(up.clone());
         assert_eq!(
-            status(&vnic, &RowState::Pending, Port::Down, None, &now()),
+            status(&vnic, &RowState::Pending, Port::Down, None, &[], &now()),
             up
         );
     }
@@ -190,7 +189,7 @@ mod tests {
             let mut vnic = vnic(AttachmentKind::VM, chassis);
             let conditions = &mut vnic.status.get_or_insert_default().conditions;
             condition::set(conditions, WIRED, &wired, Some(1), &now());
-            let status = status(&vnic, &RowState::Settled, Port::Up, None, &now());
+            let status = status(&vnic, &RowState::Settled, Port::Up, None, &[], &now());
             assert_eq!(condition::is_true(&status.conditions, WIRED), stays);
             assert!(condition::is_true(&status.conditions, READY));
         }
@@ -204,7 +203,7 @@ mod tests {
             (AttachmentKind::Node, Some("node-1"), Port::Down, false),
         ] {
             let vnic = vnic(kind, chassis);
-            let status = status(&vnic, &RowState::Settled, port, None, &now());
+            let status = status(&vnic, &RowState::Settled, port, None, &[], &now());
             assert_eq!(condition::is_true(&status.conditions, READY), ready);
         }
     }

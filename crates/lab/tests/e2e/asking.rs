@@ -54,7 +54,7 @@ impl Answered {
 }
 
 /// [`ask::Stream`] beside what changes links of chassis: probers that follow, Pods that come and go. What is late for it by TCP is excused,
-/// see [`Attempts::excuse`], while it is little.
+/// see [`Attempts::excuse`], while it is little; of what is more, nothing is.
 pub struct Stream {
     protocol: Protocol,
     links: Watch,
@@ -87,24 +87,24 @@ impl Stream {
         if self.protocol != Protocol::Tcp {
             return attempts;
         }
-        let attempts = attempts.excuse(&changes);
-        let rows = attempts.0.chunk_by(|a, b| a.excused && b.excused);
+        let excusing = attempts.clone().excuse(&changes);
+        let rows = excusing.0.chunk_by(|a, b| a.excused && b.excused);
         let rows: Vec<_> = rows.filter(|row| row[0].excused).collect();
         let excused: usize = rows.iter().map(|row| row.len()).sum();
+        let longest = rows.iter().map(|row| row[row.len() - 1].at - row[0].at);
+        let longest = longest.max().unwrap_or_default();
         if excused > 0 {
             eprintln!(
-                "{excused} of {} were late as links changed",
+                "{excused} of {} were late as links changed, {longest:?} in a row",
                 attempts.0.len()
             );
         }
-        // More than was ever seen of it, 9 of 400 and 3 of 108, is something else; and so is an outage.
-        assert!(excused <= 5.max(attempts.0.len() / 30), "{rows:?}");
-        let longest = rows.iter().map(|row| row[row.len() - 1].at - row[0].at);
-        assert!(
-            longest.max().unwrap_or_default() < OUTAGE,
-            "all were late for longer: {rows:?}"
-        );
-        attempts
+        // More than was ever seen of it, 9 of 400 and 3 of 108, is something else, and so is an outage: the test judges
+        // of that, which may be about one.
+        match excused <= 5.max(attempts.0.len() / 30) && longest < OUTAGE {
+            true => excusing,
+            false => attempts,
+        }
     }
 }
 
