@@ -114,8 +114,12 @@ fn services_share_an_eip_on_different_ports() {
     assert_answer(&outside, target(&eip, 81), &["s1"]);
 
     // Nor does an older one get that port by an edit; it keeps the one that it has.
-    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": "web"});
-    let ports = json!({"spec": {"ports": [port("web", 80), port("more", 81)]}});
+    let port = |name: &str, port: u16, protocol: &str, target: &str| json!({"name": name, "port": port, "protocol": protocol, "targetPort": target});
+    let ports = json!({"spec": {"ports": [
+        port("web", 80, "TCP", "web"),
+        port("dgram", 80, "UDP", "dgram"),
+        port("more", 81, "TCP", "web"),
+    ]}});
     patch(&scene.name, "ysvc", "one", &ports).must();
     eventually("the edit is refused", SOON, || {
         let ysvc = get(&["-n", &scene.name, "ysvc", "one"]);
