@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
     printcolumn = r#"{"name":"Gateway","type":"string","jsonPath":".status.eipGateway"}"#,
     printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".status.vpc"}"#,
-    printcolumn = r#"{"name":"Bound-To","type":"string","jsonPath":".status.boundTo"}"#,
+    printcolumn = r#"{"name":"Bound-To","type":"string","jsonPath":".status.summary"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("!has(oldSelf.eipGateway) || (has(self.eipGateway) && self.eipGateway == oldSelf.eipGateway)").message("spec.eipGateway is immutable once set; make a new Eip"))]
@@ -59,6 +60,9 @@ pub struct EipStatus {
     /// What uses it, as kind and name, for example `Service/web`; sorted.
     #[serde(default)]
     pub bound_to: Vec<String>,
+    /// The same as text, for example `Service/api,Service/web`; after eight it says how many more there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// The ports at which it serves, and the Service behind each; sorted. Whoever has a port keeps it for as long as
     /// the Service asks for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -54,7 +54,7 @@ pub struct PortCheck {
     pub port: Option<i32>,
 }
 
-/// An HTTP GET.
+/// An HTTP GET. Status line and headers of an answer may have 1 MiB together, and be 2,000; its body does not matter.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpCheck {

@@ -8,6 +8,9 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc, YusurService};
 
+/// By which `kubectl get` lists the objects of all kinds.
+const CATEGORY: &str = "ycloud";
+
 /// The definitions of every kind, in the order of their names.
 ///
 /// They differ from the derive's in three points. No field is `nullable`: an optional field is left out, never null, so
@@ -24,6 +27,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         YusurService::crd(),
     ];
     for definition in &mut definitions {
+        definition.spec.names.categories = Some(vec![CATEGORY.to_owned()]);
         for version in &mut definition.spec.versions {
             let schema = version.schema.as_mut();
             if let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {

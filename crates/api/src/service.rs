@@ -27,6 +27,8 @@ use crate::probe::HealthCheck;
     printcolumn = r#"{"name":"EIP","type":"string","jsonPath":".status.eip"}"#,
     printcolumn = r#"{"name":"Ports","type":"string","jsonPath":".status.ports"}"#,
     printcolumn = r#"{"name":"Healthy","type":"string","jsonPath":".status.backends.summary"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("self.scope != 'vpc' || has(self.vpc)").message("spec.vpc: required with scope vpc; name the Vpc of the clients and backends"))]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// An address range of a Vpc: one logical switch, reached through the Vpc's router.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[kube(
-    group = "iaas.yusur.io", version = "v1", kind = "Subnet", plural = "subnets",
+    group = "iaas.yusur.io", version = "v1", kind = "Subnet", plural = "subnets", shortname = "sn",
     doc = "An address range of a Vpc: one logical switch, reached through the Vpc's router.",
     status = "SubnetStatus", derive = "PartialEq", derive = "Default",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; OVN and labels carry it"),
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.addresses.used"}"#,
     printcolumn = r#"{"name":"Free","type":"integer","jsonPath":".status.addresses.free"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("has(self.cidr) || has(self.ipv6)").message("spec: set cidr (IPv4), ipv6.cidr, or both"))]

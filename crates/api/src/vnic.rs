@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     version = "v1",
     kind = "VNic",
     plural = "vnics",
+    shortname = "vn",
     namespaced,
     doc = "One attachment to a Subnet: address, MAC, chassis. It is the record of the address that it holds.",
     status = "VNicStatus",
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Attached-To","type":"string","jsonPath":".spec.attachment.name"}"#,
     printcolumn = r#"{"name":"Chassis","type":"string","jsonPath":".status.chassis"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("has(self.ip) == has(oldSelf.ip) && (!has(self.ip) || self.ip == oldSelf.ip)").message("spec.ip is immutable; make a new VNic"))]

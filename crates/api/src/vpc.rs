@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 /// An isolated tenant network. Its Subnets' ranges may overlap those of other Vpcs.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[kube(
-    group = "iaas.yusur.io", version = "v1", kind = "Vpc", plural = "vpcs",
+    group = "iaas.yusur.io", version = "v1", kind = "Vpc", plural = "vpcs", shortname = "yvpc",
     doc = "An isolated tenant network. Its Subnets' ranges may overlap those of other Vpcs.",
     status = "VpcStatus", derive = "PartialEq", derive = "Default",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; OVN and labels carry it"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"EIP-Gateway","type":"string","jsonPath":".status.eipGateway"}"#,
-    printcolumn = r#"{"name":"Subnets","type":"string","jsonPath":".status.subnets"}"#,
+    printcolumn = r#"{"name":"Subnets","type":"string","jsonPath":".status.summary"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +57,9 @@ pub struct VpcStatus {
     /// Names of its accepted Subnets, sorted.
     #[serde(default)]
     pub subnets: Vec<String>,
+    /// The same as text, for example `a,b`; after eight it says how many more there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// Ready: the router exists. InUse: a deletion waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

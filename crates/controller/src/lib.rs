@@ -13,6 +13,7 @@ pub mod intake;
 pub mod lease;
 pub mod mergepatch;
 pub mod metrics;
+mod networkpolicy;
 pub mod objects;
 mod observe;
 pub mod ovn;

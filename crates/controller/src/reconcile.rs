@@ -27,6 +27,7 @@ use ycloud_ovsdb::{Connection, Subscription};
 use crate::failover::{self, Claims};
 use crate::intake::{self, Input, KINDS};
 use crate::metrics::Metrics;
+use crate::networkpolicy;
 use crate::objects::default_owners;
 use crate::ovn::{self, Remotes};
 use crate::runtime::Runtime;
@@ -80,6 +81,7 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
         told,
         runtime.stop.clone(),
     ));
+    tokio::spawn(networkpolicy::run(runtime.clone()));
     let mut reconciler = Reconciler {
         inputs: intake::start(&runtime.client, &runtime.stop),
         listed: 0,

@@ -95,8 +95,9 @@ impl Runtime {
     /// Returns once this process leads; never if it does not get to. Use it in a `select!` with other work.
     pub async fn leading(&self) {
         let mut leadership = self.leadership.clone();
-        let led = leadership.wait_for(|l| *l == Leadership::Leading).await;
-        if led.is_err() {
+        let led = leadership.wait_for(|l| *l == Leadership::Leading);
+        // What it returns cannot be held across an await.
+        if led.await.map(drop).is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -2,14 +2,29 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
 use crate::failure::{Failure, Step, TooLarge};
 use crate::round::Round;
 use crate::socket::{Shape, TRIES};
+
+/// How many bytes of a connection are read without asking whether there is memory for more.
+pub(crate) const FREE: usize = 64 * 1024;
+
+/// How many connections at a time may get more than [`FREE`] bytes. The others wait, within their round's time, so that a
+/// prober of ten thousand targets that all answer at length needs no memory for all of them at once.
+const WIDE: usize = 32;
+
+fn wide() -> PollSemaphore {
+    static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(WIDE)));
+    PollSemaphore::new(Arc::clone(&PLACES))
+}
 
 /// Connects to `port` of the round's address; what is read from it is counted, and ends the round beyond `limit` bytes.
 pub(crate) async fn connect(
@@ -34,6 +49,8 @@ pub(crate) async fn connect(
         inner: stream,
         limit,
         left: limit,
+        wide: wide(),
+        place: None,
     })
 }
 
@@ -54,6 +71,9 @@ pub(crate) struct Bounded<T> {
     inner: T,
     limit: usize,
     left: usize,
+    wide: PollSemaphore,
+    /// Held from [`FREE`] bytes on.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
@@ -62,6 +82,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.place.is_none() && self.limit - self.left >= FREE {
+            // It is never closed.
+            self.place = ready!(self.wide.poll_acquire(context));
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(context, buffer);
         let read = buffer.filled().len() - before;

@@ -60,6 +60,10 @@ async fn a_source_port_that_another_round_to_the_same_address_has_is_stepped_ove
 
 #[tokio::test]
 async fn http_judges_the_status() {
+    let headers: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
+    let many_headers = format!("HTTP/1.1 200 OK\r\n{headers}\r\n");
+    let cookie = "c".repeat(20 * 1024);
+    let long_cookie = format!("HTTP/1.1 200 OK\r\nSet-Cookie: a={cookie}\r\n\r\n");
     let cases = [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -75,6 +79,14 @@ async fn http_judges_the_status() {
         (
             "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
             "{statuses: '204'}",
+            Ok(()),
+        ),
+        // As much as a kubelet takes.
+        (&many_headers, "{}", Ok(())),
+        (&long_cookie, "{}", Ok(())),
+        (
+            "HTTP/1.1 200 OK\r\nA: b,\r\n  c\r\nD: e\r\n\r\n",
+            "{}",
             Ok(()),
         ),
         (

@@ -58,6 +58,7 @@ pub fn status(eip: &Eip, state: &RowState, uses: Use, now: &Time) -> EipStatus {
         }
     };
     if let Some(verdict) = verdict {
+        status.summary = super::summary(&uses.bound_to);
         status.bound_to = uses.bound_to;
         status.ports = uses.ports;
         status.vpc = uses.vpc;

@@ -48,6 +48,19 @@ fn ready(state: &RowState) -> Option<Verdict> {
     }
 }
 
+/// How many names stand in a column of `kubectl get`.
+const SUMMARY: usize = 8;
+
+/// Names as text, for a column of `kubectl get`, which prints lists as JSON; `None` if there are none.
+fn summary(names: &[String]) -> Option<String> {
+    let shown = names.iter().take(SUMMARY).cloned().collect::<Vec<_>>();
+    let more = match names.len().saturating_sub(SUMMARY) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| shown.join(",") + &more)
+}
+
 /// How many users a message names.
 const NAMED_USERS: usize = 5;
 
@@ -76,6 +89,17 @@ fn in_use(deleting: bool, users: &[String]) -> Option<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_names_eight_and_counts_the_rest() {
+        let names: Vec<String> = (1..=10).map(|n| format!("s{n}")).collect();
+        assert_eq!(summary(&[]), None);
+        assert_eq!(summary(&names[..2]).unwrap(), "s1,s2");
+        assert_eq!(
+            summary(&names).unwrap(),
+            "s1,s2,s3,s4,s5,s6,s7,s8 and 2 more"
+        );
+    }
 
     #[test]
     fn the_message_names_five_users_and_counts_all() {

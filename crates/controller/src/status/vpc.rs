@@ -34,6 +34,7 @@ pub fn status(
             RowState::Refused(_) | RowState::Hindered(_) => None,
             _ => eip_gateway,
         },
+        summary: super::summary(&subnets),
         subnets,
         conditions,
     }

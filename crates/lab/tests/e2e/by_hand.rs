@@ -255,3 +255,29 @@ fn nobody_is_sent_to_endpoints_that_somebody_else_wrote() {
         );
     }
 }
+
+#[test]
+fn a_network_policy_says_that_nobody_enforces_it() {
+    let scene = Scene::new("hand-policy");
+    apply(&format!(
+        "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: closed, namespace: {}}}
+spec: {{podSelector: {{}}, policyTypes: [Ingress]}}
+",
+        scene.name
+    ))
+    .must();
+    eventually("an Event on the NetworkPolicy", SOON, || {
+        let events = get(&["-n", &scene.name, "events"]);
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let told = |event: &&Value| {
+            let about = event.get("regarding").unwrap_or(&event["involvedObject"]);
+            about["kind"] == "NetworkPolicy" && event["reason"] == "NotEnforced"
+        };
+        let told = events.iter().filter(told).count();
+        (told == 1)
+            .then_some(())
+            .ok_or_else(|| format!("{told} Events"))
+    });
+}

@@ -1,7 +1,8 @@
 //! HTTP/1.1 GET: the status decides; redirects are not followed, and the body is not read.
 //!
 //! hyper reads the answer: it is in the binaries anyway, and keeps a head of at most [`HEAD`] bytes in memory. A head must
-//! be whole to count, so a server that stops within it has failed.
+//! be whole to count, so a server that stops within it has failed. The bounds are as wide as those of the kubelet, so that what
+//! is ready for Kubernetes is Healthy here.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -19,11 +20,11 @@ use crate::probe::{Invalid, port};
 use crate::round::Round;
 use crate::stream;
 
-/// Most bytes of a status line with its headers.
-pub const HEAD: usize = 16 * 1024;
+/// Most bytes of a status line with its headers. Few connections at a time get more than [`stream::FREE`] of it.
+pub const HEAD: usize = 1024 * 1024;
 
 /// Most headers.
-const HEADERS: usize = 100;
+const HEADERS: usize = 2_000;
 
 /// Most bytes of a connection: heads of informational answers come before the one that counts.
 const LIMIT: usize = 2 * HEAD;
@@ -141,7 +142,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD).max_headers(HEADERS);
+    builder
+        .max_buf_size(HEAD)
+        .max_headers(HEADERS)
+        // RFC 9112 §5.2 lets a client take them for spaces.
+        .allow_obsolete_multiline_headers_in_responses(true);
     let (mut sender, connection) = builder
         .handshake(TokioIo::new(stream))
         .await

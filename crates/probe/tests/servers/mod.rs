@@ -119,8 +119,13 @@ pub async fn black_hole() -> (u16, Server) {
 }
 
 /// Reads a request's head, answers `answer`, and closes when the client does.
-pub async fn http(answer: &'static str) -> (u16, Server) {
-    serve(move |stream, asked| answer_http(stream, answer, asked)).await
+pub async fn http(answer: &str) -> (u16, Server) {
+    let answer = answer.to_owned();
+    serve(move |stream, asked| {
+        let answer = answer.clone();
+        async move { answer_http(stream, &answer, asked).await }
+    })
+    .await
 }
 
 /// The same within TLS.
