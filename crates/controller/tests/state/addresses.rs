@@ -463,10 +463,13 @@ fn holder(kind: &str, name: &str, ip: &str) -> Arc<VNic> {
     ))
 }
 
-/// An EndpointSlice in `vpc1` with these endpoints.
-fn slice(manager: &str, endpoints: &str) -> Event {
+/// Whose a Service and its EndpointSlices are that yusurservice-controller made.
+const MAKER: &str = "ownerReferences: [{apiVersion: iaas.yusur.io/v1, kind: YusurService, name: web, uid: uid-web, controller: true}]";
+
+/// An EndpointSlice in `vpc1` with these endpoints, and this in its metadata.
+fn slice(manager: &str, more: &str, endpoints: &str) -> Event {
     Event::Apply(Object::EndpointSlice(read(&format!(
-        "{{metadata: {{name: w, namespace: ns, labels: {{kubernetes.io/service-name: web, iaas.yusur.io/vpc: vpc1,
+        "{{metadata: {{name: w, namespace: ns, {more}, labels: {{kubernetes.io/service-name: web, iaas.yusur.io/vpc: vpc1,
              endpointslice.kubernetes.io/managed-by: {manager}}}}},
           addressType: IPv4, ports: [{{port: 80}}], endpoints: [{endpoints}]}}"
     ))))
@@ -483,6 +486,10 @@ async fn a_machine_that_is_deleted_keeps_its_port_until_it_is_no_endpoint() {
         holder("None", "m-none", "10.0.1.21"),
     ];
     objects.extend(machines.iter().cloned().map(Object::VNic));
+    objects.push(Object::Service(read(&format!(
+        "{{metadata: {{name: web, namespace: ns, {MAKER}, annotations: {{iaas.yusur.io/vpc: vpc1}}}},
+          spec: {{clusterIP: 10.96.0.9, ports: [{{port: 80}}]}}}}"
+    ))));
     let mut controller = Controller::start(&server, &objects).await;
     controller.settle().await;
     for vnic in &machines {
@@ -506,12 +513,12 @@ async fn a_machine_that_is_deleted_keeps_its_port_until_it_is_no_endpoint() {
     let serves = "{addresses: [10.0.1.9], conditions: {ready: true}}";
     let drains =
         "{addresses: [10.0.1.9], conditions: {ready: false, serving: true, terminating: true}}";
-    controller.state.take_in(slice(OURS, serves));
+    controller.state.take_in(slice(OURS, MAKER, serves));
     controller
         .state
         .take_in(Event::Apply(Object::VNic(deleted.clone())));
     assert!(!released(&mut controller));
-    controller.state.take_in(slice(OURS, drains));
+    controller.state.take_in(slice(OURS, MAKER, drains));
     assert!(!released(&mut controller));
     controller.settle().await;
     controller.named(nb::LogicalSwitchPort::TABLE, "ns/m-vm");
@@ -519,15 +526,18 @@ async fn a_machine_that_is_deleted_keeps_its_port_until_it_is_no_endpoint() {
     while controller.state.objects.take(Instant::now()).is_some() {}
     controller
         .state
-        .take_in(slice(OURS, "{addresses: [10.0.1.77]}"));
+        .take_in(slice(OURS, MAKER, "{addresses: [10.0.1.77]}"));
     let mut turns = std::iter::from_fn(|| controller.state.objects.take(Instant::now()));
     assert!(turns.any(|turn| turn == owner));
     assert!(released(&mut controller));
 
-    // A slice of somebody else holds nothing, and none does for ever.
-    controller.state.take_in(slice("hand", serves));
-    assert!(released(&mut controller));
-    controller.state.take_in(slice(OURS, serves));
+    // A slice of somebody else holds nothing, whatever its label says, and none does for ever.
+    let another = MAKER.replace("uid-web", "uid-another");
+    for (manager, maker) in [("hand", MAKER), (OURS, "generation: 1"), (OURS, &another)] {
+        controller.state.take_in(slice(manager, maker, serves));
+        assert!(released(&mut controller), "{manager} {maker}");
+    }
+    controller.state.take_in(slice(OURS, MAKER, serves));
     assert!(!released(&mut controller));
     let late = Time(since.0 + Duration::from_secs(3661));
     let need = controller.state.next_write(&owner, &late);
