@@ -1,8 +1,9 @@
 //! Whose making a Service or an EndpointSlice is. The Service of a YusurService has the endpoints that
 //! yusurservice-controller wrote, and no others: whoever may write EndpointSlices in a namespace could
-//! otherwise send its clients to another tenant's Pods.
+//! otherwise send its clients to another tenant's Pods. That nobody else writes one with its mark, an
+//! admission policy sees to (`deploy/admission/own-slices.yaml`).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::key;
 
@@ -16,6 +17,10 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// `pkg/controller/endpointslice`.
 pub const ENDPOINTSLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
+/// Who writes the EndpointSlices that mirror Endpoints, by [`MANAGED_BY`]. Source: Kubernetes,
+/// `pkg/controller/endpointslicemirroring`.
+pub const ENDPOINTSLICE_MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+
 /// The label that says who writes Endpoints, and is copied to the EndpointSlices that mirror them; and its value where
 /// that is Kubernetes' own controller. Source: Kubernetes 1.33, `pkg/controller/endpoint`.
 pub const ENDPOINTS_MANAGED_BY: (&str, &str) =
@@ -25,7 +30,13 @@ pub const ENDPOINTS_MANAGED_BY: (&str, &str) =
 pub fn made_for(meta: &ObjectMeta) -> Option<&str> {
     let mut references = meta.owner_references.iter().flatten();
     let owner = references.find(|owner| owner.controller == Some(true))?;
-    (owner.kind == "YusurService").then_some(owner.uid.as_str())
+    is_yusur_service(owner).then_some(owner.uid.as_str())
+}
+
+/// Whether it names a YusurService.
+pub fn is_yusur_service(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split('/').next();
+    owner.kind == "YusurService" && group == Some(crate::GROUP)
 }
 
 /// Likewise of an EndpointSlice; `None` if its label says that somebody else writes it.
@@ -43,10 +54,10 @@ pub fn counts(service: Option<&str>, slice: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     fn meta(owner: Option<(&str, &str, bool)>, by: Option<&str>) -> ObjectMeta {
         let owner = owner.map(|(kind, uid, controller)| OwnerReference {
+            api_version: "iaas.yusur.io/v1".to_owned(),
             kind: kind.to_owned(),
             uid: uid.to_owned(),
             controller: Some(controller),

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use ycloud_api::condition::reason;
+use ycloud_api::made::is_yusur_service;
 use ycloud_api::subnet::Addresses;
 use ycloud_api::{Eip, EipSpec};
 
@@ -120,9 +121,9 @@ pub fn wanted_eip(snapshot: &Snapshot, service: &ObjectKey) -> Option<Eip> {
 
 /// With whom an Eip goes that is made for a Service: with the YusurService that the Service was made for, so that it has its
 /// address again when somebody deletes the Service alone; else with the Service.
-fn with_whom_it_goes(service: &Service) -> OwnerReference {
+pub fn with_whom_it_goes(service: &Service) -> OwnerReference {
     let references = service.metadata.owner_references.iter().flatten();
-    let mut makers = references.filter(|owner| owner.kind == "YusurService");
+    let mut makers = references.filter(|owner| is_yusur_service(owner));
     if let Some(maker) = makers.next() {
         return OwnerReference {
             controller: None,

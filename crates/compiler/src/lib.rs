@@ -28,6 +28,7 @@ pub use digest::digest;
 pub use eip::{
     EipAllocation, active_node, allocate_eip, eip_address, eip_binding, eip_gateway_address,
     eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, service_gateways, wanted_eip,
+    with_whom_it_goes,
 };
 pub use ipam::{Allocated, Allocation, allocate, node_vnic, pod_vnic, usage, users, wanted_vnic};
 pub use owner::{ObjectKey, Owner};

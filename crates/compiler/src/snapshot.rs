@@ -465,15 +465,19 @@ impl Snapshot {
         self.asked_networks.get(subnet)
     }
 
-    /// The network that was in force of a Subnet when its spec was judged last: as its status records it, or else as the
-    /// holders of its addresses were told.
+    /// The network that was in force of a Subnet when its spec was judged last: as its status records it or, where that
+    /// is silent or behind what the holders of its addresses were told, as they were.
     pub(crate) fn record(&self, subnet: &str) -> Option<Network> {
-        let recorded = self.recorded_networks.get(subnet).cloned();
-        let of_holders = || {
-            let vpc = &self.subnets.get(subnet)?.spec.vpc;
-            Network::of_holders(vpc, self.pools.get(subnet)?)
+        let recorded = self.recorded_networks.get(subnet);
+        let Some(pool) = self.pools.get(subnet) else {
+            return recorded.cloned();
         };
-        recorded.or_else(of_holders)
+        let of_holders = || {
+            let spec = &self.subnets.get(subnet)?.spec;
+            Network::of_holders(&self.settings, subnet, spec, pool)
+        };
+        let recorded = recorded.filter(|network| network.has_all(pool));
+        recorded.cloned().or_else(of_holders)
     }
 
     pub(crate) fn standing(&self, subnet: &str) -> Option<&Standing> {

@@ -529,3 +529,57 @@ fn the_eip_of_a_yusurservice_goes_with_that_and_waits_for_its_service() {
     let owner = Owner::Eip(key);
     assert_eq!(users(&snapshot, &owner), ["Service ns/web"]);
 }
+
+#[test]
+fn who_moves_to_another_vpc_does_not_take_a_shared_eip_along() {
+    let Object::Eip(eip) = shared(&[(80, "old"), (443, "young")]) else {
+        panic!("an Eip")
+    };
+    let mut eip = Eip::clone(&eip);
+    eip.status.as_mut().expect("a status").vpc = Some("v1".to_owned());
+    let mut snapshot = world();
+    for object in [
+        Object::Vpc(objects::vpc("v2", &[])),
+        sharing("old", "v1", &[80], 1),
+        sharing("young", "v1", &[443], 2),
+        Object::Eip(Arc::new(eip)),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    snapshot.apply(Event::Apply(sharing("old", "v2", &[80], 1)));
+    assert_eq!(ports_at_eip(&snapshot, "young"), ["443"]);
+    assert_eq!(ports_at_eip(&snapshot, "old"), [""; 0]);
+}
+
+/// The EipGateway, as it was accepted with this range and own address.
+fn accepted(gateway: &EipGateway, cidr: &str, address: &str) -> Object {
+    let mut gateway = EipGateway::clone(&objects::eip_gateway_in_force(gateway, cidr));
+    gateway.status.as_mut().expect("a status").address = Some(address.to_owned());
+    Object::EipGateway(Arc::new(gateway))
+}
+
+#[test]
+fn a_gateway_whose_edit_is_refused_keeps_its_range_from_others() {
+    let gateway = |name: &str, cidr: &str, created| {
+        EipGateway::clone(&objects::eip_gateway(name, cidr, false, created))
+    };
+    let mut old = gateway("g1", "198.51.100.0/24", 1);
+    old.spec.exclude_ips = vec!["10.0.0.1".to_owned()];
+    let young = gateway("g2", "198.51.100.0/25", 2);
+    let snapshot = snapshot([
+        accepted(&old, "198.51.100.0/24", "198.51.100.2/24"),
+        Object::EipGateway(Arc::new(young)),
+    ]);
+    let why = compile(&snapshot, &Owner::EipGateway("g1".into())).unwrap_err();
+    assert!(
+        why.keep && why.message.contains("excludeIPs"),
+        "{}",
+        why.message
+    );
+    let why = compile(&snapshot, &Owner::EipGateway("g2".into())).unwrap_err();
+    assert!(
+        !why.keep && why.message.contains("EipGateway g1"),
+        "{}",
+        why.message
+    );
+}

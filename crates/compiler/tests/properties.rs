@@ -79,7 +79,8 @@ fn said(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             say(&(
                 wanted_eip(snapshot, key),
                 is_outdated(snapshot, key),
-                snapshot.eip_of_service(key),
+                snapshot.eip_of_service(key).as_ref() == Some(key),
+                snapshot.service(key).is_some(),
             ));
         }
         Owner::Service(key) => say(&eip_address(snapshot, key)),

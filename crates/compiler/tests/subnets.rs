@@ -374,3 +374,18 @@ fn of_an_eip_gateway_and_a_subnet_the_one_stays_that_is_in_force() {
     assert!(why.message.contains("EipGateway g1"), "{}", why.message);
     assert_eq!(stays.as_deref(), Some("10.0.1.0/24"));
 }
+
+#[test]
+fn a_status_that_is_behind_its_holders_brings_no_former_network_back() {
+    // The edit was accepted, VNics got addresses, and the status is not written yet.
+    let behind = |cidr: &str| in_force(&subnet("s", "v1", cidr, 0), "10.0.1.0/24", "10.0.1.1");
+    let mut snapshot = cluster([
+        vpc("v1"),
+        behind("10.0.2.0/24"),
+        user("s", "a", "10.0.2.2", (24, "10.0.2.1")),
+    ]);
+    assert!(accepted(&snapshot, "s"));
+    apply(&mut snapshot, behind("10.96.0.0/12"));
+    let (_, stays) = refusal(&snapshot, "s");
+    assert_eq!(stays.as_deref(), Some("10.0.2.0/24"));
+}

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
+use serde_json::json;
 use ycloud_api::eip::EipPort;
+use ycloud_api::made::is_yusur_service;
 use ycloud_api::selector::matches;
 use ycloud_api::{Eip, EipGateway, EipGatewayStatus, key};
 use ycloud_compiler::{
     Event, Object, ObjectKey, Owner, active_node, allocate_eip, eip_binding, eip_gateway_address,
     eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, service_gateways, users, wanted_eip,
+    with_whom_it_goes,
 };
 
 use crate::objects::{COUNTER_REST, Need, finalizer, gone, refusal, status_patch};
@@ -23,6 +26,9 @@ use crate::write::{Action, Report};
 
 /// How long an Eip rests after its status was written.
 const EIP_REST: Duration = Duration::from_millis(100);
+
+/// How long an Eip of a YusurService stays that its Service does not want any more.
+const UNWANTED_REST: Duration = Duration::from_secs(10);
 
 impl State {
     /// The write that an EipGateway needs next.
@@ -105,12 +111,39 @@ impl State {
         // It has the name of its Service.
         let wanted = self.snapshot.eip_of_service(key).as_ref() == Some(key)
             && !is_outdated(&self.snapshot, key);
+        let service = self.snapshot.service(key).cloned();
+        let with_service = goes_with(&eip, "v1", "Service");
         // One that goes with a YusurService outlives the Service between them.
-        let orphan = self.snapshot.service(key).is_none() && !goes_with(&eip, "Service");
+        let orphan = service.is_none() && !with_service;
         let unwanted = !wanted && !orphan && binding.services.is_empty();
         if !deleting && is_made_here(&eip) && unwanted {
-            let uid = eip.metadata.uid.clone();
-            return Some(Action::DeleteEip { uid }.into());
+            let wait = match with_service {
+                true => None,
+                false => self.stays_unwanted(key, now),
+            };
+            match wait {
+                Some(wait) => self.objects.push_in(owner.clone(), wait),
+                None => {
+                    self.unwanted_eips.remove(key);
+                    let uid = eip.metadata.uid.clone();
+                    return Some(Action::DeleteEip { uid }.into());
+                }
+            }
+        } else {
+            self.unwanted_eips.remove(key);
+        }
+        let maker = service.as_deref().map(with_whom_it_goes);
+        if let Some(maker) = maker.filter(is_yusur_service)
+            && with_service
+            && !deleting
+        {
+            // It was made when Eips went with Services.
+            let action = Action::Patch {
+                patch: json!({"metadata": {"ownerReferences": [maker]}}),
+                subresource: None,
+                version: eip.metadata.resource_version.clone(),
+            };
+            return Some(action.into());
         }
         if let Some(status) = self.unconfirmed_eips.status(key) {
             // Not confirmed yet: compared with an Eip without status, everything is written again.
@@ -154,6 +187,17 @@ impl State {
         )
     }
 
+    /// How long an Eip of a YusurService still stays that its Service does not want; `None`: it can go. Somebody may have
+    /// edited the Service by hand, which yusurservice-controller takes back.
+    fn stays_unwanted(&mut self, key: &ObjectKey, now: &Time) -> Option<Duration> {
+        let since = self.unwanted_eips.entry(key.clone());
+        let since = since.or_insert_with(|| now.clone());
+        let stood = now.0.duration_since(since.0).unsigned_abs();
+        UNWANTED_REST
+            .checked_sub(stood)
+            .filter(|left| !left.is_zero())
+    }
+
     fn give_eip_address(&mut self, key: &ObjectKey, eip: Arc<Eip>, now: &Time) -> Option<Need> {
         let former = eip.status.clone().unwrap_or_default();
         let old = eip.status.as_ref();
@@ -183,13 +227,14 @@ impl State {
 
 /// Whether an Eip was made for a Service by this controller, and not by somebody else.
 fn is_made_here(eip: &Eip) -> bool {
-    goes_with(eip, "Service") || goes_with(eip, "YusurService")
+    let mut references = eip.metadata.owner_references.iter().flatten();
+    goes_with(eip, "v1", "Service") || references.any(is_yusur_service)
 }
 
 /// Whether an object of this kind owns an Eip.
-fn goes_with(eip: &Eip, kind: &str) -> bool {
+fn goes_with(eip: &Eip, api_version: &str, kind: &str) -> bool {
     let mut references = eip.metadata.owner_references.iter().flatten();
-    references.any(|reference| reference.kind == kind)
+    references.any(|owner| owner.kind == kind && owner.api_version == api_version)
 }
 
 /// The Event of a gateway that another node carries now.

@@ -1,7 +1,7 @@
 //! NetworkPolicies: nobody enforces them yet, and an Event on each says so. Who relies on one without a word would find out
 //! by being attacked.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -10,7 +10,7 @@ use kube::{Api, Resource};
 use tokio::sync::mpsc;
 
 use crate::runtime::Runtime;
-use crate::watch::{Change, Closed, watch};
+use crate::watch::{Change, Closed, Key, watch};
 use crate::write::{Report, Writer};
 
 /// How long after an Event the next one comes: a cluster may have thousands of policies when ycloud is installed.
@@ -59,36 +59,52 @@ async fn next(policies: &mut Policies, runtime: &Runtime) -> Report {
         std::future::pending::<()>().await;
     }
     runtime.leading().await;
-    match policies.untold.pop_front() {
+    match policies.take() {
         Some(report) => report,
         None => std::future::pending().await,
     }
 }
 
-/// Of which policies was told.
+/// The policies that there are.
 #[derive(Default)]
 struct Policies {
-    /// UIDs of those that are known.
-    known: BTreeSet<String>,
-    untold: VecDeque<Report>,
+    /// UID of each.
+    known: BTreeMap<Key, String>,
+    /// Those that were not told of.
+    untold: BTreeSet<Key>,
 }
 
 impl Policies {
     fn apply(&mut self, change: Change<NetworkPolicy>) {
-        let Change::Apply(policy) = change else {
-            // A UID is never used again: what is gone needs no memory of it, and few are.
-            return;
-        };
-        let uid = policy.metadata.uid.clone().unwrap_or_default();
-        if self.known.insert(uid) {
-            self.untold.push_back(Report {
-                regarding: policy.object_ref(&()),
-                warning: true,
-                reason: "NotEnforced".to_owned(),
-                action: "Enforcing",
-                message: MESSAGE.to_owned(),
-            });
+        match change {
+            Change::Apply(policy) => {
+                let key = Key::of(&policy);
+                let uid = policy.metadata.uid.unwrap_or_default();
+                if self.known.insert(key.clone(), uid.clone()) != Some(uid) {
+                    self.untold.insert(key);
+                }
+            }
+            Change::Delete(key) => {
+                self.known.remove(&key);
+                self.untold.remove(&key);
+            }
+            Change::Synced => {}
         }
+    }
+
+    fn take(&mut self) -> Option<Report> {
+        let key = self.untold.pop_first()?;
+        let mut policy = NetworkPolicy::default();
+        policy.metadata.uid = self.known.get(&key).cloned();
+        policy.metadata.namespace = key.namespace;
+        policy.metadata.name = Some(key.name);
+        Some(Report {
+            regarding: policy.object_ref(&()),
+            warning: true,
+            reason: "NotEnforced".to_owned(),
+            action: "Enforcing",
+            message: MESSAGE.to_owned(),
+        })
     }
 }
 
@@ -104,34 +120,34 @@ mod tests {
         Change::Apply(policy)
     }
 
+    fn told(policies: &mut Policies) -> Vec<(String, String)> {
+        let reports = std::iter::from_fn(|| policies.take());
+        let of = |report: Report| {
+            assert!(report.warning);
+            (
+                report.regarding.name.unwrap(),
+                report.regarding.uid.unwrap(),
+            )
+        };
+        reports.map(of).collect()
+    }
+
     #[test]
-    fn each_policy_is_told_of_once() {
+    fn each_policy_that_there_is_is_told_of_once() {
         let mut policies = Policies::default();
-        for change in [
-            policy("a", "1"),
-            policy("a", "1"),
-            policy("b", "2"),
-            policy("a", "3"),
-        ] {
+        let pair = |name: &str, uid: &str| (name.to_owned(), uid.to_owned());
+        for change in [policy("a", "1"), policy("a", "1"), policy("b", "2")] {
             policies.apply(change);
         }
-        let told = policies.untold.iter();
-        let told: Vec<_> = told
-            .map(|report| {
-                (
-                    report.regarding.name.as_deref(),
-                    report.regarding.uid.as_deref(),
-                )
-            })
-            .collect();
-        assert_eq!(
-            told,
-            [
-                (Some("a"), Some("1")),
-                (Some("b"), Some("2")),
-                (Some("a"), Some("3"))
-            ]
-        );
-        assert!(policies.untold.iter().all(|report| report.warning));
+        assert_eq!(told(&mut policies), [pair("a", "1"), pair("b", "2")]);
+        // One that was made anew is another one; one that is gone is none.
+        policies.apply(policy("a", "3"));
+        policies.apply(policy("c", "4"));
+        policies.apply(Change::Delete(Key {
+            namespace: Some("ns".to_owned()),
+            name: "c".to_owned(),
+        }));
+        assert_eq!(told(&mut policies), [pair("a", "3")]);
+        assert_eq!(told(&mut policies), []);
     }
 }

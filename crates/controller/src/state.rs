@@ -56,6 +56,8 @@ pub struct State {
     pub(crate) unconfirmed: Unconfirmed<VNic>,
     /// Likewise, of Eips.
     pub(crate) unconfirmed_eips: Unconfirmed<Eip>,
+    /// Eips of YusurServices that their Services do not want, and since when.
+    pub(crate) unwanted_eips: BTreeMap<ObjectKey, Time>,
     /// UIDs of objects that ended while a write on an object of their name was under way.
     ended: HashMap<Owner, BTreeSet<Option<String>>>,
     /// The Leases of probers.
@@ -95,6 +97,7 @@ impl State {
             claims: BTreeMap::new(),
             unconfirmed: Unconfirmed::default(),
             unconfirmed_eips: Unconfirmed::default(),
+            unwanted_eips: BTreeMap::new(),
             ended: HashMap::new(),
             leases: Leases::default(),
             ended_probers: BTreeSet::new(),
@@ -219,6 +222,7 @@ impl State {
             ObjectRef::EipGateway(name) => Owner::EipGateway(name),
             ObjectRef::Eip(key) => {
                 self.unconfirmed_eips.forget(&key);
+                self.unwanted_eips.remove(&key);
                 Owner::Eip(key)
             }
             ObjectRef::Vpc(name) => Owner::Vpc(name),

@@ -15,11 +15,12 @@ use crate::round::Round;
 use crate::socket::{Shape, TRIES};
 
 /// How many bytes of a connection are read without asking whether there is memory for more.
-pub(crate) const FREE: usize = 64 * 1024;
+pub(crate) const FREE: usize = 16 * 1024;
 
 /// How many connections at a time may get more than [`FREE`] bytes. The others wait, within their round's time, so that a
-/// prober of ten thousand targets that all answer at length needs no memory for all of them at once.
-const WIDE: usize = 32;
+/// prober of ten thousand targets that all answer at length needs no memory for all of them at once. Who hinders others by it
+/// hinders only those that answer at length, too.
+const WIDE: usize = 64;
 
 fn wide() -> PollSemaphore {
     static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(WIDE)));

@@ -272,9 +272,17 @@ impl Snapshot {
             .range(first.clone()..)
             .map(|(key, _)| key)
             .take_while(within);
+        // What its Services' slices hold.
+        let slices = self.slices.range(first.clone()..);
+        let slices = slices.take_while(|(key, _)| key.namespace == name);
+        let slices = slices.flat_map(|(_, slices)| slices.values());
+        let released: Owners = slices
+            .flat_map(|slice| self.released_by(Some(slice), None))
+            .collect();
         let unattached = self.unattached.range(first..).take_while(within);
         let vnics = vnics.chain(unattached).cloned().map(Owner::VNic);
-        vnics.chain(services.cloned().map(Owner::Service)).collect()
+        let services = services.cloned().map(Owner::Service);
+        vnics.chain(services).chain(released).collect()
     }
 
     fn set_service(&mut self, key: ObjectKey, service: Option<Arc<Service>>) -> Owners {
@@ -303,6 +311,10 @@ impl Snapshot {
         let (before, after) = (vpc(&old), vpc(&new));
         let mut owners = Owners::from([Owner::Service(key.clone())]);
         owners.extend(released);
+        // One that was made for it outlives it, or not.
+        if old.is_some() != new.is_some() && self.elastic.eips.contains_key(&key) {
+            owners.insert(Owner::Eip(key.clone()));
+        }
         owners.extend(self.set_local(&key, new.as_deref().is_some_and(desired::service::local)));
         if before != after {
             if let Some(before) = &before {

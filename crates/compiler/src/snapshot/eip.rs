@@ -400,7 +400,9 @@ impl Snapshot {
                 held_address(eip),
                 gateway,
                 age_of("", &eip.metadata),
-                eip.status.as_ref().map(|status| status.ports.clone()),
+                eip.status
+                    .as_ref()
+                    .map(|status| (status.ports.clone(), status.vpc.clone())),
             ))
         };
         let old = self.elastic.eips.get(&key).cloned();

@@ -1,6 +1,6 @@
 //! Eips: whose address it is, and which of the Services that name one may have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ycloud_api::condition::reason;
@@ -126,8 +126,8 @@ pub struct Binding {
     pub refused: BTreeMap<ObjectKey, Rejection>,
 }
 
-/// Works out who has an Eip. Who has a port of it already (`status.ports`) keeps that, and comes before the others; then
-/// the older one (by creation time, then by name) comes first. The first Service that means it decides whether it
+/// Works out who has an Eip. Who has a port of it already (`status.ports`) keeps that, and comes before the others, of
+/// those first who still is of the Vpc that it serves; then the older one (by creation time, then by name) comes first. The first Service that means it decides whether it
 /// serves one Vpc (and which) or several; then each has the ports that nobody before it has.
 pub fn binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
     let holders = recorded_ports(snapshot, eip);
@@ -137,9 +137,13 @@ pub fn binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
         .filter(|service| snapshot.eip_of_service(service).as_ref() == Some(eip))
         .filter_map(|service| Some((snapshot.eip_use(&service)?, service)))
         .collect();
-    services.sort_by_key(|(used, service)| {
-        let holds = holders.values().any(|holder| holder == service);
-        (!holds, used.created, service.clone())
+    let holding: BTreeSet<&ObjectKey> = holders.values().collect();
+    let serves = snapshot.eip(eip).and_then(|eip| eip.status.as_ref());
+    let serves = serves.and_then(|status| status.vpc.as_ref());
+    services.sort_by_cached_key(|(used, service)| {
+        let moved = holding.contains(service) && vpc_of(used) != serves;
+        let holds = holding.contains(service);
+        (!holds, moved, used.created, service.clone())
     });
     let mut binding = Binding::default();
     let mut candidates: Vec<(&EipUse, ObjectKey)> = Vec::new();
@@ -154,15 +158,17 @@ pub fn binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
     }
     if let Some((first, _)) = candidates.first() {
         binding.several = first.several;
-        binding.vpc = first.vpcs.first().filter(|_| !first.several).cloned();
+        binding.vpc = vpc_of(first).cloned();
     }
+    let uses: BTreeMap<&ObjectKey, &EipUse> = candidates
+        .iter()
+        .map(|(used, service)| (service, *used))
+        .collect();
     for (used, service) in &candidates {
         let holder = |port: &(String, i32)| {
             let holder = holders.get(port).filter(|holder| *holder != service)?;
-            let asks = |(used, other): &&(&EipUse, ObjectKey)| {
-                other == holder && used.ports.contains(port)
-            };
-            candidates.iter().find(asks).map(|(_, holder)| holder)
+            let asks = uses.get(holder)?.ports.contains(port);
+            asks.then_some(holder)
         };
         let mut lost = None;
         let mut has = used.ports.is_empty();
@@ -187,6 +193,11 @@ pub fn binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
         }
     }
     binding
+}
+
+/// The one Vpc of a Service with an EIP; `None` if it is over several.
+fn vpc_of(used: &EipUse) -> Option<&String> {
+    used.vpcs.first().filter(|_| !used.several)
 }
 
 /// The Services that have ports of an Eip, by what its status records.
@@ -215,9 +226,8 @@ fn may_have(
         service::check(snapshot, service, object)?;
     }
     same_gateway(snapshot, eip, service, used)?;
-    let vpc = |used: &EipUse| used.vpcs.first().filter(|_| !used.several).cloned();
     match first {
-        Some((other, first)) if (other.several, vpc(other)) != (used.several, vpc(used)) => {
+        Some((other, first)) if (other.several, vpc_of(other)) != (used.several, vpc_of(used)) => {
             Err(Rejection::new(
                 reason::CONFLICT,
                 format!(

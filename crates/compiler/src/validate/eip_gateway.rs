@@ -248,27 +248,27 @@ fn overlap(
 ) -> Option<String> {
     let meets = |range: IpNet| meet(range, gateway.cidr);
     let age = age_of(name, &object.metadata);
-    let own = recorded(object).0;
-    let own = own.is_some_and(|range| range.contains(&gateway.cidr));
+    let own = is_in_force(object, gateway);
     for (other, object) in snapshot.eip_gateways().filter(|(other, _)| *other != name) {
-        let Ok(read) = Gateway::read(snapshot.settings(), other, object) else {
-            continue;
-        };
+        let read = Gateway::read(snapshot.settings(), other, object).ok();
+        let record = recorded(object).0;
         let older = age_of(other, &object.metadata) < age;
-        let comes_first = match (own, recorded(object).0) {
-            // What it asks for and has not is no claim.
-            (_, Some(range)) if range != read.cidr => {
-                if meets(range.into()) {
-                    return Some(format!(
-                        "spec.cidr {} overlaps EipGateway {other} ({range}); choose another range",
-                        gateway.cidr
-                    ));
-                }
-                continue;
-            }
-            (false, Some(_)) => true,
-            (true, Some(_)) | (false, None) => older,
-            (true, None) => false,
+        if let Some(range) = record
+            && meets(range.into())
+            && (older || !own)
+        {
+            return Some(format!(
+                "spec.cidr {} overlaps EipGateway {other} ({range}); choose another range",
+                gateway.cidr
+            ));
+        }
+        let Some(read) = read else { continue };
+        let comes_first = match (own, is_in_force(object, &read)) {
+            (false, true) => true,
+            (true, false) => false,
+            // What it asks for and has not is no claim of one that has something else.
+            (false, false) => older && record.is_none(),
+            (true, true) => older,
         };
         if !comes_first {
             continue;
@@ -308,6 +308,15 @@ fn overlap(
         "spec.cidr {} overlaps {range}; choose another range",
         gateway.cidr
     ))
+}
+
+/// Whether what an EipGateway asks for is what it has, by its status.
+fn is_in_force(object: &EipGateway, asked: &Gateway) -> bool {
+    let status = object.status.as_ref();
+    let address = status.and_then(|status| status.address.as_ref()?.parse().ok());
+    let range = recorded(object).0;
+    range.is_some_and(|range| range.contains(&asked.cidr))
+        && address.is_none_or(|address: Ipv4Net| address == asked.address)
 }
 
 /// What the range of an EipGateway overlaps that is no EipGateway's.

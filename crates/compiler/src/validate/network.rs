@@ -9,7 +9,7 @@ use ycloud_api::condition::reason;
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::{Subnet, SubnetSpec, key};
 
-use crate::address::{merge, single, usable};
+use crate::address::{everything, merge, single, usable};
 use crate::compile::Rejection;
 use crate::snapshot::{Pool, Settings};
 use crate::validate::subnet::meet;
@@ -153,14 +153,7 @@ impl Network {
         for text in &spec.exclude_ips {
             network.exclude(text).map_err(invalid)?;
         }
-        for cidr in &mut network.cidrs {
-            if name == key::JOIN_SUBNET && spec.vpc == key::DEFAULT_VPC {
-                let family = Family::of(cidr.gateway);
-                let unused = settings.unused_join_address(family);
-                cidr.excluded.push(single(unused));
-            }
-            cidr.excluded = merge(std::mem::take(&mut cidr.excluded), usable(cidr.range));
-        }
+        network.finish(settings, name);
         Ok(network)
     }
 
@@ -185,13 +178,19 @@ impl Network {
     }
 
     /// The network that the holders of a Subnet's addresses were told of: what is known of it where no status records
-    /// it. `None` while there are none.
-    pub(crate) fn of_holders(vpc: &str, pool: &Pool) -> Option<Self> {
+    /// it. What the spec excludes stays so, as far as it is readable. `None` while there are none.
+    pub(crate) fn of_holders(
+        settings: &Settings,
+        name: &str,
+        spec: &SubnetSpec,
+        pool: &Pool,
+    ) -> Option<Self> {
         let cidrs = Family::ALL.into_iter().filter_map(|family| {
             let of_family = |ip: IpAddr| Family::of(ip) == family;
             let mut gateways = pool.gateways().filter(|ip| of_family(*ip)).peekable();
             gateways.peek()?;
             let ranges = pool.ranges().filter(|range| of_family(range.addr()));
+            let ranges = ranges.filter(|range| Kind::of(family).permits(*range));
             let range = ranges.min_by_key(IpNet::prefix_len)?;
             let usable = usable(range);
             let gateway = gateways.find(|ip| usable.contains(*ip))?;
@@ -202,11 +201,44 @@ impl Network {
             })
         });
         let cidrs: Vec<Cidr> = cidrs.collect();
-        (!cidrs.is_empty()).then(|| Self {
-            vpc: vpc.to_owned(),
+        if cidrs.is_empty() {
+            return None;
+        }
+        let mut network = Self {
+            vpc: spec.vpc.clone(),
             cidrs,
             exclude_ips: Vec::new(),
-        })
+        };
+        for text in &spec.exclude_ips {
+            if network.exclude(text).is_ok() {
+                network.exclude_ips.push(text.clone());
+            }
+        }
+        network.finish(settings, name);
+        Some(network)
+    }
+
+    /// Whether it has all addresses of a pool.
+    pub(crate) fn has_all(&self, pool: &Pool) -> bool {
+        Family::ALL
+            .into_iter()
+            .all(|family| match self.cidr(family) {
+                Some(cidr) => pool.held_outside(cidr.usable()).is_none(),
+                None => pool.held_in(everything(family)).next().is_none(),
+            })
+    }
+
+    /// Excludes what nobody may have on the join network, and puts the excluded ranges in order.
+    fn finish(&mut self, settings: &Settings, name: &str) {
+        let join = name == key::JOIN_SUBNET && self.vpc == key::DEFAULT_VPC;
+        for cidr in &mut self.cidrs {
+            if join {
+                let family = Family::of(cidr.gateway);
+                let unused = settings.unused_join_address(family);
+                cidr.excluded.push(single(unused));
+            }
+            cidr.excluded = merge(std::mem::take(&mut cidr.excluded), usable(cidr.range));
+        }
     }
 
     fn exclude(&mut self, text: &str) -> Result<(), String> {

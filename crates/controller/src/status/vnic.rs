@@ -124,7 +124,17 @@ pub fn status(
 /// A VNic that is deleted while somebody uses it says that it waits for them.
 fn set_in_use(vnic: &VNic, status: &mut VNicStatus, users: &[String], now: &Time) {
     let deleting = vnic.metadata.deletion_timestamp.is_some();
-    match super::in_use(deleting, users) {
+    let verdict = match vnic.spec.attachment.kind {
+        AttachmentKind::Pod | AttachmentKind::Node => super::in_use(deleting, users),
+        AttachmentKind::VM | AttachmentKind::BM | AttachmentKind::None => users
+            .first()
+            .filter(|_| deleting)
+            .map(|_| Verdict::yes(reason::IN_USE, format!(
+                "the deletion waits for connections to drain, for their spec.drainSeconds at most: {}",
+                users.join(", ")
+            ))),
+    };
+    match verdict {
         Some(verdict) => {
             let generation = vnic.metadata.generation;
             condition::set(&mut status.conditions, IN_USE, &verdict, generation, now);

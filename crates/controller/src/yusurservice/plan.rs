@@ -10,8 +10,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use ycloud_api::condition::{self, Verdict, reason};
 use ycloud_api::made::{
-    self, ENDPOINTS_MANAGED_BY, ENDPOINTSLICE_CONTROLLER, MANAGED_BY, SERVICE_NAME, made_for,
-    slice_made_for,
+    self, ENDPOINTS_MANAGED_BY, ENDPOINTSLICE_CONTROLLER, ENDPOINTSLICE_MIRRORING_CONTROLLER,
+    MANAGED_BY, SERVICE_NAME, made_for, slice_made_for,
 };
 use ycloud_api::{NetworkProbe, YusurService, YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
@@ -135,11 +135,14 @@ impl Others {
             }
             let says = |label: &str, by: &str| slice.labels().get(label).is_some_and(|is| is == by);
             let (label, by) = ENDPOINTS_MANAGED_BY;
+            let mut owners = slice.metadata.owner_references.iter().flatten();
+            let mirrors = says(MANAGED_BY, ENDPOINTSLICE_MIRRORING_CONTROLLER)
+                && owners.any(|owner| owner.kind == "Endpoints");
             match says(MANAGED_BY, ENDPOINTSLICE_CONTROLLER) {
                 // As long as there is a selector, it would only be written again.
                 _ if selects => {}
                 true => others.left.push(slice.name_any()),
-                false if says(label, by) => others.endpoints = true,
+                false if mirrors && says(label, by) => others.endpoints = true,
                 false => others.foreign.push(slice.name_any()),
             }
         }

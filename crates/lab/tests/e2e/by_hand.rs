@@ -127,6 +127,19 @@ fn an_eip_that_was_given_stays() {
     assert_eq!(scene.programmed_eip("svc", 1), eip);
     assert_answer(&outside, target(&eip, 80), &["s0"]);
 
+    // Another type, which is taken back.
+    let kind = json!({"spec": {"type": "ClusterIP"}});
+    patch(&scene.name, "service", "svc", &kind).must();
+    eventually("the Service is what it was", SOON, || {
+        let service = get(&["-n", &scene.name, "service", "svc"]);
+        let ip = &service["status"]["loadBalancer"]["ingress"][0]["ip"];
+        match service["spec"]["type"] == "LoadBalancer" && *ip == eip.as_str() {
+            true => Ok(()),
+            false => Err(format!("{eip} was given: {service}")),
+        }
+    });
+    assert_answer(&outside, target(&eip, 80), &["s0"]);
+
     start_deleting(&scene.name, "eip", "svc");
     says(
         &["-n", &scene.name, "eip", "svc"],
@@ -148,9 +161,16 @@ fn an_eip_that_was_given_stays() {
     unanswered(&eip);
 }
 
-/// A slice that names `service`, with one endpoint, which is in `vpc`.
-fn slice(scene: &Scene, name: &str, service: &str, vpc: &str, ip: &str, port: &str) {
-    apply(&format!(
+/// A slice that names `service`, with one endpoint, which is in `vpc`; and this label.
+fn slice_yaml(
+    scene: &Scene,
+    name: &str,
+    (service, vpc): (&str, &str),
+    ip: &str,
+    port: &str,
+    by: &str,
+) -> String {
+    format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata:
@@ -158,15 +178,18 @@ metadata:
   namespace: {ns}
   labels:
     kubernetes.io/service-name: {service}
-    endpointslice.kubernetes.io/managed-by: yusurservice-controller.iaas.yusur.io
+    endpointslice.kubernetes.io/managed-by: {by}
     iaas.yusur.io/vpc: {vpc}
 addressType: IPv4
 endpoints: [{{addresses: [{ip}]}}]
 ports: [{{name: {port}, port: 8080, protocol: TCP}}]
 ",
         ns = scene.name
-    ))
-    .must();
+    )
+}
+
+fn slice(scene: &Scene, name: &str, service: &str, vpc: &str, ip: &str, port: &str) {
+    apply(&slice_yaml(scene, name, (service, vpc), ip, port, "hand")).must();
 }
 
 #[test]
@@ -200,6 +223,24 @@ fn nobody_is_sent_to_endpoints_that_somebody_else_wrote() {
         "ovn-cluster",
         "172.31.0.11",
         "web",
+    );
+    let ours = "yusurservice-controller.iaas.yusur.io";
+    let forged = slice_yaml(
+        &scene,
+        "forged",
+        ("svc", &vpc),
+        &scene.pod_ip("near"),
+        "p80",
+        ours,
+    );
+    let refused = apply(&forged);
+    assert!(
+        !refused.ok
+            && refused
+                .err
+                .contains("written by yusurservice-controller alone"),
+        "{}",
+        refused.err
     );
     for (service, names) in [("svc", "near"), ("several", "far and 1 more")] {
         let ysvc = ["-n", &scene.name, "ysvc", service];

@@ -5,7 +5,8 @@ use super::*;
 /// A slice that names the Service, with these labels besides.
 fn slice(name: &str, labels: &str) -> News {
     News::EndpointSlice(Change::Apply(yaml(&format!(
-        "{{metadata: {{name: {name}, namespace: ns, labels: {{kubernetes.io/service-name: svc{labels}}}}},
+        "{{metadata: {{name: {name}, namespace: ns, labels: {{kubernetes.io/service-name: svc{labels}}},
+             ownerReferences: [{{apiVersion: v1, kind: Endpoints, name: svc, uid: x, controller: true}}]}},
            addressType: IPv4, endpoints: [{{addresses: [10.9.9.9]}}], ports: [{{name: http, port: 80}}]}}"
     ))))
 }
