@@ -180,6 +180,8 @@ impl Snapshot {
         if new.is_none() {
             self.standings.remove(&name);
             self.recheck_missing(&name);
+        }
+        if new.is_none() || vpcs.len() > 1 {
             self.moved
                 .extend(vpcs.iter().map(|vpc| (name.clone(), vpc.clone())));
         }
