@@ -141,9 +141,10 @@ impl Snapshot {
         let new = subnet.clone();
         let old = put(&mut self.subnets, &name, subnet);
         let owner = Owner::Subnet(name.clone());
+        let record = new.as_ref();
+        let record = record.and_then(|new| Network::recorded(&self.settings, &name, new));
         let same = match (&old, &new) {
             (Some(old), Some(new)) => {
-                let record = Network::recorded(&self.settings, &name, new);
                 old.spec == new.spec
                     && age(&name, old) == age(&name, new)
                     && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
@@ -163,8 +164,10 @@ impl Snapshot {
             }
         }
         self.asked_networks.remove(&name);
-        let record = self.recorded_networks.remove(&name);
         let mut held = ranges_of(record.as_ref());
+        held.extend(ranges_of(
+            put(&mut self.recorded_networks, &name, record).as_ref(),
+        ));
         if let Some(new) = &new {
             insert(&mut self.subnets_of_vpc, &new.spec.vpc, name.clone());
             for namespace in &new.spec.namespaces {
@@ -172,9 +175,6 @@ impl Snapshot {
             }
             let network = Network::read(&self.settings, &name, &new.spec);
             self.asked_networks.insert(name.clone(), network);
-            let record = Network::recorded(&self.settings, &name, new);
-            held.extend(ranges_of(record.as_ref()));
-            put(&mut self.recorded_networks, &name, record);
         }
         let vpcs: BTreeSet<String> = old.iter().chain(&new).map(|s| s.spec.vpc.clone()).collect();
         if new.is_none() {

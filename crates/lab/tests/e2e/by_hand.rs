@@ -188,6 +188,7 @@ ports: [{{name: {port}, port: 8080, protocol: TCP}}]
     )
 }
 
+/// Makes such a slice, as somebody would by hand.
 fn slice(scene: &Scene, name: &str, service: &str, vpc: &str, ip: &str, port: &str) {
     apply(&slice_yaml(scene, name, (service, vpc), ip, port, "hand")).must();
 }
