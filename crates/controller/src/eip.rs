@@ -111,39 +111,8 @@ impl State {
         // It has the name of its Service.
         let wanted = self.snapshot.eip_of_service(key).as_ref() == Some(key)
             && !is_outdated(&self.snapshot, key);
-        let service = self.snapshot.service(key).cloned();
-        let with_service = goes_with(&eip, "v1", "Service");
-        // One that goes with a YusurService outlives the Service between them.
-        let orphan = service.is_none() && !with_service;
-        let unwanted = !wanted && !orphan && binding.services.is_empty();
-        if !deleting && is_made_here(&eip) && unwanted {
-            let wait = match with_service {
-                true => None,
-                false => self.stays_unwanted(key, now),
-            };
-            match wait {
-                Some(wait) => self.objects.push_in(owner.clone(), wait),
-                None => {
-                    self.unwanted_eips.remove(key);
-                    let uid = eip.metadata.uid.clone();
-                    return Some(Action::DeleteEip { uid }.into());
-                }
-            }
-        } else {
-            self.unwanted_eips.remove(key);
-        }
-        let maker = service.as_deref().map(with_whom_it_goes);
-        if let Some(maker) = maker.filter(is_yusur_service)
-            && with_service
-            && !deleting
-        {
-            // It was made when Eips went with Services.
-            let action = Action::Patch {
-                patch: json!({"metadata": {"ownerReferences": [maker]}}),
-                subresource: None,
-                version: eip.metadata.resource_version.clone(),
-            };
-            return Some(action.into());
+        if !deleting && let Some(need) = self.eip_made_here_write(key, &eip, owner, wanted, now) {
+            return Some(need);
         }
         if let Some(status) = self.unconfirmed_eips.status(key) {
             // Not confirmed yet: compared with an Eip without status, everything is written again.
@@ -185,6 +154,44 @@ impl State {
             EIP_REST,
             report,
         )
+    }
+
+    /// What an Eip needs because it was made for a Service: to go with whom it goes now, or to go. `wanted`: its Service
+    /// means it.
+    fn eip_made_here_write(
+        &mut self,
+        key: &ObjectKey,
+        eip: &Eip,
+        owner: &Owner,
+        wanted: bool,
+        now: &Time,
+    ) -> Option<Need> {
+        let service = self.snapshot.service(key).cloned();
+        let with_service = goes_with(eip, "v1", "Service");
+        let maker = service.as_deref().map(with_whom_it_goes);
+        // It was made when all Eips went with Services.
+        if let Some(maker) = maker.filter(is_yusur_service).filter(|_| with_service) {
+            let action = Action::Patch {
+                patch: json!({"metadata": {"ownerReferences": [maker]}}),
+                subresource: None,
+                version: eip.metadata.resource_version.clone(),
+            };
+            return Some(action.into());
+        }
+        // One that goes with a YusurService outlives the Service between them.
+        let orphan = service.is_none() && !with_service;
+        let used = !eip_binding(&self.snapshot, key).services.is_empty();
+        if !is_made_here(eip) || wanted || orphan || used {
+            self.unwanted_eips.remove(key);
+            return None;
+        }
+        if !with_service && let Some(wait) = self.stays_unwanted(key, now) {
+            self.objects.push_in(owner.clone(), wait);
+            return None;
+        }
+        self.unwanted_eips.remove(key);
+        let uid = eip.metadata.uid.clone();
+        Some(Action::DeleteEip { uid }.into())
     }
 
     /// How long an Eip of a YusurService still stays that its Service does not want; `None`: it can go. Somebody may have
