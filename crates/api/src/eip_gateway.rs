@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::subnet::Addresses;
+use crate::vpc::AllowedNamespaces;
 
 /// A range of EIPs, the physical network and upstream router that they are reached by, and the nodes that may carry
 /// their traffic: one at a time, the next one when it fails.
@@ -65,6 +66,11 @@ pub struct EipGatewaySpec {
     /// Labels of the nodes that may carry the gateway. Default: every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
+    /// Namespaces that may have Eips of it. If it is set, an Eip of any other namespace is refused, also one that holds an
+    /// address. Default: nobody's new Eips, while those that hold an address of it keep that; of the default EipGateway,
+    /// those of every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
     /// How many service gateways, over which Services with backends in several Vpcs are spread, 1 to 8. Default: 2.
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 8))]

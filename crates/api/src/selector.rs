@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 
-use crate::vpc::{AllowedNamespaces, VpcSpec};
+use crate::eip_gateway::EipGateway;
+use crate::key;
+use crate::vpc::{AllowedNamespaces, Vpc};
 
 /// Whether `labels` match `selector`. An empty selector matches everything; one with an operator that Kubernetes does
 /// not know matches nothing.
@@ -21,11 +23,31 @@ impl AllowedNamespaces {
     }
 }
 
-impl VpcSpec {
-    /// Whether Pods, VNics and YusurServices of namespace `name`, which has `labels`, may use the Vpc.
+impl Vpc {
+    /// Whether it names namespace `name`, which has `labels`, as one that may use it. Those that its Subnets name may,
+    /// too. The default Vpc, that of all who have no other, permits all where it names nobody.
     pub fn permits(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        let allowed = self.allowed_namespaces.as_ref();
-        allowed.is_none_or(|allowed| allowed.permits(name, labels))
+        match &self.spec.allowed_namespaces {
+            Some(allowed) => allowed.permits(name, labels),
+            None => self.metadata.name.as_deref() == Some(key::DEFAULT_VPC),
+        }
+    }
+}
+
+impl EipGateway {
+    /// Whether namespace `name`, which has `labels`, may have Eips of it. `default`: it is the default one, everybody's if it
+    /// names nobody. `holds`: the Eip that asks holds an address of it already.
+    pub fn permits(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        default: bool,
+        holds: bool,
+    ) -> bool {
+        match &self.spec.allowed_namespaces {
+            Some(allowed) => allowed.permits(name, labels),
+            None => default || holds,
+        }
     }
 }
 
@@ -33,15 +55,20 @@ impl VpcSpec {
 mod tests {
     use super::*;
 
-    fn spec(yaml: &str) -> VpcSpec {
-        serde_yaml::from_str(yaml).unwrap()
+    fn spec(yaml: &str) -> Vpc {
+        Vpc::new("vpc1", serde_yaml::from_str(yaml).unwrap())
     }
 
     #[test]
     fn namespaces_are_permitted_by_name_or_by_label() {
         let none = BTreeMap::new();
         let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
-        assert!(spec("{}").permits("x", &none), "unset permits all");
+        assert!(!spec("{}").permits("x", &none), "unset permits none");
+        let default = Vpc::new(key::DEFAULT_VPC, spec("{}").spec);
+        assert!(
+            default.permits("x", &none),
+            "but everybody in the default Vpc"
+        );
         let nobody = spec("allowedNamespaces: {}");
         assert!(!nobody.permits("x", &labels), "set but empty permits none");
         let named = spec("allowedNamespaces: {names: [a, b]}");

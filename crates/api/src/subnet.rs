@@ -55,8 +55,8 @@ pub struct SubnetSpec {
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::ranges")]
     pub exclude_ips: Vec<String>,
-    /// Namespaces whose Pods land here unless a Pod's annotation says otherwise. A namespace belongs to at most one
-    /// Subnet; of two claims the older Subnet wins. At most 1024. Default: none.
+    /// Namespaces whose Pods land here unless a Pod's annotation says otherwise, and which may use the Vpc. A namespace
+    /// belongs to at most one Subnet; of two claims the older Subnet wins. At most 1024. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::namespaces")]
     pub namespaces: Vec<String>,

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VpcSpec {
-    /// Whose Pods, VNics and YusurServices may use this Vpc. Default: those of every namespace.
+    /// Whose Pods, VNics, Services and NetworkProbes may use this Vpc, besides those of namespaces that its Subnets name
+    /// (`Subnet.spec.namespaces`). Default: nobody's; of the default Vpc, those of every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
     /// Name of the EipGateway by which this Vpc reaches the outside and is reached at EIPs, 1 to 63 characters. Default:

@@ -447,6 +447,28 @@ impl Snapshot {
             .filter(move |slice| object.is_none_or(|object| slice.counts(object)))
     }
 
+    /// Whether neither a Vpc nor a Subnet of it names a namespace, which leaves it closed, unless it is the default one.
+    pub fn permits_nobody(&self, vpc: &str) -> bool {
+        let nobody = |object: &Arc<Vpc>| {
+            let allowed = object.spec.allowed_namespaces.as_ref();
+            allowed.is_none_or(|allowed| allowed.names.is_empty() && allowed.selector.is_none())
+        };
+        let names = |subnet: &str| {
+            let subnet = self.subnets.get(subnet);
+            subnet.is_some_and(|subnet| !subnet.spec.namespaces.is_empty())
+        };
+        vpc != key::DEFAULT_VPC
+            && self.vpcs.get(vpc).is_some_and(nobody)
+            && !self.subnets_of(vpc).any(names)
+    }
+
+    /// Whether a Subnet of a Vpc names a namespace.
+    pub(crate) fn names_namespace(&self, vpc: &str, namespace: &str) -> bool {
+        let claims = self.claims.get(namespace).into_iter().flatten();
+        let mut subnets = claims.filter_map(|(_, subnet)| self.subnets.get(subnet));
+        subnets.any(|subnet| subnet.spec.vpc == vpc)
+    }
+
     pub(crate) fn source(&self, vnic: &ObjectKey) -> Option<&Source> {
         self.wanted.get(vnic)
     }

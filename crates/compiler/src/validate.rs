@@ -16,9 +16,10 @@ use ycloud_api::Vpc;
 
 use crate::snapshot::Snapshot;
 
-/// Whether `vpc` permits `namespace`. A namespace that does not exist has no labels.
+/// Whether `vpc` or one of its Subnets permits `namespace`. A namespace that does not exist has no labels.
 pub fn permits(snapshot: &Snapshot, vpc: &Vpc, namespace: &str) -> bool {
     let none = BTreeMap::new();
     let labels = snapshot.namespace(namespace).unwrap_or(&none);
-    vpc.spec.permits(namespace, labels)
+    let name = vpc.metadata.name.as_deref().unwrap_or_default();
+    vpc.permits(namespace, labels) || snapshot.names_namespace(name, namespace)
 }

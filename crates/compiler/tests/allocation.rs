@@ -698,3 +698,62 @@ fn a_large_subnet_that_is_nearly_full_has_its_last_addresses() {
         Ipv4Addr::new(10, 8, 234, 96)
     );
 }
+
+/// Whether a Pod of namespace `ns` that asks for this Subnet may have an address there, and why not.
+fn admitted(snapshot: &Snapshot, subnet: &str) -> Result<(), String> {
+    let pod = objects::pod("ns", "p", Some("n1"), &[("iaas.yusur.io/subnet", subnet)]);
+    let facts = ycloud_compiler::PodFacts::of(&pod).expect("a name");
+    let wanted = ycloud_compiler::pod_vnic(snapshot, &facts);
+    wanted
+        .map(drop)
+        .map_err(|why| format!("{}: {}", why.reason, why.message))
+}
+
+#[test]
+fn a_vpc_that_names_nobody_permits_whom_its_subnets_name_and_nobody_else() {
+    let closed = |name: &str| Object::Vpc(ycloud_api::Vpc::new(name, Default::default()).into());
+    let mut snapshot = Snapshot::new(Settings::default());
+    for object in [
+        closed("ovn-cluster"),
+        closed("v1"),
+        Object::Subnet(objects::subnet(
+            "subnet0",
+            "ovn-cluster",
+            "100.64.0.0/16",
+            0,
+        )),
+        Object::Subnet(objects::subnet(
+            "ovn-default",
+            "ovn-cluster",
+            "10.16.0.0/16",
+            0,
+        )),
+        Object::Subnet(objects::subnet("s", "v1", "10.0.1.0/24", 0)),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    assert_eq!(
+        admitted(&snapshot, "ovn-default"),
+        Ok(()),
+        "it is everybody's"
+    );
+    let why = admitted(&snapshot, "subnet0").unwrap_err();
+    assert!(
+        why.contains("permits nobody else") && why.starts_with("NotPermitted"),
+        "{why}"
+    );
+    let why = admitted(&snapshot, "s").unwrap_err();
+    assert!(why.contains("does not permit namespace ns"), "{why}");
+    // Whom one of its Subnets names may use all of them.
+    let other = objects::subnet("t", "v1", "10.0.2.0/24", 0);
+    snapshot.apply(Event::Apply(Object::Subnet(objects::subnet_of(
+        &other,
+        &["ns"],
+    ))));
+    assert_eq!(admitted(&snapshot, "s"), Ok(()));
+    snapshot.apply(Event::Apply(Object::Subnet(objects::subnet_of(
+        &other,
+        &["else"],
+    ))));
+    assert!(admitted(&snapshot, "s").is_err());
+}

@@ -583,3 +583,54 @@ fn a_gateway_whose_edit_is_refused_keeps_its_range_from_others() {
         why.message
     );
 }
+
+/// `spec.allowedNamespaces` of `other`, whether that is the default EipGateway, and whether Eips of `ns`, new ones and
+/// those that hold an address, are refused.
+const PERMITTED: &[(&str, bool, bool, bool)] = &[
+    // (allowedNamespaces, default, new refused, held refused)
+    ("null", false, true, false),
+    ("null", true, false, false),
+    ("{}", false, true, true),
+    ("{}", true, true, true),
+    (r#"{"names": ["ns"]}"#, false, false, false),
+    (r#"{"names": ["else"]}"#, false, true, true),
+    (r#"{"selector": {}}"#, false, false, false),
+    (
+        r#"{"selector": {"matchLabels": {"team": "a"}}}"#,
+        false,
+        false,
+        false,
+    ),
+    (
+        r#"{"selector": {"matchLabels": {"team": "b"}}}"#,
+        false,
+        true,
+        true,
+    ),
+];
+
+#[test]
+fn an_eip_gateway_permits_whom_it_names_and_the_default_one_everybody_unless_it_names_somebody() {
+    for &(allowed, default, new_refused, held_refused) in PERMITTED {
+        let mut snapshot = world();
+        let labels = objects::namespace("ns", &[("team", "a")]);
+        snapshot.apply(Event::Apply(Object::Namespace(labels)));
+        let gateway = objects::eip_gateway("other", "203.0.113.0/24", default, 2);
+        let gateway =
+            objects::eip_gateway_for(&gateway, serde_json::from_str(allowed).expect("JSON"));
+        snapshot.apply(Event::Apply(Object::EipGateway(gateway)));
+        let new = objects::eip("ns", "new", Some("other"), None, None);
+        snapshot.apply(Event::Apply(Object::Eip(new.clone())));
+        let refused = allocate_eip(&snapshot, &new).err();
+        let reason = refused.as_ref().map(|refused| refused.reason);
+        let expected = new_refused.then_some(reason::NOT_PERMITTED);
+        assert_eq!(reason, expected, "{allowed} {default}: {refused:?}");
+        let held = objects::eip("ns", "held", Some("other"), None, Some("203.0.113.9"));
+        snapshot.apply(Event::Apply(Object::Eip(held)));
+        let compiled = compile(&snapshot, &Owner::Eip(ObjectKey::new("ns", "held")));
+        let refused = compiled.err();
+        let reason = refused.as_ref().map(|refused| refused.reason);
+        let expected = held_refused.then_some(reason::NOT_PERMITTED);
+        assert_eq!(reason, expected, "{allowed} {default}: {refused:?}");
+    }
+}

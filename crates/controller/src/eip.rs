@@ -60,6 +60,7 @@ impl State {
             without_network: self.without_network(&gateway),
             service_gateways: service_gateways(&self.snapshot, name),
             addresses: eip_usage(&self.snapshot, name),
+            default: default == Some(name),
             other_default: default
                 .filter(|default| gateway.spec.default && *default != name)
                 .map(str::to_owned),

@@ -79,11 +79,15 @@ impl State {
         if matches!(state, RowState::Pending) && !deleting {
             return None;
         }
-        let subnets = self.snapshot.accepted_subnets(name);
         let gateway = self.snapshot.eip_gateway_of(name);
         let gateway = gateway.filter(|name| self.snapshot.eip_gateway(name).is_some());
-        let gateway = gateway.map(str::to_owned);
-        let status = status::vpc::status(&vpc, &state, gateway, subnets, &users, now);
+        let known = status::vpc::Knowledge {
+            eip_gateway: gateway.map(str::to_owned),
+            subnets: self.snapshot.accepted_subnets(name),
+            closed: self.snapshot.permits_nobody(name),
+            users,
+        };
+        let status = status::vpc::status(&vpc, &state, known, now);
         let former = vpc.status.clone().unwrap_or_default();
         let report = refusal(&*vpc, "Programming", &former.conditions, &status.conditions);
         status_patch(

@@ -40,10 +40,7 @@ pub fn check(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
 
 /// Whether a Pod of `namespace` in `vpc` may be, or stay, a backend of `ysvc`.
 pub fn permits(ysvc: &YusurService, input: &TranslateInput, namespace: &str, vpc: &str) -> bool {
-    let uses = |vpc: &&Vpc| {
-        let spec = &vpc.spec;
-        spec.permits(own_namespace(ysvc), input.namespace_labels)
-    };
+    let uses = |vpc: &&Vpc| vpc.permits(own_namespace(ysvc), input.namespace_labels);
     input.vpcs.get(vpc).is_some_and(uses) && lends(ysvc, input, namespace, vpc)
 }
 
@@ -80,7 +77,7 @@ fn check_vpc(
         return Some(Verdict::no(reason::NOT_FOUND, text));
     };
     let namespace = own_namespace(ysvc);
-    if vpc.spec.permits(namespace, input.namespace_labels) {
+    if vpc.permits(namespace, input.namespace_labels) {
         return None;
     }
     let text = format!(

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::made::made_for;
+use ycloud_api::vpc::AllowedNamespaces;
 use ycloud_api::{Subnet, Vpc, key, mirror};
 
 use super::{NodeFacts, Object, ObjectRef, PodFacts, Snapshot, age, age_of};
@@ -185,6 +186,16 @@ impl Snapshot {
             self.moved
                 .extend(vpcs.iter().map(|vpc| (name.clone(), vpc.clone())));
         }
+        let named = |subnet: &Option<Arc<Subnet>>| {
+            subnet.as_ref().map(|subnet| subnet.spec.namespaces.clone())
+        };
+        if named(&old).unwrap_or_default() != named(&new).unwrap_or_default() {
+            // Whom they permit changes with it.
+            for vpc in &vpcs {
+                owners.extend(self.dependents(&Owner::Vpc(vpc.clone())));
+                self.moved.insert((name.clone(), vpc.clone()));
+            }
+        }
         let pool = self.pools.get(&name).into_iter();
         held.extend(pool.flat_map(|pool| pool.ranges()));
         for vpc in &vpcs {
@@ -249,17 +260,23 @@ impl Snapshot {
         }
     }
 
-    /// Labels decide which Vpcs a namespace's objects may use.
+    /// Whether a Vpc or an EipGateway permits namespaces by their labels.
+    fn permits_by_label(&self) -> bool {
+        let by_label = |allowed: &Option<AllowedNamespaces>| {
+            let allowed = allowed.as_ref();
+            allowed.is_some_and(|allowed| allowed.selector.is_some())
+        };
+        let mut gateways = self.elastic.gateways.values();
+        let mut vpcs = self.vpcs.values();
+        vpcs.any(|vpc| by_label(&vpc.spec.allowed_namespaces))
+            || gateways.any(|gateway| by_label(&gateway.spec.allowed_namespaces))
+    }
+
+    /// Labels decide which Vpcs and EipGateways a namespace's objects may use.
     fn set_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) -> Owners {
         let new = labels.clone();
         let old = put(&mut self.namespaces, &name, labels);
-        let by_label = |vpc: &Arc<Vpc>| {
-            vpc.spec
-                .allowed_namespaces
-                .as_ref()
-                .is_some_and(|allowed| allowed.selector.is_some())
-        };
-        if old.unwrap_or_default() == new.unwrap_or_default() || !self.vpcs.values().any(by_label) {
+        if old.unwrap_or_default() == new.unwrap_or_default() || !self.permits_by_label() {
             return Owners::new();
         }
         let first = ObjectKey::new(name.clone(), "");
@@ -281,10 +298,17 @@ impl Snapshot {
         let released: Owners = slices
             .flat_map(|slice| self.released_by(Some(slice), None))
             .collect();
+        let eips = self
+            .elastic
+            .eips
+            .range(first.clone()..)
+            .map(|(key, _)| key)
+            .take_while(within);
+        let eips: Owners = eips.flat_map(|eip| self.around_eip(eip)).collect();
         let unattached = self.unattached.range(first..).take_while(within);
         let vnics = vnics.chain(unattached).cloned().map(Owner::VNic);
         let services = services.cloned().map(Owner::Service);
-        vnics.chain(services).chain(released).collect()
+        vnics.chain(services).chain(released).chain(eips).collect()
     }
 
     fn set_service(&mut self, key: ObjectKey, service: Option<Arc<Service>>) -> Owners {

@@ -69,8 +69,10 @@ impl Snapshot {
             Event::Delete(ObjectRef::EndpointSlice(key)) => {
                 Concern::Services(self.slice_service.get(key).into_iter().cloned().collect())
             }
-            Event::Apply(Object::Vpc(_) | Object::Namespace(_))
-            | Event::Delete(ObjectRef::Vpc(_) | ObjectRef::Namespace(_)) => Concern::Permissions,
+            Event::Apply(Object::Vpc(_) | Object::Subnet(_) | Object::Namespace(_))
+            | Event::Delete(ObjectRef::Vpc(_) | ObjectRef::Subnet(_) | ObjectRef::Namespace(_)) => {
+                Concern::Permissions
+            }
             Event::Apply(Object::Node(_) | Object::VNic(_))
             | Event::Delete(ObjectRef::Node(_) | ObjectRef::VNic(_)) => Concern::Nodes,
             Event::Apply(Object::ServiceCidr(_)) | Event::Delete(ObjectRef::ServiceCidr(_)) => {

@@ -15,7 +15,8 @@ use crate::validate::service;
 /// The EipGateway that an Eip is of, and its name.
 ///
 /// # Errors
-/// There is none, or it is refused; with `keep` where the EipGateway keeps its rows.
+/// There is none, it does not permit the Eip's namespace, or it is refused; with `keep` where the EipGateway keeps its
+/// rows.
 pub fn gateway<'a>(
     snapshot: &'a Snapshot,
     key: &ObjectKey,
@@ -29,6 +30,7 @@ pub fn gateway<'a>(
             ),
         ));
     };
+    permitted(snapshot, name, key, eip)?;
     match eip_gateway::check(snapshot, name) {
         Ok(gateway) => Ok((name, gateway)),
         Err(rejection) => Err(Rejection {
@@ -36,6 +38,26 @@ pub fn gateway<'a>(
             ..rejection
         }),
     }
+}
+
+fn permitted(snapshot: &Snapshot, name: &str, key: &ObjectKey, eip: &Eip) -> Result<(), Rejection> {
+    let Some(gateway) = snapshot.eip_gateway(name) else {
+        return Ok(());
+    };
+    let none = BTreeMap::new();
+    let namespace = &key.namespace;
+    let labels = snapshot.namespace(namespace).unwrap_or(&none);
+    let default = snapshot.default_eip_gateway() == Some(name);
+    if gateway.permits(namespace, labels, default, held_address(eip).is_some()) {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        reason::NOT_PERMITTED,
+        format!(
+            "Eip {key}: EipGateway {name} does not permit namespace {namespace}; use another EipGateway, or add the namespace to \
+             spec.allowedNamespaces of EipGateway {name}"
+        ),
+    ))
 }
 
 /// The address of an Eip; `None` while it has none.

@@ -115,6 +115,9 @@ pub fn subnet_of_pod<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Result<&'
             ),
         )
     })?;
+    if is_join(name, &network.vpc) {
+        return Err(join_refused(&format!("Pod {} ({source})", pod.key)));
+    }
     let vpc = snapshot.vpc(&network.vpc);
     if !vpc.is_some_and(|vpc| permits(snapshot, vpc, &pod.key.namespace)) {
         return Err(not_permitted(
@@ -188,6 +191,22 @@ fn subnet_refused(key: &ObjectKey, rejection: Rejection) -> Rejection {
     )
 }
 
+/// Whether a Subnet is the join network, which is the nodes' own.
+fn is_join(subnet: &str, vpc: &str) -> bool {
+    subnet == key::JOIN_SUBNET && vpc == key::DEFAULT_VPC
+}
+
+fn join_refused(who: &str) -> Rejection {
+    Rejection::new(
+        reason::NOT_PERMITTED,
+        format!(
+            "{who}: Subnet {} joins the nodes to the network and permits nobody else; use another Subnet, such as {}",
+            key::JOIN_SUBNET,
+            key::DEFAULT_SUBNET
+        ),
+    )
+}
+
 /// The VNics of nodes are ycloud's own, and need no permission.
 fn permitted(
     snapshot: &Snapshot,
@@ -198,6 +217,9 @@ fn permitted(
 ) -> Result<(), Rejection> {
     let own =
         vnic.spec.attachment.kind == AttachmentKind::Node && namespace == key::SYSTEM_NAMESPACE;
+    if !own && is_join(&vnic.spec.subnet, vpc) {
+        return Err(join_refused(who));
+    }
     if own
         || snapshot
             .vpc(vpc)

@@ -26,8 +26,12 @@ fn time(second: u32) -> String {
     format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60)
 }
 
+/// Permits these namespaces; all, if none is named.
 pub fn vpc(name: &str, allowed: &[&str]) -> Arc<Vpc> {
-    let allowed = (!allowed.is_empty()).then(|| json!({"names": allowed}));
+    let allowed = match allowed.is_empty() {
+        true => json!({"selector": {}}),
+        false => json!({"names": allowed}),
+    };
     from(
         json!({"apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": name}, "spec": {"allowedNamespaces": allowed}}),
     )
@@ -175,8 +179,15 @@ pub fn eip_gateway(name: &str, cidr: &str, default: bool, created: u32) -> Arc<E
         "apiVersion": "iaas.yusur.io/v1", "kind": "EipGateway",
         "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
         "spec": {"cidr": cidr, "gateway": upstream, "physicalNetwork": "ext", "default": default,
-            "serviceGateways": 1 + created % 2},
+            "serviceGateways": 1 + created % 2, "allowedNamespaces": {"selector": {}}},
     }))
+}
+
+/// The EipGateway, with this `spec.allowedNamespaces`.
+pub fn eip_gateway_for(gateway: &EipGateway, allowed: Value) -> Arc<EipGateway> {
+    let mut gateway = gateway.clone();
+    gateway.spec.allowed_namespaces = serde_json::from_value(allowed).expect("AllowedNamespaces");
+    Arc::new(gateway)
 }
 
 /// An EipGateway that only nodes of that label `role` can carry, reached over a link of its own.
@@ -185,6 +196,7 @@ pub fn eip_gateway_on(name: &str, cidr: &str, role: &str) -> Arc<EipGateway> {
         "apiVersion": "iaas.yusur.io/v1", "kind": "EipGateway",
         "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:01Z"},
         "spec": {"cidr": cidr, "gateway": "192.0.2.1", "address": "192.0.2.2/24", "physicalNetwork": "ext",
+            "allowedNamespaces": {"selector": {}},
             "nodeSelector": {"matchLabels": {"role": role}}},
     }))
 }
@@ -384,6 +396,13 @@ pub fn reference(object: &Object) -> ObjectRef {
 
 pub fn apply(object: impl Into<Object>) -> Event {
     Event::Apply(object.into())
+}
+
+/// The Subnet of these namespaces.
+pub fn subnet_of(subnet: &Subnet, namespaces: &[&str]) -> Arc<Subnet> {
+    let mut subnet = subnet.clone();
+    subnet.spec.namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
+    Arc::new(subnet)
 }
 
 /// The Subnet with an IPv4 range that was accepted before.

@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use ycloud_api::{Vpc, VpcSpec};
 use ycloud_compiler::{Chassis, Claim, Event, Leaving, Object};
 
 use super::objects::{self, reference};
@@ -54,9 +55,19 @@ const PROBED: &[&str] = &[
 ];
 const PORTS: &[(&str, i32)] = &[("TCP", 80), ("TCP", 443), ("UDP", 80), ("SCTP", 9)];
 
+/// Whom an EipGateway permits: nobody named, some by name, some by label.
+fn allowed() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        Just(serde_json::Value::Null),
+        subsequence(NAMESPACES, 0..=2).prop_map(|names| serde_json::json!({"names": names})),
+        Just(serde_json::json!({"selector": {"matchLabels": {"team": "a"}}})),
+    ]
+}
+
 pub fn object() -> impl Strategy<Value = Object> {
     prop_oneof![
         2 => (select(VPCS), subsequence(NAMESPACES, 0..=2)).prop_map(|(name, allowed)| Object::Vpc(objects::vpc(name, &allowed))),
+        1 => select(VPCS).prop_map(|name| Object::Vpc(Vpc::new(name, VpcSpec::default()).into())),
         1 => select(VPCS).prop_map(|name| Object::Vpc(objects::from(serde_json::json!({
             "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": name},
             "spec": {"allowedNamespaces": {"selector": {"matchLabels": {"team": "a"}}}},
@@ -130,6 +141,13 @@ pub fn object() -> impl Strategy<Value = Object> {
                 let eip = objects::eip(ns, name, None, None, Some(held));
                 Object::Eip(objects::eip_port(&eip, port, holder))
             }),
+        2 => (select(SUBNETS), select(VPCS), select(CIDRS), subsequence(NAMESPACES, 0..=2)).prop_map(|(name, vpc, cidr, namespaces)| {
+            Object::Subnet(objects::subnet_of(&objects::subnet(name, vpc, cidr, 0), &namespaces))
+        }),
+        2 => (select(GATEWAYS), select(EIP_CIDRS), any::<bool>(), allowed()).prop_map(|(name, cidr, default, allowed)| {
+            let gateway = objects::eip_gateway(name, cidr, default, 1);
+            Object::EipGateway(objects::eip_gateway_for(&gateway, allowed))
+        }),
         1 => (select(GATEWAYS), select(&["edge", "nobody"][..]))
             .prop_map(|(name, role)| Object::EipGateway(objects::eip_gateway_on(name, "198.51.100.0/24", role))),
         2 => (select(VPCS), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(GATEWAYS)), 0u32..3).prop_map(|(name, gateway, on, created)| Object::Vpc(objects::from(serde_json::json!({

@@ -28,6 +28,8 @@ pub struct Knowledge {
     pub service_gateways: Vec<(u32, Option<String>)>,
     /// How many EIPs there are.
     pub addresses: Addresses,
+    /// It is the default one.
+    pub default: bool,
     /// The older EipGateway that is the default although this one is marked too.
     pub other_default: Option<String>,
     /// What a deletion waits for, as [`ycloud_compiler::users`] names it.
@@ -99,6 +101,12 @@ fn remark(gateway: &EipGateway, known: &Knowledge, verdict: &mut Verdict) {
             gateway.spec.physical_network
         ));
     }
+    if gateway.spec.allowed_namespaces.is_none() {
+        verdict.message.push_str(match known.default {
+            true => "; as the default EipGateway without spec.allowedNamespaces it permits every namespace",
+            false => "; it permits no new Eips: name namespaces in spec.allowedNamespaces",
+        });
+    }
     if let Some(other) = &known.other_default {
         verdict.message.push_str(&format!(
             "; spec.default has no effect: EipGateway {other} is older and the default"
@@ -130,6 +138,7 @@ mod tests {
                 used: 1,
                 free: 251,
             },
+            default: false,
             other_default: Some("old".to_owned()),
             users: Vec::new(),
         }

@@ -6,22 +6,33 @@ use ycloud_api::{Vpc, VpcStatus};
 
 use super::RowState;
 
-/// The status of `vpc`. `subnets`: names of its accepted Subnets, sorted. `users`: who uses it.
-pub fn status(
-    vpc: &Vpc,
-    state: &RowState,
-    eip_gateway: Option<String>,
-    subnets: Vec<String>,
-    users: &[String],
-    now: &Time,
-) -> VpcStatus {
+/// What is known of a Vpc besides its rows.
+#[derive(Debug, Clone, Default)]
+pub struct Knowledge {
+    /// The EipGateway that it hangs on.
+    pub eip_gateway: Option<String>,
+    /// Names of its accepted Subnets, sorted.
+    pub subnets: Vec<String>,
+    /// Neither it nor a Subnet of it names a namespace.
+    pub closed: bool,
+    /// What a deletion waits for, as [`ycloud_compiler::users`] names it.
+    pub users: Vec<String>,
+}
+
+/// The status of `vpc`.
+pub fn status(vpc: &Vpc, state: &RowState, known: Knowledge, now: &Time) -> VpcStatus {
     let mut conditions = vpc.status.clone().unwrap_or_default().conditions;
     let generation = vpc.metadata.generation;
-    if let Some(verdict) = super::ready(state) {
+    if let Some(mut verdict) = super::ready(state) {
+        if known.closed && verdict.status == Some(true) {
+            verdict.message.push_str(
+                "; it permits nobody: name namespaces in spec.allowedNamespaces, or in spec.namespaces of one of its Subnets",
+            );
+        }
         condition::set(&mut conditions, READY, &verdict, generation, now);
     }
     conditions.retain(|c| c.type_ != IN_USE || vpc.metadata.deletion_timestamp.is_some());
-    match super::in_use(vpc.metadata.deletion_timestamp.is_some(), users) {
+    match super::in_use(vpc.metadata.deletion_timestamp.is_some(), &known.users) {
         Some(verdict) => condition::set(&mut conditions, IN_USE, &verdict, generation, now),
         None => conditions.retain(|c| c.type_ != IN_USE),
     }
@@ -32,10 +43,10 @@ pub fn status(
         },
         eip_gateway: match state {
             RowState::Refused(_) | RowState::Hindered(_) => None,
-            _ => eip_gateway,
+            _ => known.eip_gateway,
         },
-        summary: super::summary(&subnets),
-        subnets,
+        summary: super::summary(&known.subnets),
+        subnets: known.subnets,
         conditions,
     }
 }
@@ -51,26 +62,29 @@ mod tests {
         vpc.metadata.name = Some("vpc1".into());
         let early = Time(Timestamp::from_second(1).unwrap());
         let late = Time(Timestamp::from_second(2).unwrap());
-        let subnets = vec!["s1".to_owned()];
-        let first = status(&vpc, &RowState::Settled, None, subnets.clone(), &[], &early);
+        let known = |closed: bool, users: &[&str]| Knowledge {
+            subnets: vec!["s1".to_owned()],
+            closed,
+            users: users.iter().map(|user| (*user).to_owned()).collect(),
+            ..Knowledge::default()
+        };
+        let closed = status(&vpc, &RowState::Settled, known(true, &[]), &early);
+        let message = &closed.conditions[0].message;
+        assert!(message.contains("permits nobody"), "{message}");
+        let first = status(&vpc, &RowState::Settled, known(false, &[]), &early);
+        let message = &first.conditions[0].message;
+        assert!(!message.contains("permits nobody"), "{message}");
         assert_eq!(first.router.as_deref(), Some("vpc1"));
         assert!(condition::is_true(&first.conditions, READY));
         vpc.status = Some(first.clone());
-        let again = status(&vpc, &RowState::Settled, None, subnets.clone(), &[], &late);
+        let again = status(&vpc, &RowState::Settled, known(false, &[]), &late);
         assert_eq!(again, first);
         vpc.metadata.deletion_timestamp = Some(late.clone());
-        let users = ["Subnet s1".to_owned()];
-        let deleting = status(
-            &vpc,
-            &RowState::Settled,
-            None,
-            subnets.clone(),
-            &users,
-            &late,
-        );
+        let users = known(false, &["Subnet s1"]);
+        let deleting = status(&vpc, &RowState::Settled, users, &late);
         assert!(condition::is_true(&deleting.conditions, IN_USE));
         vpc.status = Some(deleting);
-        let free = status(&vpc, &RowState::Settled, None, subnets, &[], &late);
+        let free = status(&vpc, &RowState::Settled, known(false, &[]), &late);
         assert!(!free.conditions.iter().any(|c| c.type_ == IN_USE));
     }
 }

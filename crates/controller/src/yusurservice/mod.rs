@@ -351,6 +351,7 @@ fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
         |change| News::YusurService(Box::new(change)),
     );
     spawn(&mut watches, client, sender, |_| {}, News::Vpc);
+    spawn(&mut watches, client, sender, |_| {}, News::Subnet);
     spawn(&mut watches, client, sender, |_| {}, News::VNic);
     spawn(&mut watches, client, sender, |_| {}, News::Eip);
     spawn(&mut watches, client, sender, |_| {}, News::Namespace);

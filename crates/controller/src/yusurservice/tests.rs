@@ -91,7 +91,9 @@ fn vnic(pod: &str, status: &str) -> News {
 }
 
 fn vpc() -> News {
-    News::Vpc(Change::Apply(yaml("{metadata: {name: vpc1}, spec: {}}")))
+    News::Vpc(Change::Apply(yaml(
+        "{metadata: {name: vpc1}, spec: {allowedNamespaces: {selector: {}}}}",
+    )))
 }
 
 /// The change that says that an object is gone.

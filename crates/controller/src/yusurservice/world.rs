@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use ycloud_api::kubevirt::VirtualMachineInstance;
 use ycloud_api::vnic::{AttachmentKind, pod_vnic_name};
-use ycloud_api::{Eip, NetworkProbe, VNic, Vpc, YusurService, condition, key};
+use ycloud_api::{Eip, NetworkProbe, Subnet, VNic, Vpc, YusurService, condition, key};
 use ycloud_compiler::ObjectKey;
 use ycloud_compiler::endpoint::{
     PodBackend, TranslateInput, created_by, namespaces, selects, selects_vmi, selects_vnic, vpcs,
@@ -31,6 +31,8 @@ pub enum News {
     YusurService(Box<Change<YusurService>>),
     /// A Vpc.
     Vpc(Change<Vpc>),
+    /// A Subnet.
+    Subnet(Change<Subnet>),
     /// A VNic.
     VNic(Change<VNic>),
     /// An Eip.
@@ -50,7 +52,7 @@ pub enum News {
 }
 
 /// How many kinds [`News`] has, each of which must have synced; KubeVirt's need not ([`World::knows`]).
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 /// The objects. One task owns it.
 #[derive(Debug, Default)]
@@ -58,7 +60,12 @@ pub struct World {
     ysvcs: ByNamespace<YusurService>,
     /// Namespace of Pods and VNics → the YusurServices that may select some of them.
     looking: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Each permits whom it names, and whom its Subnets do.
     vpcs: BTreeMap<String, Arc<Vpc>>,
+    /// The same as the Vpcs themselves say it.
+    own_vpcs: BTreeMap<String, Vpc>,
+    /// Subnet → its Vpc, and the namespaces that it names.
+    subnets: BTreeMap<String, (String, Vec<String>)>,
     vnics: VNics,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     eips: ByNamespace<Eip>,
@@ -77,6 +84,11 @@ impl World {
             News::YusurService(change) => self.apply_ysvc(*change),
             News::Vpc(Change::Apply(vpc)) => self.apply_vpc(vpc.name_any(), Some(vpc)),
             News::Vpc(Change::Delete(key)) => self.apply_vpc(key.name, None),
+            News::Subnet(Change::Apply(subnet)) => {
+                let named = (subnet.spec.vpc.clone(), subnet.spec.namespaces.clone());
+                self.apply_subnet(subnet.name_any(), Some(named))
+            }
+            News::Subnet(Change::Delete(key)) => self.apply_subnet(key.name, None),
             News::VNic(change) => self.apply_vnic(change),
             News::Eip(change) => self.apply_eip(change),
             News::Namespace(Change::Apply(mut namespace)) => {
@@ -89,7 +101,9 @@ impl World {
             News::Service(change) => self.apply_service(change),
             News::EndpointSlice(change) => self.apply_slice(change),
             News::NetworkProbe(change) => self.apply_probe(*change),
-            News::Vpc(Change::Synced) | News::Namespace(Change::Synced) => self.sync(),
+            News::Vpc(Change::Synced)
+            | News::Subnet(Change::Synced)
+            | News::Namespace(Change::Synced) => self.sync(),
         }
     }
 
@@ -242,7 +256,48 @@ impl World {
         BTreeSet::from([key])
     }
 
+    fn apply_subnet(
+        &mut self,
+        name: String,
+        named: Option<(String, Vec<String>)>,
+    ) -> BTreeSet<ObjectKey> {
+        let former = match named.clone() {
+            Some(named) => self.subnets.insert(name, named),
+            None => self.subnets.remove(&name),
+        };
+        if former == named {
+            return BTreeSet::new();
+        }
+        let vpcs: BTreeSet<String> = former
+            .into_iter()
+            .chain(named)
+            .map(|(vpc, _)| vpc)
+            .collect();
+        let vpcs = vpcs.into_iter();
+        vpcs.flat_map(|vpc| self.settle_vpc(vpc)).collect()
+    }
+
     fn apply_vpc(&mut self, name: String, vpc: Option<Vpc>) -> BTreeSet<ObjectKey> {
+        match vpc {
+            Some(vpc) => self.own_vpcs.insert(name.clone(), vpc),
+            None => self.own_vpcs.remove(&name),
+        };
+        self.settle_vpc(name)
+    }
+
+    /// Works out anew whom a Vpc permits.
+    fn settle_vpc(&mut self, name: String) -> BTreeSet<ObjectKey> {
+        let vpc = self.own_vpcs.get(&name).cloned().map(|mut vpc| {
+            let of = self.subnets.values().filter(|(vpc, _)| *vpc == name);
+            let named: BTreeSet<&String> = of.flat_map(|(_, namespaces)| namespaces).collect();
+            let allowed = &mut vpc.spec.allowed_namespaces;
+            // The default Vpc permits all if it names nobody.
+            if name != key::DEFAULT_VPC || allowed.is_some() {
+                let names = &mut allowed.get_or_insert_default().names;
+                names.extend(named.into_iter().cloned());
+            }
+            vpc
+        });
         let former = self.vpcs.get(&name);
         if let (Some(former), Some(new)) = (former, &vpc)
             && former.spec == new.spec

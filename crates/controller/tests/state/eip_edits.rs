@@ -158,7 +158,7 @@ async fn what_was_programmed_once_is_not_believed_after_a_refusal() {
     // Its Vpc hangs on another gateway for a while.
     for (gateway, known) in [("other", false), ("gw", true)] {
         let vpc = read(&format!(
-            "{{apiVersion: iaas.yusur.io/v1, kind: Vpc, metadata: {{name: vpc1}}, spec: {{eipGateway: {gateway}}}}}"
+            "{{apiVersion: iaas.yusur.io/v1, kind: Vpc, metadata: {{name: vpc1}}, spec: {{eipGateway: {gateway}, allowedNamespaces: {{selector: {{}}}}}}}}"
         ));
         controller.state.take_in(Event::Apply(Object::Vpc(vpc)));
         controller.settle().await;

@@ -20,7 +20,7 @@ pub fn gateway(name: &str, cidr: &str, created: &str) -> Arc<EipGateway> {
         "{{apiVersion: iaas.yusur.io/v1, kind: EipGateway,
           metadata: {{name: {name}, uid: u-{name}, resourceVersion: '1', creationTimestamp: '{created}',
             finalizers: [iaas.yusur.io/in-use]}},
-          spec: {{cidr: {cidr}, gateway: {upstream}, physicalNetwork: ext}}}}"
+          spec: {{cidr: {cidr}, gateway: {upstream}, physicalNetwork: ext, allowedNamespaces: {{selector: {{}}}}}}}}"
     ))
 }
 

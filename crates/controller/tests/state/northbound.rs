@@ -11,7 +11,9 @@ use ycloud_controller::write::Action;
 use ycloud_ovsdb::{Columns, Mutation, Operation, Where, nb};
 
 fn vpc(name: &str) -> Object {
-    Object::Vpc(Arc::new(Vpc::new(name, Default::default())))
+    let spec = serde_json::json!({"allowedNamespaces": {"selector": {}}});
+    let spec = serde_json::from_value(spec).unwrap();
+    Object::Vpc(Arc::new(Vpc::new(name, spec)))
 }
 
 fn subnet(name: &str, vpc: &str, cidr: &str) -> Object {

@@ -182,7 +182,7 @@ fn scene(nodes: &[&str]) -> Result<String> {
     for vpc in VPCS {
         write!(
             yaml,
-            "---\napiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {vpc}}}\nspec: {{}}\n\
+            "---\napiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {vpc}}}\nspec: {{allowedNamespaces: {{selector: {{}}}}}}\n\
              ---\napiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {vpc}}}\nspec: {{vpc: {vpc}, cidr: 10.0.1.0/24}}\n"
         )?;
         for (i, node) in nodes.iter().take(2).enumerate() {

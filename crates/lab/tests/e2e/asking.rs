@@ -282,6 +282,7 @@ spec:
   gateway: 198.51.100.1
   address: {routed}/24
   physicalNetwork: ext
+  allowedNamespaces: {{selector: {{}}}}
 ",
         routed = ext::GATEWAY,
     ))

@@ -54,7 +54,7 @@ impl OwnGateway {
             "apiVersion: iaas.yusur.io/v1
 kind: EipGateway
 metadata: {{name: {name}}}
-spec: {{cidr: {}, gateway: 198.51.100.1, address: {}/24, physicalNetwork: ext}}
+spec: {{cidr: {}, gateway: 198.51.100.1, address: {}/24, physicalNetwork: ext, allowedNamespaces: {{selector: {{}}}}}}
 ",
             Self::RANGE,
             Self::ADDRESS

@@ -50,6 +50,28 @@ fn refused(scene: &Scene, service: &str, words: &[&str]) {
     });
 }
 
+/// Waits until a Pod that has no address is told why, in such words.
+#[track_caller]
+fn told(scene: &Scene, pod: &str, words: &str) {
+    eventually(
+        &format!("Pod {pod} is told why it has no address"),
+        SOON,
+        || {
+            let events = get(&["-n", &scene.name, "events"]);
+            let all = events["items"].as_array().into_iter().flatten();
+            let of_pod = |event: &&Value| {
+                let about = &event["involvedObject"];
+                about["kind"] == "Pod" && about["name"] == pod
+            };
+            let text: String = all.filter(of_pod).map(Value::to_string).collect();
+            match text.contains(words) && scene.pod_ip(pod).is_empty() {
+                true => Ok(()),
+                false => Err(text),
+            }
+        },
+    );
+}
+
 #[test]
 fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_nothing() {
     let (host, guest, vpc) = host_and_guest("permit");
@@ -78,16 +100,7 @@ fn timed_a_namespace_that_is_not_permitted_any_more_is_cut_off_and_others_feel_n
         "svc",
         &[&vpc, &stranger.name, "allowedNamespaces"],
     );
-    eventually("the Pod is told why it has no address", SOON, || {
-        let events = get(&["-n", &stranger.name, "events"]);
-        let all = events["items"].as_array().into_iter().flatten();
-        let of_pod = |event: &&Value| event["involvedObject"]["kind"] == "Pod";
-        let text: String = all.filter(of_pod).map(Value::to_string).collect();
-        match text.contains("does not permit") && stranger.pod_ip("lost").is_empty() {
-            true => Ok(()),
-            false => Err(text),
-        }
-    });
+    told(&stranger, "lost", "does not permit");
 
     let stream = Stream::start(client, Protocol::Tcp, own, Duration::from_millis(50));
     permit(&vpc, &[&host.name]);
@@ -193,4 +206,62 @@ fn a_backend_of_another_namespace_and_port_serves_while_the_vpc_names_the_servic
     host.programmed("svc", 1);
     let answered = host.ask("c", &to.ip().to_string(), 80, 10);
     assert_eq!((answered.names(), answered.failed.len()), (vec!["own"], 0));
+}
+
+#[test]
+fn a_vpc_is_closed_until_it_or_a_subnet_of_it_names_the_namespace() {
+    let mut host = Scene::new("closed");
+    let vpc = host.vpc_with("{allowedNamespaces: {}}", "v", &[("a", "10.0.1.0/24")]);
+    let open = json!({"spec": {"allowedNamespaces": null}});
+    patch("", "vpc", &vpc, &open).must();
+    eventually("the Vpc says that it is closed", SOON, || {
+        let (ready, _, message) = condition(&get(&["vpc", &vpc]), "Ready");
+        match ready == "True" && message.contains("permits nobody") {
+            true => Ok(()),
+            false => Err(message),
+        }
+    });
+    host.server("own", "a", "node-1", "own");
+    host.client("c", "a", "node-2");
+    host.service("svc", &vpc, &[(80, "8080")], "own", CHECK);
+    // The nodes' own network is nobody else's, whoever may use the default Vpc.
+    host.client("node", "subnet0", "node-3");
+    for pod in ["own", "c"] {
+        told(&host, pod, "does not permit");
+    }
+    told(&host, "node", "joins the nodes");
+    refused(&host, "svc", &[&vpc, &host.name, "allowedNamespaces"]);
+    delete(&host.name, "pod", "node");
+
+    let names = |namespaces: &[&str]| {
+        let fields = json!({"spec": {"namespaces": namespaces}});
+        patch("", "subnet", &host.full("a"), &fields).must();
+    };
+    names(&[&host.name]);
+    host.pods_ready();
+    let to = target(&host.programmed("svc", 1), 80);
+    let client = pod(&host, "c");
+    assert_pod_answers(&client, to, "own");
+
+    names(&[]);
+    refused(&host, "svc", &[&vpc, &host.name, "allowedNamespaces"]);
+    let server = target(&host.pod_ip("own"), 8080);
+    for to in [to, server] {
+        eventually("nobody is served any more", SOON, || {
+            match knock(&client, Protocol::Tcp, to, SILENCE) {
+                Heard::Answer => Err(format!("{to} answers")),
+                _ => Ok(()),
+            }
+        });
+    }
+    permit(&vpc, &[&host.name]);
+    host.programmed("svc", 1);
+    eventually(
+        "who is permitted again is served again",
+        SOON,
+        || match knock(&client, Protocol::Tcp, to, SILENCE) {
+            Heard::Answer => Ok(()),
+            heard => Err(format!("{heard:?}")),
+        },
+    );
 }

@@ -138,9 +138,16 @@ impl Scene {
         self.vpc_with(&format!("{{eipGateway: {gateway}}}"), vpc, subnets)
     }
 
-    /// [`Scene::vpc`] with a spec, as YAML in one line.
+    /// [`Scene::vpc`] with a spec, as YAML in one line. It permits the scene's namespace if it says nothing else.
     pub fn vpc_with(&mut self, spec: &str, vpc: &str, subnets: &[(&str, &str)]) -> String {
         let vpc = self.full(vpc);
+        let own = format!("allowedNamespaces: {{names: [{}]}}", self.name);
+        let inner = spec.trim_start_matches('{').trim_end_matches('}');
+        let spec = match (spec.contains("allowedNamespaces"), inner.is_empty()) {
+            (true, _) => spec.to_owned(),
+            (false, true) => format!("{{{own}}}"),
+            (false, false) => format!("{{{inner}, {own}}}"),
+        };
         let labels = format!("labels: {{e2e: {}}}", self.name);
         let mut yaml = format!(
             "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {vpc}, {labels}}}\nspec: {spec}\n"

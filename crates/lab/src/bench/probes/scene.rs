@@ -114,7 +114,7 @@ impl Lab {
 pub fn yaml(placement: Placement, authority: &str) -> Result<String> {
     let Placement { node, client } = placement;
     let mut yaml = format!(
-        "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {VPC}}}\nspec: {{}}\n\
+        "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {VPC}}}\nspec: {{allowedNamespaces: {{selector: {{}}}}}}\n\
          ---\napiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {VPC}}}\nspec: {{vpc: {VPC}, cidr: 10.0.1.0/24}}\n"
     );
     let pod = Behind::Pod.name();
