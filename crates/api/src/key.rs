@@ -11,6 +11,11 @@ pub const IP: &str = "iaas.yusur.io/ip";
 /// EndpointSlice label and annotation: the Vpc of the slice's addresses.
 pub const VPC: &str = "iaas.yusur.io/vpc";
 
+/// Annotation of an EndpointSlice of yusurservice-controller: addresses in the slice's Vpc, sorted, with commas between, of
+/// backends whose open connections end although they live: their check fails, their guest halted, or their draining is
+/// over. What leaves a Service otherwise, and lives, keeps its TCP connections.
+pub const ENDED: &str = "iaas.yusur.io/ended";
+
 /// Service annotation: the scope, as in `YusurService.spec.scope`. Default: `vpc`.
 pub const SCOPE: &str = "iaas.yusur.io/scope";
 

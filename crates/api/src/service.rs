@@ -38,6 +38,7 @@ use crate::probe::HealthCheck;
 #[x_kube(validation = Rule::new("self.type == 'LoadBalancer' || !(has(self.eip) || has(self.eipGateway) || has(self.loadBalancerSourceRanges) || self.externalTrafficPolicy == 'Local')").message("spec: eip, eipGateway, loadBalancerSourceRanges and externalTrafficPolicy Local need type LoadBalancer"))]
 #[x_kube(validation = Rule::new("!has(self.healthCheck) || self.ports.exists(p, p.protocol == 'TCP') || !((has(self.healthCheck.tcp) && !has(self.healthCheck.tcp.port)) || (has(self.healthCheck.http) && !has(self.healthCheck.http.port)) || (has(self.healthCheck.https) && !has(self.healthCheck.https.port)) || (has(self.healthCheck.grpc) && !has(self.healthCheck.grpc.port)))").message("spec.healthCheck: no port of this YusurService is TCP; name the port in the check, or check by udp or icmp"))]
 #[x_kube(validation = Rule::new("!has(self.healthCheck) || !has(self.healthCheck.udp) || has(self.healthCheck.udp.port) || self.ports.exists(p, p.protocol == 'UDP')").message("spec.healthCheck.udp: no port of this YusurService is UDP; name the port in the check"))]
+#[x_kube(validation = Rule::new("!has(self.resetAfterSeconds) || self.onBackendFailure == 'Reset'").message("spec.resetAfterSeconds: only with onBackendFailure Reset; Keep resets nothing"))]
 #[x_kube(validation = Rule::new("!has(self.sessionAffinityConfig) || self.sessionAffinity == 'ClientIP'").message("spec.sessionAffinityConfig: only with sessionAffinity ClientIP"))]
 #[x_kube(validation = Rule::new("!has(self.clusterIP) || !has(self.clusterIPs) || self.clusterIPs.size() == 0 || self.clusterIPs[0] == self.clusterIP").message("spec.clusterIPs: the first one must be spec.clusterIP; leave one of both out"))]
 #[x_kube(validation = Rule::new("!has(self.ipFamilyPolicy) || self.ipFamilyPolicy != 'SingleStack' || !((has(self.ipFamilies) && self.ipFamilies.size() > 1) || (has(self.clusterIPs) && self.clusterIPs.size() > 1))").message("spec.ipFamilyPolicy: two ipFamilies or clusterIPs need PreferDualStack or RequireDualStack"))]
@@ -118,6 +119,17 @@ pub struct YusurServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: Option<i32>,
+    /// What becomes of the open TCP connections of a backend whose check fails. Reset: they end at both ends. Keep: they live
+    /// on for as long as the two ends keep them. It takes no new ones either way, and its UDP clients go elsewhere at once.
+    /// Connections of a backend that is gone always end, and those of one that lives and leaves for another reason (it is
+    /// not ready, its labels changed) never do. Default: Reset.
+    #[serde(default)]
+    pub on_backend_failure: OnBackendFailure,
+    /// Seconds, 0 to 3600, from when a check fails until the connections are reset; they are spared if it succeeds again
+    /// meanwhile. Only with `onBackendFailure: Reset`. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub reset_after_seconds: Option<i32>,
     /// None: each connection is balanced by itself. ClientIP: connections of one client address go to one backend, with
     /// the default timeout by a hash of the address and for as long as the set of backends stays. Default: None.
     #[serde(default)]
@@ -266,6 +278,16 @@ impl IpFamilyPolicy {
             IpFamilyPolicy::RequireDualStack => "RequireDualStack",
         }
     }
+}
+
+/// What becomes of the open TCP connections of a backend whose check fails.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum OnBackendFailure {
+    /// They end at both ends.
+    #[default]
+    Reset,
+    /// They live on.
+    Keep,
 }
 
 /// Whether connections of one client go to one backend.

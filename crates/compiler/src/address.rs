@@ -100,6 +100,12 @@ pub(crate) fn merge(mut ranges: Vec<Range>, within: Range) -> Vec<Range> {
     merged
 }
 
+/// The addresses in a text with commas between them; what is none is passed over.
+pub(crate) fn listed(text: Option<&str>) -> impl Iterator<Item = IpAddr> {
+    let items = text.unwrap_or_default().split(',');
+    items.filter_map(|ip| ip.parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,6 +93,21 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
     }
 }
 
+/// Of `rows`, which are those that `owner` must have by its objects alone, makes what it must have where `observed` is what
+/// it has: a Service's backends that leave, and live, keep their connections. Looking again after that took effect changes
+/// nothing.
+pub fn keep_connections(
+    snapshot: &Snapshot,
+    owner: &Owner,
+    mut rows: Vec<Row>,
+    observed: &ycloud_ovsdb::Snapshot,
+) -> Vec<Row> {
+    if let Owner::Service(key) = owner {
+        desired::service::keep(snapshot, key, &mut rows, observed);
+    }
+    rows
+}
+
 fn eip(snapshot: &Snapshot, key: &ObjectKey) -> Result<Vec<Row>, Rejection> {
     let Some(object) = snapshot.eip(key) else {
         return Ok(Vec::new());

@@ -211,7 +211,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
                 Asked::Probe(None) if look.check.is_none() => Asked::Itself,
                 asked => asked,
             };
-            health::judge(candidate, asked, former.at(candidate, address), rules).conditions
+            health::judge(candidate, asked, former.at(candidate, address), rules)
         };
         slices::refresh(ysvc, &candidates, input.slices, permitted, judged)
     };
@@ -226,7 +226,12 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
         let service = service::build(ysvc, input.service, refusal.is_some());
         let edits = (input.service).is_some_and(|present| !service::same(present, &service));
         Objects {
-            slices: slices::pack(ysvc, found.groups(), input.slices),
+            slices: slices::pack(
+                ysvc,
+                found.groups(),
+                std::mem::take(&mut found.ended),
+                input.slices,
+            ),
             kept: Some(refreshed)
                 .filter(|_| edits)
                 .map_or_else(Vec::new, |all| all()),

@@ -22,7 +22,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod validate;
 
-pub use compile::{Rejection, compile, hindrance, prerequisites};
+pub use compile::{Rejection, compile, hindrance, keep_connections, prerequisites};
 pub use diff::Batch;
 pub use digest::digest;
 pub use eip::{

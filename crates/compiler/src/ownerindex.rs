@@ -1,11 +1,13 @@
 //! Which rows of the replica belong to which owner, and which rows they are members of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use uuid::Uuid;
-use ycloud_ovsdb::{Atom, Change, Datum, Row};
+use ycloud_ovsdb::{Atom, AtomSet, Change, Datum, Row, nb};
 
+use crate::desired::service::backends_that_drain;
 use crate::owner::{OWNER_KEY, Owner};
 use crate::row::{MEMBERSHIPS, MONITORED, Membership, Parent, TABLES};
 use crate::snapshot::Snapshot;
@@ -28,6 +30,8 @@ pub struct OwnerIndex {
     rows: BTreeMap<Arc<Owner>, BTreeSet<(&'static str, Uuid)>>,
     owners: BTreeMap<Uuid, Arc<Owner>>,
     references: BTreeMap<Uuid, BTreeSet<Parent>>,
+    /// The load balancers at which a backend of that address drains.
+    draining: BTreeSet<(IpAddr, Uuid)>,
 }
 
 impl OwnerIndex {
@@ -43,7 +47,8 @@ impl OwnerIndex {
     }
 
     /// Takes in changes of the replica, and returns the owners to reconcile: those whose rows changed, or became or
-    /// ceased to be members of others, and those that may have waited for a row that is new (found in `snapshot`).
+    /// ceased to be members of others, those that may have waited for a row that is new (found in `snapshot`), and those
+    /// of load balancers at which somebody drains whose port is gone.
     pub fn apply(&mut self, changes: &[Change], snapshot: &Snapshot) -> BTreeSet<Owner> {
         let mut touched: BTreeSet<Arc<Owner>> = BTreeSet::new();
         let mut parents: BTreeSet<Arc<Owner>> = BTreeSet::new();
@@ -55,6 +60,7 @@ impl OwnerIndex {
             self.members_owners(table, change, &mut touched);
             let before = self.owners.get(&change.uuid).cloned();
             self.update(table, change);
+            self.drained(change, &mut touched);
             let after = self.owners.get(&change.uuid).cloned();
             self.members_owners(table, change, &mut touched);
             if before != after || compared_columns_differ(table, change) {
@@ -110,7 +116,7 @@ impl OwnerIndex {
     /// changes by one at a time.
     fn update(&mut self, table: &'static str, change: &Change) {
         if let Some(old) = &change.old {
-            self.disown(table, old.uuid());
+            self.disown(table, old);
         }
         if let Some(new) = &change.new {
             self.own(table, new);
@@ -143,7 +149,25 @@ impl OwnerIndex {
         }
     }
 
+    /// Owners of load balancers at which drains what has lost its port, or an address of it.
+    fn drained(&self, change: &Change, owners: &mut BTreeSet<Arc<Owner>>) {
+        let Some(old) = &change.old else { return };
+        if &*change.table != nb::LogicalSwitchPort::TABLE {
+            return;
+        }
+        let now: Vec<IpAddr> = change.new.as_deref().map(addresses).unwrap_or_default();
+        for ip in addresses(old).into_iter().filter(|ip| !now.contains(ip)) {
+            let at = self.draining.range((ip, Uuid::nil())..=(ip, Uuid::max()));
+            let at = at.filter_map(|(_, row)| self.owners.get(row));
+            owners.extend(at.cloned());
+        }
+    }
+
     fn own(&mut self, table: &'static str, row: &Row) {
+        if table == nb::LoadBalancer::TABLE {
+            let drains = backends_that_drain(row).map(|ip| (ip, row.uuid()));
+            self.draining.extend(drains);
+        }
         if let Some(owner) = owner_in(table, row) {
             let owner = match self.rows.get_key_value(&owner) {
                 Some((known, _)) => known.clone(),
@@ -157,7 +181,13 @@ impl OwnerIndex {
         }
     }
 
-    fn disown(&mut self, table: &'static str, row: Uuid) {
+    fn disown(&mut self, table: &'static str, row: &Row) {
+        if table == nb::LoadBalancer::TABLE {
+            for ip in backends_that_drain(row) {
+                self.draining.remove(&(ip, row.uuid()));
+            }
+        }
+        let row = row.uuid();
         if let Some(owner) = self.owners.remove(&row)
             && let Some(rows) = self.rows.get_mut(&owner)
         {
@@ -196,6 +226,16 @@ impl OwnerIndex {
             }
         }
     }
+}
+
+/// The IP addresses of a `Logical_Switch_Port`.
+fn addresses(port: &Row) -> Vec<IpAddr> {
+    let set = port.get("addresses").and_then(Datum::as_set);
+    let texts = set.into_iter().flat_map(AtomSet::as_slice);
+    let words = texts
+        .filter_map(Atom::as_str)
+        .flat_map(str::split_whitespace);
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 fn parent(membership: &Membership, uuid: Uuid) -> Parent {

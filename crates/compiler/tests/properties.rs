@@ -13,8 +13,8 @@ use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{
     Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, active_node, allocate,
     compile, eip_address, eip_binding, eip_gateway_address, eip_gateway_cidr, eip_usage,
-    eligible_nodes, hindrance, is_outdated, service_gateways, usage, users, wanted_eip,
-    wanted_vnic,
+    eligible_nodes, hindrance, is_outdated, keep_connections, service_gateways, usage, users,
+    wanted_eip, wanted_vnic,
 };
 use ycloud_ovsdb::{Atom, Columns, Datum, Operation};
 
@@ -114,7 +114,7 @@ fn reconcile(
     for owner in owners {
         let size = batch.len();
         let added = match compile(snapshot, owner) {
-            Ok(rows) => batch.add(owner, &rows),
+            Ok(rows) => batch.add(owner, &keep_connections(snapshot, owner, rows, &before)),
             Err(rejection) if rejection.keep => false,
             Err(_) => batch.add(owner, &[]),
         };

@@ -10,7 +10,7 @@ use support::objects::{self, reference};
 use support::scale::{PORTS, SERVICES, VPCS, eip_of, vpc_of, world};
 use ycloud_compiler::{
     Batch, Event, Object, ObjectKey, Owner, OwnerIndex, Settings, Snapshot, compile, eip_address,
-    eip_usage, hindrance,
+    eip_usage, hindrance, keep_connections,
 };
 
 /// A snapshot and a database that follows it, as the controller makes it follow: only whom events name is compared.
@@ -50,6 +50,7 @@ impl Cluster {
             for owner in std::mem::take(&mut self.dirty) {
                 self.compiled += 1;
                 let rows = compile(&self.snapshot, &owner).unwrap_or_else(|r| panic!("{r}"));
+                let rows = keep_connections(&self.snapshot, &owner, rows, &before);
                 batch.add(&owner, &rows);
             }
             let operations = batch.into_operations();

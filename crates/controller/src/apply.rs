@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use ycloud_compiler::{Batch, Owner, Row, compile, hindrance, prerequisites};
+use ycloud_compiler::{Batch, Owner, Row, compile, hindrance, keep_connections, prerequisites};
 use ycloud_ovsdb::{Mutation, Operation, Outcome, Where, nb};
 
 use crate::state::State;
@@ -74,6 +74,7 @@ impl State {
             let Some(rows) = self.desired(&owner) else {
                 continue;
             };
+            let rows = keep_connections(&self.snapshot, &owner, rows, &observed);
             if batch.add(&owner, &rows) {
                 self.unsettle(&owner);
                 owners.push(owner);

@@ -24,6 +24,7 @@ use backends::Backends;
 #[cfg(doc)]
 use draining::DRAINING;
 use draining::Draining;
+pub(crate) use draining::{backends_that_drain, keep};
 pub use eip::takes_eip;
 pub(crate) use eip::{asked_gateway, asks_for_eip, by_vpc, several, wish};
 use local::slices_of;

@@ -41,6 +41,9 @@ pub struct Shape {
 /// Endpoints by what a slice of them has in common.
 pub type Groups = BTreeMap<Shape, Vec<Endpoint>>;
 
+/// Vpc, and an address in it.
+pub type Ended = BTreeSet<(String, IpAddr)>;
+
 /// What the backends are looked at with.
 pub struct Look<'a, 'b> {
     /// Whose backends.
@@ -88,6 +91,8 @@ pub struct Found {
     pub changes: Vec<HealthChange>,
     /// When time alone changes something.
     pub due: Option<Time>,
+    /// Addresses of backends whose open connections end although they may live, by Vpc.
+    pub(super) ended: Ended,
     endpoints: Vec<(Shape, Endpoint)>,
 }
 
@@ -149,6 +154,10 @@ impl Found {
             false => self.judge(look, candidate, set, vpc, primary),
         };
         let conditions = judgement.conditions.clone();
+        if judgement.ends {
+            let ended = addresses.values().map(|ip| (vpc.to_owned(), *ip));
+            self.ended.extend(ended);
+        }
         self.note(
             look,
             candidate,
@@ -314,6 +323,7 @@ fn unready(message: String) -> Judgement {
         state: BackendState::NotReady,
         since: None,
         message: Some(message),
+        ends: false,
         due: None,
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use ycloud_api::condition::{ACCEPTED, reason};
 use ycloud_api::network_probe::{NetworkProbeStatus, ProbeState};
-use ycloud_api::service::BackendState;
+use ycloud_api::service::{BackendState, OnBackendFailure};
 use ycloud_api::{NetworkProbe, YusurService};
 
 use super::backend::Candidate;
@@ -65,16 +65,23 @@ pub struct Rules<'a> {
     /// Whether backends that are not ready count as endpoints.
     publish: bool,
     drain: Duration,
+    /// How long after its check failed a backend's connections end; `None`: never.
+    reset: Option<Duration>,
     now: &'a Time,
 }
 
 impl<'a> Rules<'a> {
     /// The rules of `ysvc` at the time `now`.
     pub fn of(ysvc: &YusurService, now: &'a Time) -> Self {
-        let seconds = ysvc.spec.drain_seconds.unwrap_or(DRAIN_SECONDS);
+        let seconds = |seconds: i32| Duration::from_secs(seconds.max(0).unsigned_abs().into());
+        let reset = ysvc.spec.reset_after_seconds.unwrap_or_default();
         Self {
             publish: ysvc.spec.publish_not_ready_addresses,
-            drain: Duration::from_secs(seconds.max(0).unsigned_abs().into()),
+            drain: seconds(ysvc.spec.drain_seconds.unwrap_or(DRAIN_SECONDS)),
+            reset: match ysvc.spec.on_backend_failure {
+                OnBackendFailure::Reset => Some(seconds(reset)),
+                OnBackendFailure::Keep => None,
+            },
             now,
         }
     }
@@ -102,6 +109,8 @@ pub struct Judgement {
     pub since: Option<Time>,
     /// What is wrong.
     pub message: Option<String>,
+    /// Its open connections end, although it may live.
+    pub ends: bool,
     /// When this may become another judgement without any news.
     pub due: Option<Time>,
 }
@@ -142,10 +151,13 @@ pub fn judge(
     let finding = find(candidate, asked, was, rules.now);
     let serving = candidate.ready() && finding.passes;
     let since = finding.status.and_then(|status| status.since.clone());
+    let (fails, reset) = finding.fails(rules);
     if let Some(began) = candidate.deleted() {
         // A VNic stays for as long as it is an endpoint, so it must cease to be one.
         let stays = rules.publish && !matches!(candidate, Candidate::VNic(_));
-        return leaving(&began, serving, since, finding.due, stays, rules);
+        let mut judgement = leaving(&began, serving, since, finding.due, stays, rules);
+        judgement.ends |= fails;
+        return judgement;
     }
     let (state, message) = match (finding.state, candidate.halted()) {
         (_, Some(why)) => (BackendState::NotReady, Some(why)),
@@ -169,7 +181,8 @@ pub fn judge(
         state,
         since,
         message,
-        due: finding.due,
+        ends: fails || candidate.halted().is_some(),
+        due: earlier(finding.due, reset),
     }
 }
 
@@ -206,6 +219,7 @@ fn leaving(
         state,
         since,
         message: Some(message),
+        ends: over,
         due: earlier(due.filter(|_| !over), pending),
     }
 }
@@ -240,6 +254,19 @@ fn find<'a>(candidate: &Candidate, asked: Asked<'a>, was: bool, now: &Time) -> F
 }
 
 impl Finding<'_> {
+    /// Whether the connections of what fails end now, and if not, when.
+    fn fails(&self, rules: Rules) -> (bool, Option<Time>) {
+        let Some(reset) = rules.reset.filter(|_| self.state == ProbeState::Unhealthy) else {
+            return (false, None);
+        };
+        let since = self.status.and_then(|status| status.since.as_ref());
+        let end = since.map_or_else(|| rules.now.clone(), |since| later(since, reset));
+        match rules.now.0 >= end.0 {
+            true => (true, None),
+            false => (false, Some(end)),
+        }
+    }
+
     /// Whether a backend passes that nobody can tell of. `pod`: it says itself whether it is ready. `was`: it is an endpoint.
     ///
     /// A new Pod that no chassis can ask passes by its readiness: else no roll-out would come to its end while agents of an

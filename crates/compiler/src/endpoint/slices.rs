@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use ycloud_api::YusurService;
@@ -12,8 +12,10 @@ use ycloud_api::key;
 use ycloud_api::made::{MANAGED_BY, SERVICE_NAME, slice_made_for};
 
 use super::backend::Candidate;
-use super::found::{Groups, Shape, TargetPort};
+use super::found::{Ended, Groups, Shape, TargetPort};
+use super::health::Judgement;
 use super::{holds, owner_reference, owner_uid};
+use crate::address::listed;
 
 /// How many endpoints a slice holds at most, as in Kubernetes' own slices.
 pub const MAX_ENDPOINTS: usize = 100;
@@ -34,8 +36,14 @@ struct Draft {
 }
 
 /// The slices that `ysvc` must have for `groups`, sorted by name. Endpoints stay where they are in `present`; new ones
-/// fill up the slices there are; slices that become empty go away.
-pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> Vec<EndpointSlice> {
+/// fill up the slices there are; slices that become empty go away. Each slice says of which of its Vpc's `ended` it has, or
+/// is the first that could have.
+pub fn pack(
+    ysvc: &YusurService,
+    groups: Groups,
+    mut ended: Ended,
+    present: &[&EndpointSlice],
+) -> Vec<EndpointSlice> {
     let uid = ysvc.metadata.uid.as_deref().unwrap_or_default();
     let own = own(present, uid);
     let mut names: BTreeSet<String> = own.iter().filter_map(|s| s.metadata.name.clone()).collect();
@@ -65,7 +73,40 @@ pub fn pack(ysvc: &YusurService, groups: Groups, present: &[&EndpointSlice]) -> 
         draft.endpoints.sort_by_cached_key(name);
     }
     drafts.sort_by(|a, b| a.name.cmp(&b.name));
-    drafts.into_iter().map(|draft| slice(ysvc, draft)).collect()
+    let slices = drafts.into_iter().map(|draft| slice(ysvc, draft));
+    let mut slices: Vec<EndpointSlice> = slices.collect();
+    for slice in &mut slices {
+        mark_ended(slice, &mut ended, |here, ip| here.contains(&ip));
+    }
+    for slice in &mut slices {
+        mark_ended(slice, &mut ended, |_, _| true);
+    }
+    slices
+}
+
+/// Moves those of `ended` that are of a slice's Vpc and family, and that `fits` (the slice's addresses, the address) says yes
+/// to, to the slice's annotation [`key::ENDED`].
+fn mark_ended(
+    slice: &mut EndpointSlice,
+    ended: &mut Ended,
+    fits: impl Fn(&BTreeSet<IpAddr>, IpAddr) -> bool,
+) {
+    let (vpc, family) = (vpc_of(slice).to_owned(), family_of(slice));
+    let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
+    let here: BTreeSet<IpAddr> = addresses.filter_map(|ip| ip.parse().ok()).collect();
+    let mine =
+        |(of, ip): &(String, IpAddr)| *of == vpc && Family::of(*ip) == family && fits(&here, *ip);
+    let taken: Ended = ended.iter().filter(|one| mine(one)).cloned().collect();
+    if taken.is_empty() {
+        return;
+    }
+    ended.retain(|one| !taken.contains(one));
+    let annotations = slice.metadata.annotations.get_or_insert_default();
+    let mut all: BTreeSet<IpAddr> = taken.into_iter().map(|(_, ip)| ip).collect();
+    let before = annotations.get(key::ENDED);
+    all.extend(listed(before.map(String::as_str)));
+    let text: Vec<String> = all.iter().map(IpAddr::to_string).collect();
+    annotations.insert(key::ENDED.to_owned(), text.join(","));
 }
 
 /// The present slices of `ysvc` with the present state of their backends, as `judge` (backend, Vpc, its address) says: those
@@ -76,10 +117,10 @@ pub fn refresh<'a>(
     candidates: &[Candidate<'a>],
     present: &[&EndpointSlice],
     permitted: impl Fn(&str, &str) -> bool,
-    judge: impl Fn(&Candidate<'a>, &str, IpAddr) -> Option<EndpointConditions>,
+    judge: impl Fn(&Candidate<'a>, &str, IpAddr) -> Judgement,
 ) -> Vec<EndpointSlice> {
     let by_uid: BTreeMap<&str, &Candidate> = candidates.iter().map(|c| (c.uid(), c)).collect();
-    let now = |former: &Endpoint, vpc: &str, family: Family| {
+    let now = |former: &Endpoint, vpc: &str, family: Family, ended: &mut Ended| {
         let candidate = by_uid.get(identity(former).as_str())?;
         if !permitted(candidate.namespace(), vpc) {
             return None;
@@ -88,28 +129,38 @@ pub fn refresh<'a>(
         if former.addresses != [address.to_string()] && !candidate.moves() {
             return None;
         }
-        Some(candidate.endpoint(address, judge(candidate, vpc, address)?))
+        let judgement = judge(candidate, vpc, address);
+        if judgement.ends {
+            ended.insert((vpc.to_owned(), address));
+        }
+        Some(candidate.endpoint(address, judgement.conditions?))
     };
     let owner = ysvc.metadata.uid.as_deref().unwrap_or_default();
     own(present, owner)
         .into_iter()
-        .map(|slice| EndpointSlice {
-            metadata: ObjectMeta {
-                name: slice.metadata.name.clone(),
-                namespace: slice.metadata.namespace.clone(),
-                labels: slice.metadata.labels.clone(),
-                annotations: slice.metadata.annotations.clone(),
-                owner_references: slice.metadata.owner_references.clone(),
-                ..ObjectMeta::default()
-            },
-            endpoints: {
-                let endpoints = slice.endpoints.iter();
-                let (vpc, family) = (vpc_of(slice), family_of(slice));
-                endpoints
-                    .filter_map(|former| now(former, vpc, family))
-                    .collect()
-            },
-            ..slice.clone()
+        .map(|slice| {
+            let mut annotations = slice.metadata.annotations.clone();
+            annotations.iter_mut().for_each(|all| {
+                all.remove(key::ENDED);
+            });
+            let (vpc, family) = (vpc_of(slice), family_of(slice));
+            let mut ended = Ended::new();
+            let endpoints = slice.endpoints.iter();
+            let endpoints = endpoints.filter_map(|former| now(former, vpc, family, &mut ended));
+            let mut slice = EndpointSlice {
+                endpoints: endpoints.collect(),
+                metadata: ObjectMeta {
+                    name: slice.metadata.name.clone(),
+                    namespace: slice.metadata.namespace.clone(),
+                    labels: slice.metadata.labels.clone(),
+                    annotations,
+                    owner_references: slice.metadata.owner_references.clone(),
+                    ..ObjectMeta::default()
+                },
+                ..slice.clone()
+            };
+            mark_ended(&mut slice, &mut ended, |_, _| true);
+            slice
         })
         .collect()
 }
@@ -277,11 +328,17 @@ fn slice(ysvc: &YusurService, draft: Draft) -> EndpointSlice {
     }
 }
 
+/// Annotation [`key::ENDED`] of a slice.
+fn ended(slice: &EndpointSlice) -> Option<&String> {
+    slice.metadata.annotations.as_ref()?.get(key::ENDED)
+}
+
 /// Whether `present` reads as `wanted` in every field that ycloud sets.
 pub fn same(present: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let meta = (&present.metadata, &wanted.metadata);
     holds(&meta.0.labels, &meta.1.labels)
         && holds(&meta.0.annotations, &meta.1.annotations)
+        && ended(present) == ended(wanted)
         && owner_uid(&meta.0.owner_references) == owner_uid(&meta.1.owner_references)
         && present.address_type == wanted.address_type
         && present.endpoints == wanted.endpoints

@@ -187,9 +187,11 @@ impl Snapshot {
                 .extend(vpcs.iter().map(|vpc| (name.clone(), vpc.clone())));
         }
         let named = |subnet: &Option<Arc<Subnet>>| {
-            subnet.as_ref().map(|subnet| subnet.spec.namespaces.clone())
+            let spec = subnet.as_ref().map(|subnet| subnet.spec.clone());
+            let spec = spec.filter(|spec| !spec.namespaces.is_empty());
+            spec.map(|spec| (spec.vpc, spec.namespaces))
         };
-        if named(&old).unwrap_or_default() != named(&new).unwrap_or_default() {
+        if named(&old) != named(&new) {
             // Whom they permit changes with it.
             for vpc in &vpcs {
                 owners.extend(self.dependents(&Owner::Vpc(vpc.clone())));

@@ -11,6 +11,7 @@ use ycloud_api::key;
 use ycloud_api::made::{self, SERVICE_NAME, made_for, slice_made_for};
 use ycloud_api::vnic::pod_vnic_name;
 
+use crate::address::listed;
 use crate::owner::ObjectKey;
 
 /// What is kept of a Pod.
@@ -120,6 +121,8 @@ pub struct Slice {
     pub vpc: Option<String>,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<Endpoint>,
+    /// Sorted: backends whose open connections end although they may live, [`key::ENDED`].
+    pub ended: Vec<IpAddr>,
 }
 
 /// A port of an EndpointSlice.
@@ -173,7 +176,12 @@ impl Slice {
             let takes = Family::of(ip) == family && (ready || (serving && terminating));
             takes.then_some(Endpoint { ip, ready, node })
         });
+        let annotations = meta.annotations.as_ref();
+        let ended = annotations.and_then(|all| all.get(key::ENDED));
+        let mut ended: Vec<IpAddr> = listed(ended.map(String::as_str)).collect();
+        ended.sort_unstable();
         Some(Self {
+            ended,
             made_for: slice_made_for(meta).map(str::to_owned),
             service: ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service),
             vpc: value(&meta.labels, key::VPC).or_else(|| value(&meta.annotations, key::VPC)),

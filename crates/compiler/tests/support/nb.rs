@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ycloud_compiler::row::MONITORED;
-use ycloud_compiler::{Batch, Owner, OwnerIndex, Snapshot, compile};
+use ycloud_compiler::{Batch, Owner, OwnerIndex, Snapshot, compile, keep_connections};
 use ycloud_ovsdb::{Client, Config, Operation, Outcome, Remote};
 
 /// An ovsdb-server of its own; ends with the value.
@@ -93,7 +93,10 @@ pub async fn settle(client: &Client, snapshot: &Snapshot, index: &mut OwnerIndex
         let mut batch = Batch::new(&observed, index);
         for owner in &owners {
             match compile(snapshot, owner) {
-                Ok(rows) => drop(batch.add(owner, &rows)),
+                Ok(rows) => {
+                    let rows = keep_connections(snapshot, owner, rows, &observed);
+                    batch.add(owner, &rows);
+                }
                 Err(rejection) if rejection.keep => {}
                 Err(_) => drop(batch.add(owner, &[])),
             }

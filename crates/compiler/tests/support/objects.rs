@@ -271,6 +271,14 @@ pub fn slice(
     }))
 }
 
+/// The slice, which says that the connections of these backends end.
+pub fn slice_ended(slice: &EndpointSlice, ended: &[&str]) -> Arc<EndpointSlice> {
+    let mut slice = slice.clone();
+    let annotations = slice.metadata.annotations.get_or_insert_default();
+    annotations.insert("iaas.yusur.io/ended".to_owned(), ended.join(","));
+    Arc::new(slice)
+}
+
 pub fn service_cidr(name: &str, cidr: &str) -> Arc<ServiceCIDR> {
     from(json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}}))
 }

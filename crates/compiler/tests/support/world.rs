@@ -124,6 +124,12 @@ pub fn object() -> impl Strategy<Value = Object> {
                 let slice = objects::slice_ipv6(&objects::slice(ns, name, service, &ports, &endpoints));
                 Object::EndpointSlice(node.map_or_else(|| slice.clone(), |node| objects::slice_on(&slice, node)))
             }),
+        2 => (select(NAMESPACES), select(&["s", "t"][..]), select(&["a", "b"][..]), ports(), vec(endpoint(), 0..3), vec(endpoint(), 1..3))
+            .prop_map(|(ns, name, service, ports, endpoints, ended)| {
+                let slice = objects::slice(ns, name, service, &ports, &endpoints);
+                let ended: Vec<&str> = ended.iter().map(|(ip, _)| ip.as_str()).collect();
+                Object::EndpointSlice(objects::slice_ended(&slice, &ended))
+            }),
         1 => (select(NODES), select(NODE_ADDRESSES), select(NODE_ADDRESSES_IPV6))
             .prop_map(|(node, ip, ipv6)| Object::Node(objects::node_with_ipv6(&objects::node(node, ip), ipv6))),
         3 => (select(GATEWAYS), select(EIP_CIDRS), proptest::bool::ANY, 0u32..3)

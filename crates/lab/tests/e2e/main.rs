@@ -52,3 +52,4 @@ mod scenario_multi_vpc;
 mod scene;
 mod sctp;
 mod thousand;
+mod under_way;

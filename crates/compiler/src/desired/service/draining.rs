@@ -1,16 +1,20 @@
 //! Backends that take no new connections and keep those they have: endpoints that terminate and still serve, where others are
-//! ready. OVN reads nothing of it; the node agents end the connections of a backend that has left `vips`, unless it stands
-//! here.
+//! ready, and what was a backend before and lives. OVN reads nothing of it; the node agents end the connections of a backend
+//! that has left `vips`, unless it stands here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Service;
 use ycloud_api::address::Family;
+use ycloud_ovsdb::{Atom, AtomMap, Datum, Row as Observed};
 
 use super::backends::Backends;
 use super::{at, ports};
-use crate::snapshot::Slice;
+use crate::owner::ObjectKey;
+use crate::row::Row;
+use crate::snapshot::{Slice, Snapshot};
+use crate::validate;
 
 /// Key of `Load_Balancer:options`: `<VIP>=<backend>`, sorted, a space between; each with its port, IPv6 addresses in
 /// brackets. northd hands options on to the Southbound database as they are.
@@ -62,6 +66,105 @@ impl Draining {
         });
         option(items.collect())
     }
+}
+
+/// Adds to the desired rows of a Service the backends that the observed ones have and they have no more, and that live: so
+/// these keep their TCP and SCTP connections. They stay until they are backends again, are gone, or their connections are
+/// to end (`iaas.yusur.io/ended` of a slice). What an address no longer serves at all is not kept.
+pub(crate) fn keep(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    rows: &mut [Row],
+    observed: &ycloud_ovsdb::Snapshot,
+) {
+    let Some(service) = snapshot.service(key) else {
+        return;
+    };
+    let ended: BTreeSet<IpAddr> = snapshot
+        .slices(key)
+        .flat_map(|s| &s.ended)
+        .copied()
+        .collect();
+    let vpc = super::vpc(service);
+    let lives = |backend: &str| {
+        let backend: Option<SocketAddr> = backend.parse().ok();
+        let ip = backend.map(|backend| backend.ip());
+        ip.is_some_and(|ip| !ended.contains(&ip) && lives(snapshot, vpc, ip))
+    };
+    for row in rows.iter_mut().filter(|row| row.table == "Load_Balancer") {
+        let Some(before) = observed.row(row.table, row.uuid) else {
+            continue;
+        };
+        let protocol = row.columns.get("protocol").and_then(Datum::as_str);
+        let vips = row.columns.get("vips").and_then(Datum::as_map);
+        let options = row.columns.get("options").and_then(Datum::as_map);
+        let (Some(vips), Some(options)) = (vips, options) else {
+            continue;
+        };
+        if protocol == Some("udp") || options.get_str("template").is_some() {
+            continue;
+        }
+        let mut items: BTreeSet<String> = draining(options).map(item).collect();
+        let left = pairs(before).filter(|(vip, backend)| {
+            let now = vips.get_str(vip);
+            now.is_some_and(|now| now.split(',').all(|one| one != *backend)) && lives(backend)
+        });
+        items.extend(left.map(item));
+        let Some((name, value)) = option(items) else {
+            continue;
+        };
+        let options = options
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        let draining = (Atom::from(name), Atom::from(value));
+        let options: AtomMap = options.chain([draining]).collect();
+        row.columns.set("options", options);
+    }
+}
+
+/// Whether what has this address in a Vpc is there, and is not being deleted.
+fn lives(snapshot: &Snapshot, vpc: &str, ip: IpAddr) -> bool {
+    let pools = snapshot
+        .subnets_of(vpc)
+        .filter_map(|subnet| snapshot.pool(subnet));
+    let mut holders = pools.flat_map(|pool| pool.holders(ip));
+    holders.any(|key| {
+        let vnic = snapshot.vnic(key);
+        vnic.is_some_and(|vnic| {
+            vnic.metadata.deletion_timestamp.is_none()
+                && matches!(validate::vnic::check(snapshot, key, vnic), Ok(Some(_)))
+        })
+    })
+}
+
+/// The addresses of backends that drain at a load balancer.
+pub(crate) fn backends_that_drain(row: &Observed) -> impl Iterator<Item = IpAddr> {
+    let options = row.get("options").and_then(Datum::as_map);
+    let backends = options.into_iter().flat_map(draining);
+    backends.filter_map(|(_, backend)| Some(backend.parse::<SocketAddr>().ok()?.ip()))
+}
+
+/// VIP and backend of all that a row has: those that take new connections, and those that drain.
+fn pairs(row: &Observed) -> impl Iterator<Item = (&str, &str)> {
+    let map = |column| row.get(column).and_then(Datum::as_map);
+    let vips = map("vips").into_iter().flat_map(|vips| vips.as_slice());
+    let vips = vips.filter_map(|(vip, backends)| Some((vip.as_str()?, backends.as_str()?)));
+    let serving = vips.flat_map(|(vip, backends)| {
+        let backends = backends.split(',').filter(|backend| !backend.is_empty());
+        backends.map(move |backend| (vip, backend))
+    });
+    serving.chain(map("options").into_iter().flat_map(draining))
+}
+
+/// VIP and backend of those in option [`DRAINING`].
+fn draining(options: &AtomMap) -> impl Iterator<Item = (&str, &str)> {
+    let text = options.get_str(DRAINING).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|item| item.split_once('='))
+}
+
+fn item((vip, backend): (&str, &str)) -> String {
+    format!("{vip}={backend}")
 }
 
 fn option(items: BTreeSet<String>) -> Option<(String, String)> {
