@@ -81,6 +81,7 @@ impl Chassis {
         let task = CtFlush {
             southbound,
             bridge,
+            ovs: chassis.ovs.clone(),
             openflow: options.openflow.clone(),
             kept: options.run_dir.join("load-balancers"),
             metrics: chassis.metrics.ct_flush.clone(),

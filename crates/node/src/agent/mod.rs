@@ -49,6 +49,7 @@ pub mod pod_links;
 pub mod prober;
 pub mod server;
 pub mod services;
+pub mod sock_diag;
 pub mod southbound;
 pub mod sysctl;
 pub mod talk;

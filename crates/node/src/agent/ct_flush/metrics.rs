@@ -15,6 +15,8 @@ pub struct Metrics {
     pub pairs: Counter,
     /// Conversations that came to nothing, and requests that Open vSwitch refused.
     pub failed: Counter,
+    /// TCP connections that were ended at their clients' sockets.
+    pub ended: Counter,
     /// Pairs that are gone and wait to be flushed.
     pub waiting: Gauge,
 }
@@ -43,6 +45,11 @@ impl Metrics {
                 "ycloud_cni_ct_flush_failed",
                 "Flushes that Open vSwitch did not take, and requests that it refused",
                 &metrics.failed,
+            ),
+            (
+                "ycloud_cni_ct_flush_ended",
+                "TCP connections to backends that are gone that were ended at the sockets of Pods or of the node",
+                &metrics.ended,
             ),
         ];
         for (name, help, counter) in counters {

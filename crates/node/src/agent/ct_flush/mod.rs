@@ -11,30 +11,41 @@
 //!                                                       └── 2 s: NXT_CT_FLUSH ───┘ where ovn-controller is late or away
 //! ```
 //!
+//! Before that, those TCP connections whose client is a Pod of this node, or the node itself, are ended at their sockets
+//! ([`sock_diag`]): the client need not send anything to learn of it, and the kernel resets the other end by the way that
+//! the connection still has.
+//!
 //! What has come back is left alone. The last time is for what a packet of the old flows brought in again: Open vSwitch's
 //! cache follows the bridge within half a second or so. OVN's own `options:ct_flush` knows nothing of backends that drain.
 //!
 //! # Caveats
 //! The reset that OVN sends where nobody is left has the sequence number 0 (`pinctrl_handle_tcp_reset`), so a client that
-//! is connected already does not heed it: it waits, as it would have without. New connections are refused.
+//! is connected already does not heed it: it waits, as it would have without, unless it is a Pod or a node. New connections
+//! are refused.
 //!
 //! What goes while the agent is away is found by a file, [`kept`], but for what came in the ten seconds before. OVN 23.03 has no Southbound row for a load balancer that is on routers
 //! alone.
 
+pub mod connection;
 pub mod kept;
 mod message;
 pub mod metrics;
 pub mod pairs;
+mod unixctl;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use ycloud_ovsdb::{Client, Snapshot};
 
-use super::behind;
+use super::netns::Netns;
+use super::ovs::Ovs;
 use super::talk::{self, Talk};
+use super::{behind, sock_diag};
+use connection::{Connection, TCP};
 use kept::Kept;
 use pairs::{Flush, Pair, Pairs};
 
@@ -52,6 +63,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How long Open vSwitch may take for a batch.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long resets may take to the next chassis, before the way that they take is flushed.
+const PASS: Duration = Duration::from_millis(50);
 
 /// Requests in one go. Each makes ovs-vswitchd look through all connections, and it does nothing else meanwhile.
 const BATCH: usize = 32;
@@ -83,6 +97,8 @@ pub struct CtFlush {
     pub southbound: Client,
     /// Client of Open vSwitch's database, see [`behind::client`].
     pub bridge: Client,
+    /// The Pods of this node.
+    pub ovs: Ovs,
     /// The bridge's management socket, `<rundir>/br-int.mgmt`.
     pub openflow: PathBuf,
     /// Where it is kept which pairs there are, for the next agent.
@@ -152,6 +168,7 @@ impl CtFlush {
             if due.is_empty() {
                 continue;
             }
+            self.end(&due).await;
             let requests = pairs.flushes(due.iter().copied());
             let asked = (requests.len(), due.len());
             match self.flush(requests).await {
@@ -185,6 +202,56 @@ impl CtFlush {
         self.metrics.requests.inc_by(count(requests));
         self.metrics.pairs.inc_by(count(pairs));
         self.metrics.failed.inc_by(count(refused));
+    }
+
+    /// Ends the TCP connections of these pairs whose clients' sockets are on this machine, and lets their resets pass. What
+    /// cannot be ended is only logged: it is flushed all the same.
+    async fn end(&self, pairs: &[Pair]) {
+        let tcp: BTreeSet<&Pair> = pairs.iter().filter(|pair| pair.protocol == TCP).collect();
+        let Some(run_dir) = self.openflow.parent().filter(|_| !tcp.is_empty()) else {
+            return;
+        };
+        let dump = match unixctl::ask(run_dir, "dpctl/dump-conntrack", &[]).await {
+            Ok(dump) => dump,
+            Err(error) => {
+                tracing::warn!(%error, "failed to list the connections of backends that are gone; clients find out with their next packet");
+                return;
+            }
+        };
+        let connections = dump.lines().filter_map(Connection::read);
+        let mut of_client: BTreeMap<IpAddr, Vec<Connection>> = BTreeMap::new();
+        for connection in connections.filter(|one| tcp.contains(&one.pair())) {
+            let ip = connection.client.ip();
+            of_client.entry(ip).or_default().push(connection);
+        }
+        let mut ended = 0;
+        for port in self.ovs.view().ports() {
+            let addresses = port.facts.addresses.ips();
+            let of_pod = addresses.filter_map(|ip| of_client.get(&ip)).flatten();
+            let of_pod: Vec<Connection> = of_pod.copied().collect();
+            if of_pod.is_empty() {
+                continue;
+            }
+            let inside = match Netns::open(&port.facts.netns) {
+                Ok(netns) => netns.run(move || abort(&of_pod)).await,
+                Err(error) => Err(error),
+            };
+            match inside {
+                Ok(count) => ended += count,
+                Err(error) => tracing::debug!(%error, "the Pod is gone"),
+            }
+        }
+        let here = tokio::task::spawn_blocking(move || {
+            of_client.values().map(|one| abort(one)).sum::<usize>()
+        });
+        ended += here.await.unwrap_or_default();
+        if ended > 0 {
+            self.metrics
+                .ended
+                .inc_by(u64::try_from(ended).unwrap_or(u64::MAX));
+            tracing::info!(ended, "ended connections to backends that are gone");
+            tokio::time::sleep(PASS).await;
+        }
     }
 
     /// Flushes, and waits until that is done. Returns what the switch refused.
@@ -223,6 +290,18 @@ impl CtFlush {
         );
         Ok(refused)
     }
+}
+
+/// Ends these connections, whose clients are of the calling thread's network namespace; returns how many there were.
+fn abort(connections: &[Connection]) -> usize {
+    let ended = connections.iter().filter(|one| {
+        let ended = sock_diag::abort(one.client, one.vip);
+        ended.unwrap_or_else(|error| {
+            tracing::debug!(%error, client = %one.client, "failed to end a connection");
+            false
+        })
+    });
+    ended.count()
 }
 
 /// When something is to be looked at, whatever changes until then.

@@ -1,0 +1,82 @@
+//! Connections as Open vSwitch tracks them: pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::pairs::Pair;
+
+/// A TCP connection that went by a load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection {
+    /// Who opened it.
+    pub client: SocketAddr,
+    /// What was called.
+    pub vip: SocketAddr,
+    /// Who answered.
+    pub backend: SocketAddr,
+}
+
+impl Connection {
+    /// Reads one line of `dpctl/dump-conntrack`. `None`: it is another protocol's, or nothing was translated.
+    pub fn read(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("tcp,")?;
+        let (client, vip) = ends(rest, "orig=(")?;
+        let (backend, _) = ends(rest, "reply=(")?;
+        (vip != backend).then_some(Self {
+            client,
+            vip,
+            backend,
+        })
+    }
+
+    /// The way that it goes.
+    pub fn pair(&self) -> Pair {
+        Pair {
+            protocol: TCP,
+            vip: self.vip,
+            backend: self.backend,
+        }
+    }
+}
+
+/// TCP's IP protocol number.
+pub const TCP: u8 = 6;
+
+/// Source and destination of a direction, for example of `orig=(src=10.0.0.1,dst=10.0.0.2,sport=1,dport=2)`.
+fn ends(text: &str, direction: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (_, rest) = text.split_once(direction)?;
+    let (inside, _) = rest.split_once(')')?;
+    let value = |name: &str| {
+        let mut items = inside.split(',');
+        items.find_map(|item| item.strip_prefix(name)?.strip_prefix('='))
+    };
+    let address = |name| value(name)?.parse::<IpAddr>().ok();
+    let port = |name| value(name)?.parse::<u16>().ok();
+    let source = SocketAddr::new(address("src")?, port("sport")?);
+    Some((source, SocketAddr::new(address("dst")?, port("dport")?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_translated_tcp_connections_are_read() {
+        let dump = "\
+icmp,orig=(src=10.0.0.1,dst=10.0.0.2,id=1,type=8,code=0),reply=(src=10.0.0.2,dst=10.0.0.1,id=1,type=0,code=0),zone=3
+tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4444,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4444),zone=5,mark=2,protoinfo=(state=ESTABLISHED)
+tcp,orig=(src=10.0.1.7,dst=10.0.1.5,sport=4445,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=80,dport=4445),zone=5,protoinfo=(state=ESTABLISHED)
+tcp,orig=(src=fd00::7,dst=fd00:96::1,sport=4446,dport=80),reply=(src=fd00::5,dst=fd00::7,sport=8080,dport=4446),zone=5,protoinfo=(state=TIME_WAIT)
+udp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4447,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4447),zone=5
+tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4448";
+        let read: Vec<String> = dump
+            .lines()
+            .filter_map(Connection::read)
+            .map(|c| format!("{} {} {}", c.client, c.vip, c.backend))
+            .collect();
+        let expected = [
+            "10.0.1.7:4444 10.96.0.1:80 10.0.1.5:8080",
+            "[fd00::7]:4446 [fd00:96::1]:80 [fd00::5]:8080",
+        ];
+        assert_eq!(read, expected);
+    }
+}
