@@ -1,10 +1,16 @@
-//! How ycloud's programs reach the API server: [`connect`], and [`Retry`] for watches.
+//! What ycloud's programs have around their work: how they reach the API server, [`connect`], with [`Retry`] for watches; and who
+//! watches their tasks, [`supervisor`].
 //!
+//! # The API server
 //! kube's own client waits on a connection whose other end went away without a word (a network cut in two, a load balancer that
 //! moved): a watch of which nothing comes looks like one of which there is nothing to tell, for five minutes, and the kernel sends again
 //! what is under way at intervals that double up to two minutes. Whoever follows endpoints and probes must not be deaf for so long.
 //! Here the kernel asks the other end whether it is there once it has been silent for [`SILENCE`], and gives a connection up that has
 //! had no answer for [`PATIENCE`]. The watch then fails, and is made anew.
+
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
+pub mod supervisor;
 
 use std::time::Duration;
 
@@ -18,6 +24,8 @@ use kube::client::{Client, ConfigExt};
 use kube::runtime::utils::Backoff;
 use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
+
+pub use supervisor::{Heartbeat, Supervisor};
 
 /// How long a connection is silent before its other end is asked whether it is there (`TCP_KEEPIDLE`, tcp(7)).
 pub const SILENCE: Duration = Duration::from_secs(2);
