@@ -78,7 +78,7 @@ pub enum State {
 
 /// A client of one database: a replica of its monitored tables, and transactions.
 ///
-/// Clones share one connection. The client ends when the last clone is dropped.
+/// Clones share one connection, which one task carries: see [`Client::new`]. It ends when the last clone is dropped.
 ///
 /// # Guarantees
 /// * When [`transact`](Self::transact) returns [`Outcome::Committed`], [`snapshot`](Self::snapshot) holds the effect on all
@@ -99,17 +99,30 @@ pub(crate) struct Transact {
 }
 
 impl Client {
-    /// Starts a client on the current tokio runtime. It connects at once, and again whenever the connection is lost.
-    pub fn spawn(config: Config) -> Client {
+    /// A client, and the task that carries its connection, for the caller to run and to watch: it connects at once, and again whenever
+    /// the connection is lost. If it ends while there are clones, which only a fault does, subscriptions yield nothing any more.
+    pub fn new(config: Config) -> (Client, impl Future<Output = ()> + Send + 'static) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (sender, connection) = watch::channel(Connection::default());
         let publisher = Arc::new(Publisher::new());
-        tokio::spawn(driver::Driver::new(config, publisher.clone(), sender, receiver).run());
-        Client {
+        let driver = driver::Driver::new(config, publisher.clone(), sender, receiver);
+        let client = Client {
             commands,
             publisher,
             connection,
-        }
+        };
+        (client, driver.run())
+    }
+
+    /// Starts a client on the current tokio runtime, with a task that nobody watches: for tests and small programs.
+    pub fn spawn(config: Config) -> Client {
+        let (client, task) = Self::new(config);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "who must notice its end calls `new`, and clippy.toml knows this function too"
+        )]
+        tokio::spawn(task);
+        client
     }
 
     /// Waits until the replica has been synced for the first time.

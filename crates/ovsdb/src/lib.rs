@@ -33,6 +33,8 @@
 //! * Locks (`lock`, `steal`, `unlock`) are not taken; `assert` can only fail.
 //! * Rows of a table are in the order of their UUIDs, which says nothing.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 #[cfg(feature = "client")]
 mod client;
 pub mod generated;

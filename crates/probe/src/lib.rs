@@ -14,6 +14,8 @@
 //! # A new kind of probe
 //! A field of [`HealthCheck`](ycloud_api::probe::HealthCheck), a file in `kind/`, a variant of [`Check`].
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod failure;
 pub mod health;
 pub mod kind;

@@ -33,8 +33,8 @@ pub(super) enum Inbound {
 pub(super) struct Connection {
     inbound: mpsc::UnboundedReceiver<Inbound>,
     outbound: mpsc::Sender<Vec<u8>>,
-    /// Aborts reader and writer when it is dropped.
-    _tasks: JoinSet<()>,
+    /// Reader and writer; aborts them when it is dropped.
+    tasks: JoinSet<()>,
 }
 
 impl Connection {
@@ -71,14 +71,25 @@ impl Connection {
         Connection {
             inbound,
             outbound,
-            _tasks: tasks,
+            tasks,
         }
     }
 
-    /// The next message, or why the connection is over.
+    /// The next message, or why the connection is over. Panics if reader or writer has: the other one would keep the connection open,
+    /// and nothing would come by it any more. Cancel safe.
     pub(super) async fn receive(&mut self) -> Inbound {
         let over = || Inbound::Closed("the connection's tasks have ended".to_owned());
-        self.inbound.recv().await.unwrap_or_else(over)
+        loop {
+            let ended = tokio::select! {
+                inbound = self.inbound.recv() => return inbound.unwrap_or_else(over),
+                Some(ended) = self.tasks.join_next() => ended,
+            };
+            match ended {
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // It has said why, or the runtime is shutting down.
+                Ok(()) | Err(_) => {}
+            }
+        }
     }
 
     /// Sends bytes; says in words if the server has stopped reading.
@@ -189,4 +200,25 @@ async fn write_all(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "an unheard-of message")]
+    async fn a_reader_that_panics_takes_the_driver_with_it() {
+        let (sender, inbound) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { panic!("an unheard-of message") });
+        // The writer, which has nothing to write and would wait for ever.
+        tasks.spawn(async move { sender.closed().await });
+        let mut connection = Connection {
+            inbound,
+            outbound: mpsc::channel(WRITES).0,
+            tasks,
+        };
+        connection.receive().await;
+    }
 }
