@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use ycloud_client::Heartbeat;
 use ycloud_compiler::Owner;
 use ycloud_compiler::owner::OWNER_KEY;
 use ycloud_compiler::snapshot::Claim;
@@ -151,12 +152,12 @@ fn concerns(changes: &[Change]) -> bool {
 /// Who holds each group, as it is told to others; `None`: not known yet.
 pub type Claims = Option<Arc<BTreeMap<String, Claim>>>;
 
-/// Moves service gateways until `stop` is cancelled, and tells who holds the groups.
+/// Moves service gateways until `stop` is cancelled, and tells who holds the groups. A pass is a look at the databases, with its updates.
 pub async fn run(
-    northbound: Client,
-    southbound: Client,
+    (northbound, southbound): (Client, Client),
     told: watch::Sender<Claims>,
     stop: CancellationToken,
+    heartbeat: Heartbeat,
 ) {
     if southbound.synced().await.is_err() {
         return;
@@ -187,6 +188,7 @@ pub async fn run(
         if !look {
             continue;
         }
+        let _pass = heartbeat.pass();
         let now = Instant::now();
         let (observed, wanted) = (southbound.snapshot(), northbound.snapshot());
         standing.observe(&observed, now);

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::Router;
+use axum::extract::RawQuery;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,6 +16,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use ycloud_client::Supervisor;
+use ycloud_client::supervisor::is_verbose;
 
 /// What the process waits for before it can do its work. Cheap to clone; all clones are one.
 ///
@@ -53,46 +57,59 @@ impl Readiness {
     }
 }
 
+/// What `/readyz` is made of.
+#[derive(Debug, Clone)]
+pub struct Checks {
+    /// What the process waits for.
+    pub readiness: Readiness,
+    /// Who watches its tasks.
+    pub supervisor: Supervisor,
+}
+
 /// Serves until `stop` is cancelled.
 ///
 /// * `/healthz`: 200 as long as the process runs its tasks.
-/// * `/readyz`: 200 once everything in `readiness` is reached, else 503 with what is missing.
+/// * `/readyz`: 200 once everything in `readiness` is reached and while each task is well, else 503 with what is not. `?verbose`: a
+///   line a task.
 /// * `/metrics`: OpenMetrics text.
 ///
 /// # Errors
 /// When `listen` cannot be bound or the listener fails.
 pub async fn serve(
     listen: SocketAddr,
-    readiness: Readiness,
+    checks: Checks,
     registry: Arc<Registry>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
-    serve_on(listener, readiness, registry, stop).await
+    serve_on(listener, checks, registry, stop).await
 }
 
 async fn serve_on(
     listener: TcpListener,
-    readiness: Readiness,
+    checks: Checks,
     registry: Arc<Registry>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { ready(&readiness) }))
+        .route(
+            "/readyz",
+            get(move |RawQuery(query)| async move { ready(&checks, is_verbose(query.as_deref())) }),
+        )
         .route("/metrics", get(move || async move { metrics(&registry) }));
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
 
-fn ready(readiness: &Readiness) -> Response {
-    let missing = readiness.missing();
-    if missing.is_empty() {
-        return "ok\n".into_response();
+fn ready(checks: &Checks, verbose: bool) -> Response {
+    let missing = checks.readiness.missing();
+    let supervisor = &checks.supervisor;
+    match supervisor.readiness(&missing, verbose, Instant::now()) {
+        Ok(text) => text.into_response(),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
     }
-    let text = format!("waiting for {}\n", missing.join(", "));
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 fn metrics(registry: &Registry) -> Response {
@@ -107,6 +124,7 @@ fn metrics(registry: &Registry) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -127,17 +145,25 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = Arc::new(Registry::default());
-        let server = tokio::spawn(serve_on(
-            listener,
-            readiness.clone(),
-            registry,
-            stop.clone(),
-        ));
+        let checks = Checks {
+            readiness: readiness.clone(),
+            supervisor: Supervisor::new(stop.clone()),
+        };
+        let hangs = checks.supervisor.heartbeat("reconciler", Duration::ZERO);
+        let server = tokio::spawn(serve_on(listener, checks, registry, stop.clone()));
         let answer = fetch(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains("waiting for the list of Pods"), "{answer}");
         readiness.reached("the list of Pods");
         assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let pass = hangs.pass();
+        let answer = fetch(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("task \"reconciler\""), "{answer}");
+        drop(pass);
+        let answer = fetch(address, "/readyz?verbose").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("[+]reconciler ok: waits"), "{answer}");
         assert!(fetch(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/metrics").await.contains("# EOF"));
         stop.cancel();

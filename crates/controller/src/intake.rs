@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use ycloud_api::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc, key};
+use ycloud_client::Supervisor;
+use ycloud_client::supervisor::LIMIT;
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef};
 
 use crate::watch::{Change, Closed, Key, watch};
@@ -41,10 +43,15 @@ const PODS: &str =
     "spec.nodeName!=,spec.hostNetwork=false,status.phase!=Succeeded,status.phase!=Failed";
 
 /// Starts all watches. They end with `stop`, or when the receiver is dropped.
-pub fn start(client: &Client, stop: &CancellationToken) -> mpsc::Receiver<Input> {
+pub fn start(
+    client: &Client,
+    supervisor: &Supervisor,
+    stop: &CancellationToken,
+) -> mpsc::Receiver<Input> {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     let start = Start {
         client,
+        supervisor,
         stop,
         sender,
     };
@@ -111,6 +118,7 @@ pub fn start(client: &Client, stop: &CancellationToken) -> mpsc::Receiver<Input>
 
 struct Start<'a> {
     client: &'a Client,
+    supervisor: &'a Supervisor,
     stop: &'a CancellationToken,
     sender: mpsc::Sender<Input>,
 }
@@ -161,12 +169,14 @@ impl Start<'_> {
         K::DynamicType: Default,
     {
         let (sender, stop) = (self.sender.clone(), self.stop.clone());
-        let deliver = move |change: Change<K>| {
-            let input = input(change);
-            let sender = sender.clone();
-            async move { sender.send(input).await.map_err(|_| Closed) }
-        };
-        tokio::spawn(async move {
+        let name = format!("watch of {}", K::kind(&K::DynamicType::default()));
+        self.supervisor.spawn(name, LIMIT, |heartbeat| async move {
+            let deliver = move |change: Change<K>| {
+                let input = input(change);
+                let sender = sender.clone();
+                heartbeat.beat();
+                async move { sender.send(input).await.map_err(|_| Closed) }
+            };
             tokio::select! {
                 () = watch(api, config, reduce, deliver) => {}
                 () = stop.cancelled() => {}

@@ -22,6 +22,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use ycloud_client::Heartbeat;
 
 /// How long a lease lasts and how often it is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +118,20 @@ impl Elector {
 
     /// Runs until `stop` is cancelled, then gives the Lease back; or until leadership is lost. `state` tells the rest
     /// of the process.
-    pub async fn run(mut self, state: watch::Sender<Leadership>, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        state: watch::Sender<Leadership>,
+        stop: CancellationToken,
+        heartbeat: Heartbeat,
+    ) {
         let mut renewed: Option<Instant> = None;
         loop {
             let begun = Instant::now();
-            match self.attempt().await {
+            let attempt = {
+                let _pass = heartbeat.pass();
+                self.attempt().await
+            };
+            match attempt {
                 Ok(true) => {
                     if renewed.replace(begun).is_none() {
                         tracing::info!(lease = %self.name, identity = %self.identity, "leading");
@@ -359,7 +369,7 @@ mod tests {
         elector.timing = timing;
         let (sender, receiver) = watch::channel(Leadership::Standby);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(elector.run(sender, stop.clone()));
+        let task = tokio::spawn(elector.run(sender, stop.clone(), Heartbeat::default()));
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(*receiver.borrow(), Leadership::Standby);
         stop.cancel();

@@ -4,6 +4,8 @@
 //! `YusurService`s into Services and EndpointSlices. What both need to be a well-behaved process stands in
 //! [`runtime`], [`lease`], [`health`] and [`watch`].
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod apply;
 pub mod chores;
 mod eip;

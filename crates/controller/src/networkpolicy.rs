@@ -9,6 +9,8 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
 
+use ycloud_client::Heartbeat;
+
 use crate::runtime::Runtime;
 use crate::watch::{Change, Closed, Key, watch};
 use crate::write::{Report, Writer};
@@ -23,8 +25,8 @@ const CAPACITY: usize = 64;
 const MESSAGE: &str = "ycloud does not enforce NetworkPolicies: the Pods that this one selects are reached by everybody in \
                        their Vpc, as if it did not exist; keep tenants apart by Vpcs and their spec.allowedNamespaces";
 
-/// Tells of each NetworkPolicy once, while this process leads. Runs until `runtime.stop` is cancelled.
-pub async fn run(runtime: Runtime) {
+/// Tells of each NetworkPolicy once, while this process leads. Runs until `runtime.stop` is cancelled. A pass is an Event.
+pub async fn run(runtime: Runtime, heartbeat: Heartbeat) {
     let (sender, mut changes) = mpsc::channel(CAPACITY);
     let deliver = move |change: Change<NetworkPolicy>| {
         let sender = sender.clone();
@@ -40,6 +42,7 @@ pub async fn run(runtime: Runtime) {
             tokio::select! {
                 Some(change) = changes.recv() => policies.apply(change),
                 report = next(&mut policies, &runtime) => {
+                    let _pass = heartbeat.pass();
                     writer.report(report).await;
                     tokio::time::sleep(PACE).await;
                 }

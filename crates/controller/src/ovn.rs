@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use ycloud_client::Supervisor;
 use ycloud_compiler::row::MONITORED;
 use ycloud_ovsdb::{Client, Condition, Config, Remote, Tls, nb, sb};
 
@@ -43,11 +44,11 @@ pub struct Remotes {
     pub key: Option<PathBuf>,
 }
 
-/// Starts a client of the Northbound database and one of the Southbound.
+/// Starts a client of the Northbound database and one of the Southbound, whose tasks `supervisor` watches.
 ///
 /// # Errors
 /// When a remote cannot be read, or an ssl remote lacks its files.
-pub fn connect(remotes: &Remotes) -> Result<(Client, Client)> {
+pub fn connect(supervisor: &Supervisor, remotes: &Remotes) -> Result<(Client, Client)> {
     let northbound = config(remotes, "--ovn-nb", &remotes.northbound, "OVN_Northbound")?;
     let northbound = MONITORED
         .iter()
@@ -59,10 +60,11 @@ pub fn connect(remotes: &Remotes) -> Result<(Client, Client)> {
         &[nb::NbGlobal::NB_CFG, nb::NbGlobal::OPTIONS],
     );
     let southbound = config(remotes, "--ovn-sb", &remotes.southbound, "OVN_Southbound")?;
-    Ok((
-        Client::spawn(northbound),
-        Client::spawn(monitor_southbound(southbound)),
-    ))
+    let (northbound, task) = Client::new(northbound);
+    supervisor.carry("client of the Northbound database", task);
+    let (southbound, task) = Client::new(monitor_southbound(southbound));
+    supervisor.carry("client of the Southbound database", task);
+    Ok((northbound, southbound))
 }
 
 /// Adds what is read of the Southbound database: how far the chassis are, their physical networks, and who holds the

@@ -21,6 +21,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, unconstrained};
+use ycloud_client::Heartbeat;
+use ycloud_client::supervisor::LIMIT;
 use ycloud_compiler::{Owner, Settings};
 use ycloud_ovsdb::{Connection, Subscription};
 
@@ -73,17 +75,20 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
     for part in [LISTS, NORTHBOUND, SOUTHBOUND] {
         runtime.readiness.expect(part);
     }
-    let (northbound, southbound) = ovn::connect(&options.remotes)?;
+    let supervisor = &runtime.supervisor;
+    let (northbound, southbound) = ovn::connect(supervisor, &options.remotes)?;
     let (told, claims) = watch::channel(None);
-    tokio::spawn(failover::run(
-        northbound.clone(),
-        southbound.clone(),
-        told,
-        runtime.stop.clone(),
-    ));
-    tokio::spawn(networkpolicy::run(runtime.clone()));
+    let databases = (northbound.clone(), southbound.clone());
+    let stop = runtime.stop.clone();
+    supervisor.spawn("fail-over of service gateways", LIMIT, |heartbeat| {
+        failover::run(databases, told, stop, heartbeat)
+    });
+    supervisor.spawn("words on NetworkPolicies", LIMIT, |heartbeat| {
+        networkpolicy::run(runtime.clone(), heartbeat)
+    });
     let mut reconciler = Reconciler {
-        inputs: intake::start(&runtime.client, &runtime.stop),
+        heartbeat: supervisor.heartbeat("reconciler", LIMIT),
+        inputs: intake::start(&runtime.client, supervisor, &runtime.stop),
         listed: 0,
         connection: northbound.connection(),
         northbound_events: northbound.subscribe(),
@@ -95,6 +100,7 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
         state: State::new(options.settings, metrics.clone()),
         writer: Writer::new(runtime.client.clone(), &runtime.identity),
         writes: JoinSet::new(),
+        reports: JoinSet::new(),
         transaction: None,
         transaction_begun: Instant::now(),
         backoff: BACKOFF.0,
@@ -111,6 +117,8 @@ pub async fn run(runtime: Runtime, options: Options, metrics: Metrics) -> Result
 
 struct Reconciler {
     runtime: Runtime,
+    /// A pass is a turn.
+    heartbeat: Heartbeat,
     state: State,
     inputs: mpsc::Receiver<Input>,
     listed: usize,
@@ -126,6 +134,8 @@ struct Reconciler {
     synced: (bool, bool),
     writer: Writer,
     writes: JoinSet<Finished>,
+    /// Events under way. Nothing waits for them.
+    reports: JoinSet<()>,
     transaction: Option<InFlight>,
     transaction_begun: Instant,
     backoff: Duration,
@@ -143,12 +153,17 @@ struct Reconciler {
 impl Reconciler {
     async fn work(&mut self) -> Result<()> {
         let stop = self.runtime.stop.clone();
+        let heartbeat = self.heartbeat.clone();
         while !stop.is_cancelled() {
-            self.take_in_all()?;
-            // After what has come: a renewal that waited was in time.
-            self.state.pass(Instant::now());
-            let more = self.turn();
-            self.state.show_queues();
+            let more = {
+                let _pass = heartbeat.pass();
+                self.take_in_all()?;
+                // After what has come: a renewal that waited was in time.
+                self.state.pass(Instant::now());
+                let more = self.turn();
+                self.state.show_queues();
+                more
+            };
             if more {
                 tokio::task::yield_now().await;
                 continue;
@@ -183,6 +198,9 @@ impl Reconciler {
         }
         while let Some(Some(finished)) = self.writes.join_next().now_or_never() {
             self.on_written(finished.context("a write ended badly")?);
+        }
+        while let Some(Some(reported)) = self.reports.join_next().now_or_never() {
+            reported.context("the report of an Event ended badly")?;
         }
         Ok(())
     }
@@ -331,6 +349,9 @@ impl Reconciler {
             }
             Some(finished) = self.writes.join_next() => {
                 self.on_written(finished.context("a write ended badly")?);
+            }
+            Some(reported) = self.reports.join_next() => {
+                reported.context("the report of an Event ended badly")?;
             }
             // The sender ends with the process only.
             Ok(()) = self.claims.changed() => self.on_claims(),

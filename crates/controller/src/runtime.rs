@@ -3,14 +3,16 @@
 //!
 //! ```text
 //!   main ── run(name, args, registry, body) ──┬── health::serve   (until the very end)
-//!                                             ├── lease::Elector  (gives the Lease back when stopped)
-//!                                             ├── signals ──► Runtime::stop
+//!                                             ├── lease::Elector  (gives the Lease back when stopped)  ┐
+//!                                             ├── signals ──► Runtime::stop                            ├ Supervisor
+//!                                             ├── what the body starts beside itself                   ┘
 //!                                             └── body(Runtime)   (returns soon after `stop`)
 //! ```
 //!
 //! The order on SIGTERM or SIGINT: `stop` is cancelled, the body returns, the Lease is given back, the process ends
 //! with 0. When the Lease is lost: `stop` is cancelled at once, the body returns, the process ends with 1, so that the
-//! kubelet starts it anew as a standby.
+//! kubelet starts it anew as a standby. When a task ends without that, by a panic most likely: the body is dropped where it is, the Lease
+//! is given back, the process ends with 1 and names the task.
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -28,12 +30,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use ycloud_client::Supervisor;
 
 use crate::health::{self, Readiness};
 use crate::lease::{Elector, Leadership, Timing};
 
 /// How long a body may take to return after `stop`, before the process ends without it.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an attempt to take or renew the Lease may take: twice what the elector gives it.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is logged where RUST_LOG does not say: kube's own lines about failed watches stand beside ours and say less.
 const DEFAULT_FILTER: &str = "info,kube_runtime::watcher=off";
@@ -81,6 +87,8 @@ pub struct Runtime {
     pub stop: CancellationToken,
     /// What `/readyz` waits for.
     pub readiness: Readiness,
+    /// Starts the tasks that the body needs beside itself, and watches them.
+    pub supervisor: Supervisor,
     /// Name of this replica, for Events (`reportingInstance`).
     pub identity: String,
     leadership: watch::Receiver<Leadership>,
@@ -154,13 +162,25 @@ where
         "1 while this replica leads, else 0",
         leader.clone(),
     );
-    let stop = stop_on_signals()?;
+    let stop = CancellationToken::new();
+    // However this ends: what ends by it is no fault.
+    let _stopped = stop.clone().drop_guard();
+    let supervisor = Supervisor::new(stop.clone());
+    stop_on_signals(&supervisor, stop.clone())?;
     let readiness = Readiness::default();
     let listen = args
         .listen
         .unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
     let ended = CancellationToken::new();
-    let server = health::serve(listen, readiness.clone(), Arc::new(registry), ended.clone());
+    let checks = health::Checks {
+        readiness: readiness.clone(),
+        supervisor: supervisor.clone(),
+    };
+    let server = health::serve(listen, checks, Arc::new(registry), ended.clone());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "joined below: whatever ends it ends the process"
+    )]
     let server = tokio::spawn(server);
 
     let config = kube::Config::infer().await;
@@ -170,13 +190,20 @@ where
         ycloud_client::connect(config).context("failed to make the API server's client")?;
     let (sender, leadership) = watch::channel(Leadership::Standby);
     let election = CancellationToken::new();
-    let elector = start_election(name, args, &client, sender, election.clone());
-    let on_change = follow(leadership.clone(), leader, stop.clone());
+    let elector = start_election(
+        &supervisor,
+        args,
+        &client,
+        (name, sender),
+        (&election, &stop),
+    );
+    let on_change = follow(&supervisor, leadership.clone(), leader, stop.clone());
 
     let runtime = Runtime {
         client,
         stop: stop.clone(),
         readiness,
+        supervisor: supervisor.clone(),
         identity: identity(args),
         leadership: leadership.clone(),
     };
@@ -186,6 +213,7 @@ where
             Ok(Err(error)) => Err(error).with_context(|| format!("failed to serve health checks on {listen}")),
             _ => Err(anyhow::anyhow!("the server of health checks on {listen} ended")),
         },
+        fault = supervisor.fault() => Err(fault.into()),
     };
     let lost = *leadership.borrow() == Leadership::Lost;
     on_change.abort();
@@ -215,12 +243,13 @@ async fn limited(body: impl Future<Output = Result<()>>, stop: &CancellationToke
     }
 }
 
+/// Starts the elector, which runs until `election` is cancelled. Its end is no fault: it stops the process.
 fn start_election(
-    name: &str,
+    supervisor: &Supervisor,
     args: &RuntimeArgs,
     client: &Client,
-    sender: watch::Sender<Leadership>,
-    stop: CancellationToken,
+    (name, sender): (&str, watch::Sender<Leadership>),
+    (election, stop): (&CancellationToken, &CancellationToken),
 ) -> Option<tokio::task::JoinHandle<()>> {
     if !args.leader_elect {
         sender.send_replace(Leadership::Leading);
@@ -236,16 +265,22 @@ fn start_election(
         &identity,
         Timing::default(),
     );
-    Some(tokio::spawn(elector.run(sender, stop)))
+    let (election, stop) = (election.clone(), stop.clone());
+    let elect = |heartbeat| async move {
+        elector.run(sender, election, heartbeat).await;
+        stop.cancel();
+    };
+    Some(supervisor.spawn("leader election", ATTEMPT_LIMIT, elect))
 }
 
 /// Keeps the gauge, and stops the process when leadership is lost.
 fn follow(
+    supervisor: &Supervisor,
     mut leadership: watch::Receiver<Leadership>,
     gauge: Gauge<i64>,
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
+    supervisor.carry("leadership", async move {
         loop {
             let state = *leadership.borrow_and_update();
             gauge.set(i64::from(state == Leadership::Leading));
@@ -253,26 +288,25 @@ fn follow(
                 stop.cancel();
             }
             if leadership.changed().await.is_err() {
-                return;
+                // There is no elector, or it has ended: that is its own affair.
+                return stop.cancelled().await;
             }
         }
     })
 }
 
-fn stop_on_signals() -> Result<CancellationToken> {
-    let stop = CancellationToken::new();
+fn stop_on_signals(supervisor: &Supervisor, stop: CancellationToken) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle SIGINT")?;
-    let token = stop.clone();
-    tokio::spawn(async move {
+    supervisor.carry("signals", async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "stopping");
-        token.cancel();
+        stop.cancel();
     });
-    Ok(stop)
+    Ok(())
 }
 
 fn identity(args: &RuntimeArgs) -> String {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use ycloud_compiler::Owner;
 
 use super::Reconciler;
-use crate::write::Written;
+use crate::write::{Report, Written};
 
 /// Writes to the API server that are under way at once.
 const MAX_WRITES: usize = 32;
@@ -19,6 +19,8 @@ pub(super) struct Finished {
     uid: Option<String>,
     rest: Option<Duration>,
     written: Written,
+    /// What an Event is to say if it was done.
+    report: Option<Report>,
 }
 
 impl Reconciler {
@@ -44,14 +46,12 @@ impl Reconciler {
         let uid = self.state.uid(&owner);
         self.writes.spawn(async move {
             let written = writer.write(&owner, need.action).await;
-            if let (Written::Done(_), Some(report)) = (&written, need.report) {
-                tokio::spawn(async move { writer.report(report).await });
-            }
             Finished {
                 owner,
                 uid,
                 rest: need.rest,
                 written,
+                report: need.report,
             }
         });
     }
@@ -62,11 +62,13 @@ impl Reconciler {
             uid,
             rest,
             written,
+            report,
         } = finished;
         self.metrics.write_ended(owner.kind(), written.word());
         let now = Instant::now();
         match written {
             Written::Done(event) => {
+                report.into_iter().for_each(|report| self.report(report));
                 self.state.take_answer(&owner, event);
                 self.state.objects.succeeded(&owner, rest, now);
             }
@@ -89,8 +91,14 @@ impl Reconciler {
 
     pub(super) fn publish_notes(&mut self) {
         for note in self.state.take_notes() {
-            let writer = self.writer.clone();
-            tokio::spawn(async move { writer.report(note).await });
+            self.report(note);
         }
+    }
+
+    /// Publishes an Event, beside all else.
+    fn report(&mut self, report: Report) {
+        let writer = self.writer.clone();
+        self.reports
+            .spawn(async move { writer.report(report).await });
     }
 }

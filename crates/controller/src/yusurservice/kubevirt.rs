@@ -52,8 +52,7 @@ pub enum Instances {
 
 /// Tells of KubeVirt and its VirtualMachineInstances, until nobody listens.
 pub async fn discover(client: Client, news: mpsc::Sender<News>) {
-    let (sender, mut definitions) = mpsc::channel(WAITING);
-    let mut watches = JoinSet::new();
+    let (sender, definitions) = mpsc::channel(WAITING);
     let api: Api<Definition> = Api::all(client.clone());
     if may_not_look(&api).await {
         // Nobody's machines wait for a permission that an older release did without. The watch below finds out when it comes.
@@ -65,16 +64,34 @@ pub async fn discover(client: Client, news: mpsc::Sender<News>) {
             return;
         }
     }
-    watches.spawn(async move {
-        let one = watcher::Config::default().fields(&format!("metadata.name={DEFINITION}"));
-        let deliver = |change| {
-            let sent = sender.send(change);
-            async { sent.await.map_err(|_| Closed) }
-        };
-        watch(api, one, |_: &mut Definition| {}, deliver).await;
-    });
+    let one = watcher::Config::default().fields(&format!("metadata.name={DEFINITION}"));
+    let deliver = |change| {
+        let sent = sender.send(change);
+        async { sent.await.map_err(|_| Closed) }
+    };
+    tokio::select! {
+        () = watch(api, one, |_: &mut Definition| {}, deliver) => {}
+        () = tell_of(definitions, &client, &news) => {}
+    }
+}
+
+/// Tells whether the kind exists, and of its objects while it does, until nobody listens.
+async fn tell_of(
+    mut definitions: mpsc::Receiver<Change<Definition>>,
+    client: &Client,
+    news: &mpsc::Sender<News>,
+) {
     let mut instances = JoinSet::new();
-    while let Some(change) = definitions.recv().await {
+    loop {
+        let change = tokio::select! {
+            change = definitions.recv() => change,
+            Some(ended) = instances.join_next() => match ended {
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // Nobody listens.
+                Ok(()) | Err(_) => return,
+            },
+        };
+        let Some(change) = change else { return };
         let told = match change {
             Change::Apply(_) if instances.is_empty() => {
                 tracing::info!(definition = DEFINITION, "KubeVirt is installed");
@@ -88,9 +105,9 @@ pub async fn discover(client: Client, news: mpsc::Sender<News>) {
                 );
                 // Nothing of it may come behind its end.
                 instances.shutdown().await;
-                tell(&news, Instances::Gone).await
+                tell(news, Instances::Gone).await
             }
-            Change::Synced if instances.is_empty() => tell(&news, Instances::Gone).await,
+            Change::Synced if instances.is_empty() => tell(news, Instances::Gone).await,
             Change::Apply(_) | Change::Synced => Ok(()),
         };
         if told.is_err() {

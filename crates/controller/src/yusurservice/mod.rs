@@ -37,11 +37,13 @@ use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher;
-use kube::{Api, Client, Resource};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ycloud_api::YusurServiceStatus;
+use ycloud_client::Heartbeat;
+use ycloud_client::supervisor::LIMIT;
 use ycloud_compiler::ObjectKey;
 
 use self::ask::Order;
@@ -96,8 +98,9 @@ struct Told {
 pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
     runtime.readiness.expect(LISTS);
     let (sender, mut news) = mpsc::channel(NEWS);
-    let mut watches = start_watches(&runtime.client, &sender);
+    start_watches(&runtime, &sender);
     drop(sender);
+    let heartbeat = runtime.supervisor.heartbeat("reconciler", LIMIT);
     let mut control = Control::new(&runtime, metrics);
     let mut leads = false;
     loop {
@@ -119,10 +122,10 @@ pub async fn run(runtime: Runtime, metrics: Metrics) -> Result<()> {
             }
         }
         if leads && runtime.leads() && control.world.synced() {
+            let _pass = heartbeat.pass();
             control.dispatch();
         }
     }
-    watches.shutdown().await;
     control.asking.stop();
     if !runtime.leads() {
         // Another replica may write by now.
@@ -341,39 +344,36 @@ fn wait(failures: u32) -> Duration {
     wait.min(LONGEST_WAIT)
 }
 
-fn start_watches(client: &Client, sender: &mpsc::Sender<News>) -> JoinSet<()> {
-    let mut watches = JoinSet::new();
+/// Starts the watches; they end with `runtime.stop`.
+fn start_watches(runtime: &Runtime, sender: &mpsc::Sender<News>) {
     spawn(
-        &mut watches,
-        client,
+        runtime,
         sender,
         |_| {},
         |change| News::YusurService(Box::new(change)),
     );
-    spawn(&mut watches, client, sender, |_| {}, News::Vpc);
-    spawn(&mut watches, client, sender, |_| {}, News::Subnet);
-    spawn(&mut watches, client, sender, |_| {}, News::VNic);
-    spawn(&mut watches, client, sender, |_| {}, News::Eip);
-    spawn(&mut watches, client, sender, |_| {}, News::Namespace);
-    spawn(&mut watches, client, sender, pods::reduce_pod, |change| {
+    spawn(runtime, sender, |_| {}, News::Vpc);
+    spawn(runtime, sender, |_| {}, News::Subnet);
+    spawn(runtime, sender, |_| {}, News::VNic);
+    spawn(runtime, sender, |_| {}, News::Eip);
+    spawn(runtime, sender, |_| {}, News::Namespace);
+    spawn(runtime, sender, pods::reduce_pod, |change| {
         News::Pod(Box::new(change))
     });
-    watches.spawn(kubevirt::discover(client.clone(), sender.clone()));
-    spawn(&mut watches, client, sender, |_| {}, News::Service);
-    spawn(&mut watches, client, sender, |_| {}, News::EndpointSlice);
-    spawn(
-        &mut watches,
-        client,
-        sender,
-        probes::reduce_probe,
-        |change| News::NetworkProbe(Box::new(change)),
-    );
-    watches
+    let discover = kubevirt::discover(runtime.client.clone(), sender.clone());
+    let stop = runtime.stop.clone();
+    runtime.supervisor.carry("watch of KubeVirt", async move {
+        stop.run_until_cancelled(discover).await;
+    });
+    spawn(runtime, sender, |_| {}, News::Service);
+    spawn(runtime, sender, |_| {}, News::EndpointSlice);
+    spawn(runtime, sender, probes::reduce_probe, |change| {
+        News::NetworkProbe(Box::new(change))
+    });
 }
 
 fn spawn<K>(
-    watches: &mut JoinSet<()>,
-    client: &Client,
+    runtime: &Runtime,
     sender: &mpsc::Sender<News>,
     reduce: fn(&mut K),
     wrap: fn(Change<K>) -> News,
@@ -381,13 +381,17 @@ fn spawn<K>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
 {
-    let api: Api<K> = Api::all(client.clone());
-    let sender = sender.clone();
-    watches.spawn(async move {
+    let api: Api<K> = Api::all(runtime.client.clone());
+    let (sender, stop) = (sender.clone(), runtime.stop.clone());
+    let name = format!("watch of {}", K::kind(&K::DynamicType::default()));
+    let follow = |heartbeat: Heartbeat| async move {
         let deliver = |change| {
+            heartbeat.beat();
             let sent = sender.send(wrap(change));
             async { sent.await.map_err(|_| Closed) }
         };
-        watch(api, watcher::Config::default(), reduce, deliver).await;
-    });
+        let watched = watch(api, watcher::Config::default(), reduce, deliver);
+        stop.run_until_cancelled(watched).await;
+    };
+    runtime.supervisor.spawn(name, LIMIT, follow);
 }
