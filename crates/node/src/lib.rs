@@ -11,6 +11,8 @@
 //!
 //! The plugin's half ([`plugin`], [`protocol`]) uses neither tokio nor kube, so that it starts in a millisecond.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod agent;
 pub mod host_port;
 pub mod plugin;

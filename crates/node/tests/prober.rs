@@ -14,8 +14,10 @@ use support::pod::{Sandbox, at};
 use support::{NODE, Node, eventually, on_node, run};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use ycloud_api::NetworkProbe;
 use ycloud_api::network_probe::{ProbeState, prober_port, source_mac};
+use ycloud_client::Supervisor;
 use ycloud_node::agent::behind;
 use ycloud_node::agent::ct_flush::pairs;
 use ycloud_node::agent::netlink::Netlink;
@@ -161,9 +163,11 @@ impl Running {
         let southbound = format!("unix:{}", node.ovn.path("sb.sock").display());
         let southbound = Config::new(vec![southbound.parse().unwrap()], "OVN_Southbound");
         let southbound = Client::spawn(pairs::monitored(southbound));
-        let prober = prober::start_with(prober::Parts {
-            ovs: Ovs::start(remote.parse().unwrap()),
-            netlink: Netlink::open().unwrap(),
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let bridge = behind::client(&supervisor, remote.parse().unwrap());
+        let parts = prober::Parts {
+            ovs: Ovs::start(&supervisor, remote.parse().unwrap()),
+            netlink: Netlink::open(&supervisor).unwrap(),
             node: NODE.into(),
             mtu: 1400,
             probes: api.objects.subscribe(),
@@ -176,8 +180,9 @@ impl Running {
                 let api = writer.clone();
                 Box::pin(async move { api.patch(&write) })
             }),
-            behind: behind::watch(southbound, behind::client(remote.parse().unwrap())),
-        });
+            behind: behind::watch(&supervisor, southbound, bridge),
+        };
+        let prober = prober::start_with(&supervisor, parts).unwrap();
         drop(_context);
         Self {
             prober,

@@ -36,6 +36,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use ycloud_client::Heartbeat;
 use ycloud_ovsdb::{Client, Subscription};
 
 use flow::{Flow, Kind};
@@ -93,15 +94,15 @@ pub struct Affinity {
 }
 
 impl Affinity {
-    /// Runs for ever.
-    pub async fn run(self) {
+    /// Runs for ever. A pass is what follows from a message or a change, and ends when the bridge has taken what it is sent.
+    pub async fn run(self, heartbeat: Heartbeat) {
         if self.southbound.synced().await.is_err() {
             return;
         }
         let (mut told, mut failures) = (String::new(), 0_u32);
         loop {
             let error = match self.connect().await {
-                Ok(bridge) => self.keep(bridge).await,
+                Ok(bridge) => self.keep(bridge, &heartbeat).await,
                 Err(error) => error,
             };
             let was = self.progress.send_replace(Progress::default());
@@ -141,7 +142,7 @@ impl Affinity {
     }
 
     /// Keeps the flows until the connection fails.
-    async fn keep(&self, mut bridge: Bridge) -> Error {
+    async fn keep(&self, mut bridge: Bridge, heartbeat: &Heartbeat) -> Error {
         let mut changes: Subscription = self.southbound.subscribe();
         let mut wanted = flow::wanted(&self.southbound.snapshot());
         let mut repeat = interval(REPEAT);
@@ -159,6 +160,7 @@ impl Affinity {
                 }
                 _ = repeat.tick() => true,
             };
+            let _pass = heartbeat.pass();
             if due {
                 bridge.set(&wanted);
             }

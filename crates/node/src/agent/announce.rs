@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
+use ycloud_client::Heartbeat;
 use ycloud_ovsdb::Client;
 
 use super::affinity::openflow;
@@ -68,8 +69,8 @@ pub struct Announce {
 }
 
 impl Announce {
-    /// Runs for ever.
-    pub async fn run(self) {
+    /// Runs for ever. A pass is what follows from a change, with its announcements.
+    pub async fn run(self, heartbeat: Heartbeat) {
         if self.southbound.synced().await.is_err() {
             return;
         }
@@ -89,6 +90,7 @@ impl Announce {
                 _ = changes.next() => {}
                 () = timer => {}
             }
+            let _pass = heartbeat.pass();
             let (time, now) = (
                 Instant::now(),
                 claims::claimed(&self.southbound.snapshot(), &self.chassis),

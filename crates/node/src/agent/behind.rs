@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use tokio::sync::watch;
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Heartbeat, Supervisor};
 use ycloud_ovsdb::{Client, Config, Remote, Snapshot};
 
 use super::ct_flush::pairs;
@@ -10,9 +12,11 @@ use super::ovs::BRIDGE;
 
 /// A client of Open vSwitch's database for [`number`]. A connection of its own: the number changes with each state of the
 /// Northbound database, which is nothing to those who follow ports.
-pub fn client(ovs: Remote) -> Client {
+pub fn client(supervisor: &Supervisor, ovs: Remote) -> Client {
     let config = Config::new(vec![ovs], "Open_vSwitch");
-    Client::spawn(config.monitor("Bridge", &["name", "external_ids"]))
+    let (client, task) = Client::new(config.monitor("Bridge", &["name", "external_ids"]));
+    supervisor.carry("client of Open vSwitch's database, for the bridge", task);
+    client
 }
 
 /// `Bridge:external_ids:ovn-nb-cfg`, ovn-controller(8): the newest `nb_cfg` whose flows are all in the bridge.
@@ -28,9 +32,13 @@ pub fn number(ovs: &Snapshot) -> i64 {
 
 /// Tells since when ovn-controller has brought nothing into the bridge though there is something to bring; `None`: there is
 /// not. `southbound` has what [`pairs::monitored`] says, `bridge` is [`client`]'s.
-pub fn watch(southbound: Client, bridge: Client) -> watch::Receiver<Option<Instant>> {
+pub fn watch(
+    supervisor: &Supervisor,
+    southbound: Client,
+    bridge: Client,
+) -> watch::Receiver<Option<Instant>> {
     let (sender, receiver) = watch::channel(None);
-    tokio::spawn(async move {
+    let task = |heartbeat: Heartbeat| async move {
         let (mut changes, mut numbers) = (southbound.subscribe(), bridge.subscribe());
         let mut last = None;
         loop {
@@ -38,13 +46,14 @@ pub fn watch(southbound: Client, bridge: Client) -> watch::Receiver<Option<Insta
             let wanted = pairs::number(&southbound.snapshot());
             let now = behind(there, wanted, &mut last, Instant::now());
             sender.send_if_modified(|since| std::mem::replace(since, now) != now);
+            heartbeat.beat();
             tokio::select! {
                 _ = changes.next() => {}
                 _ = numbers.next() => {}
-                () = sender.closed() => return,
             }
         }
-    });
+    };
+    supervisor.spawn("progress of ovn-controller", LIMIT, task);
     receiver
 }
 

@@ -2,6 +2,7 @@
 //! bare-metal server that is its own chassis.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
@@ -9,6 +10,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use ycloud_api::VNic;
+use ycloud_client::Supervisor;
+use ycloud_client::supervisor::LIMIT;
 
 use super::affinity::{self, Affinity};
 use super::announce::Announce;
@@ -18,7 +21,7 @@ use super::devices::Devices;
 use super::devices::reports::{self, Reports};
 use super::health::{self, Observed};
 use super::metrics::Metrics;
-use super::netlink::Netlink;
+use super::netlink::{Events, Netlink};
 use super::objects::{self, Objects};
 use super::ovs::Ovs;
 use super::prober::{self, Prober};
@@ -38,46 +41,61 @@ pub struct Chassis {
     pub prober: Prober,
     /// Counters.
     pub metrics: Metrics,
+    /// Who watches its tasks.
+    pub supervisor: Supervisor,
 }
 
+/// How long a pass of [`CtFlush`] may take: where a Service of ten thousand pairs goes, it asks Open vSwitch a hundred times.
+const FLUSH_LIMIT: Duration = Duration::from_secs(300);
+
 impl Chassis {
-    /// Starts the tasks; they run as long as the runtime.
+    /// Starts the tasks; they run as long as the process.
     ///
     /// # Errors
     /// What keeps them from starting: no netlink, a Southbound database that cannot be asked as the arguments have it.
-    pub fn start(options: &Options, client: &Client, metrics: Metrics) -> anyhow::Result<Self> {
-        let southbound = options.southbound.connect()?;
+    pub fn start(
+        supervisor: Supervisor,
+        options: &Options,
+        client: &Client,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
+        let southbound = options.southbound.connect(&supervisor)?;
         let (progress, affinity) = watch::channel(affinity::Progress::default());
-        let (ovs, netlink) = (Ovs::start(options.ovs.clone()), Netlink::open()?);
-        let bridge = behind::client(options.ovs.clone());
-        let vnics = objects::vnics(client, &options.node);
+        let ovs = Ovs::start(&supervisor, options.ovs.clone());
+        let netlink = Netlink::open(&supervisor)?;
+        let bridge = behind::client(&supervisor, options.ovs.clone());
+        let vnics = objects::vnics(&supervisor, client, &options.node);
+        let behind = behind::watch(&supervisor, southbound.clone(), bridge.clone());
         let chassis = Self {
             prober: prober::start(
+                &supervisor,
                 client,
                 (&ovs, &netlink),
                 &vnics,
-                behind::watch(southbound.clone(), bridge.clone()),
+                behind,
                 &options.node,
                 options.mtu,
-            ),
+            )?,
             ovs,
             netlink,
             vnics,
             affinity,
             metrics,
+            supervisor,
         };
+        let supervisor = &chassis.supervisor;
         let task = Affinity {
             southbound: southbound.clone(),
             openflow: options.openflow.clone(),
             progress,
         };
-        tokio::spawn(task.run());
+        supervisor.spawn("session affinity", LIMIT, |heartbeat| task.run(heartbeat));
         let task = Announce {
             southbound: southbound.clone(),
             openflow: options.openflow.clone(),
             chassis: options.node.clone(),
         };
-        tokio::spawn(task.run());
+        supervisor.spawn("announcements", LIMIT, |heartbeat| task.run(heartbeat));
         let task = CtFlush {
             southbound,
             bridge,
@@ -86,9 +104,14 @@ impl Chassis {
             kept: options.run_dir.join("load-balancers"),
             metrics: chassis.metrics.ct_flush.clone(),
         };
-        tokio::spawn(task.run());
+        supervisor.spawn("flushes of connections", FLUSH_LIMIT, |heartbeat| {
+            task.run(heartbeat)
+        });
         let reports = Reports::default();
-        tokio::spawn(reports::write(client.clone(), reports.clone()));
+        let written = (client.clone(), reports.clone());
+        supervisor.spawn("conditions of VNics", LIMIT, |heartbeat| {
+            reports::write(written.0, written.1, heartbeat)
+        });
         let task = Devices {
             chassis: options.node.clone(),
             vnics: chassis.vnics.clone(),
@@ -97,12 +120,19 @@ impl Chassis {
             reports,
             metrics: chassis.metrics.devices.clone(),
         };
-        tokio::spawn(task.run());
+        let events = Events::open(supervisor, "devices")?;
+        supervisor.spawn("devices of VNics", LIMIT, |heartbeat| {
+            task.run(events, heartbeat)
+        });
         Ok(chassis)
     }
 }
 
 impl Observed for Chassis {
+    fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
     fn not_ready(&self) -> Vec<&'static str> {
         let mut missing = Vec::new();
         if !self.vnics.borrow().synced {
@@ -133,11 +163,19 @@ impl Observed for Chassis {
 ///
 /// # Errors
 /// What keeps it from starting; a health endpoint that cannot be served.
-pub async fn run(options: Options, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    supervisor: Supervisor,
+    options: Options,
+    client: Client,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let chassis = Arc::new(Chassis::start(&options, &client, metrics)?);
+    let chassis = Chassis::start(supervisor.clone(), &options, &client, metrics)?;
     let listen = options.listen;
-    let served = health::serve(listen, chassis, Arc::new(registry), stop).await;
-    served.with_context(|| format!("failed to serve health checks on {listen}"))
+    let served = health::serve(listen, Arc::new(chassis), Arc::new(registry), stop);
+    tokio::select! {
+        served = served => served.with_context(|| format!("failed to serve health checks on {listen}")),
+        fault = supervisor.fault() => Err(fault.into()),
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
+use axum::extract::RawQuery;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -11,9 +13,14 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use ycloud_client::Supervisor;
+use ycloud_client::supervisor::is_verbose;
 
 /// Whose health is told.
 pub trait Observed: Send + Sync + 'static {
+    /// Who watches its tasks.
+    fn supervisor(&self) -> &Supervisor;
+
     /// What is not ready, in words; empty once all is.
     fn not_ready(&self) -> Vec<&'static str>;
 
@@ -24,8 +31,9 @@ pub trait Observed: Send + Sync + 'static {
 /// Serves until `stop`.
 ///
 /// * `/healthz`: 200 as long as the process runs its tasks.
-/// * `/readyz`: 200 once nothing is missing, the flows of session affinity included, else 503 with what is missing. A node
-///   without those flows keeps its network, so CNI's STATUS does not count them; a roll-out stops.
+/// * `/readyz`: 200 once nothing is missing, the flows of session affinity included, and while each task is well; else 503 with what
+///   is not. A node without those flows keeps its network, so CNI's STATUS does not count them; a roll-out stops. `?verbose`: a line a
+///   task.
 /// * `/metrics`: OpenMetrics text.
 ///
 /// # Errors
@@ -39,7 +47,10 @@ pub async fn serve(
     let observed = agent.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { ready(&*agent) }))
+        .route(
+            "/readyz",
+            get(move |RawQuery(query)| async move { ready(&*agent, is_verbose(query.as_deref())) }),
+        )
         .route(
             "/metrics",
             get(move || async move {
@@ -53,13 +64,13 @@ pub async fn serve(
         .await
 }
 
-fn ready(agent: &impl Observed) -> Response {
+fn ready(agent: &impl Observed, verbose: bool) -> Response {
     let missing = agent.not_ready();
-    if missing.is_empty() {
-        return "ok\n".into_response();
+    let supervisor = agent.supervisor();
+    match supervisor.readiness(&missing, verbose, Instant::now()) {
+        Ok(text) => text.into_response(),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
     }
-    let text = format!("waiting for {}\n", missing.join(", "));
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 fn metrics(registry: &Registry) -> Response {

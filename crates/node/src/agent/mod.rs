@@ -17,6 +17,8 @@
 //!
 //! The last five are what every chassis has, and all that one without a kubelet has ([`Role`]).
 //!
+//! Each task is watched: one that ends takes the process with it, and `/readyz` names one that hangs ([`ycloud_client::supervisor`]).
+//!
 //! The agent remembers nothing by itself. What Pods have stands in Open vSwitch; a restart reads it there and touches no
 //! running Pod. The tasks are level-triggered: they compare and set what differs.
 
@@ -65,13 +67,15 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Heartbeat, Supervisor};
 use ycloud_ovsdb::Remote;
 
 use crate::protocol::Failure;
 use chassis::Chassis;
 use health::Observed;
 use metrics::Metrics;
-use netlink::Netlink;
+use netlink::{Events, Netlink};
 use node_interface::NodeInterface;
 use objects::Mirrors;
 use ovs::Ovs;
@@ -79,6 +83,9 @@ use pod_links::PodLinks;
 use services::{Progress, Services, feed};
 use southbound::Southbound;
 use turns::Turns;
+
+/// How long it may take to remove what is left of gone containers: each costs a transaction, and a node that was drained has a hundred.
+const SWEEP_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// What a machine is to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -201,6 +208,10 @@ impl Agent {
 }
 
 impl Observed for Agent {
+    fn supervisor(&self) -> &Supervisor {
+        &self.chassis.supervisor
+    }
+
     fn not_ready(&self) -> Vec<&'static str> {
         let mut missing = self.missing();
         let chassis = self.chassis.not_ready().into_iter();
@@ -241,7 +252,11 @@ fn count(number: usize) -> i64 {
 /// What keeps it from starting: no API server configured, no netlink, a socket that cannot be bound, a plugin that cannot
 /// be installed.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let stop = stop_on_signals()?;
+    let stop = CancellationToken::new();
+    // However this ends: what ends by it is no fault.
+    let _stopped = stop.clone().drop_guard();
+    let supervisor = Supervisor::new(stop.clone());
+    stop_on_signals(&supervisor, stop.clone())?;
     let config = kube::Config::infer().await;
     let config = config
         .context("failed to find the API server: neither a service account nor a kubeconfig")?;
@@ -252,33 +267,38 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let client =
         ycloud_client::connect(config).context("failed to make the API server's client")?;
     match options.role {
-        Role::Node => run_node(options, client, api_server, stop).await,
-        Role::Chassis => chassis::run(options, client, stop).await,
+        Role::Node => run_node(supervisor, options, client, api_server, stop).await,
+        Role::Chassis => chassis::run(supervisor, options, client, stop).await,
     }
 }
 
 async fn run_node(
+    supervisor: Supervisor,
     options: Options,
     client: kube::Client,
     api_server: Option<String>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut registry = Registry::default();
-    let chassis = Chassis::start(&options, &client, Metrics::new(&mut registry))?;
+    let metrics = Metrics::new(&mut registry);
+    let chassis = Chassis::start(supervisor.clone(), &options, &client, metrics)?;
     let (ovs, netlink) = (chassis.ovs.clone(), chassis.netlink.clone());
-    let mirrors = Mirrors::start(&client, chassis.vnics.clone());
-    let pod_links = PodLinks::start(ovs.clone(), netlink.clone(), own_hosts::follow(api_server))?;
+    let mirrors = Mirrors::start(&supervisor, &client, chassis.vnics.clone());
+    let hosts = own_hosts::follow(&supervisor, api_server);
+    let pod_links = PodLinks::start(&supervisor, (ovs.clone(), netlink.clone()), hosts)?;
     let (ready, node_interface) = watch::channel(false);
     let (progress, progresses) = watch::channel(Progress::default());
     let services = Services {
-        changes: feed::start(&client),
+        changes: feed::start(&supervisor, &client),
         mirrors: mirrors.clone(),
         system: options.system_ranges(),
         netlink: netlink.clone(),
         node: options.node.clone(),
         progress,
     };
-    tokio::spawn(services.run());
+    supervisor.spawn("rules of Services", LIMIT, |heartbeat| {
+        services.run(heartbeat)
+    });
     let agent = Arc::new(Agent {
         chassis,
         ovs: ovs.clone(),
@@ -303,13 +323,17 @@ async fn run_node(
         services: progresses,
         ready,
     };
-    serve(agent.clone(), interface, registry, stop).await
+    let events = Events::open(&supervisor, "the node interface")?;
+    supervisor.spawn("node interface", LIMIT, |heartbeat| {
+        interface.run(events, heartbeat)
+    });
+    serve(&supervisor, agent.clone(), registry, stop).await
 }
 
 /// Serves requests once the plugin is there to send them, until `stop`.
 async fn serve(
+    supervisor: &Supervisor,
     agent: Arc<Agent>,
-    interface: NodeInterface,
     registry: Registry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -320,28 +344,35 @@ async fn serve(
         Arc::new(registry),
         stop.clone(),
     );
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "joined below: whatever ends it ends the process"
+    )]
     let health = tokio::spawn(health);
     install::plugin(&options.plugin, &options.bin_dir)?;
     let listener = server::bind(&options.socket);
     let listener =
         listener.with_context(|| format!("failed to listen on {}", options.socket.display()))?;
-    tokio::spawn(introduce(agent.clone()));
+    let introduced = agent.clone();
+    supervisor.spawn("what is left of containers", SWEEP_LIMIT, |heartbeat| {
+        introduce(introduced, heartbeat)
+    });
     let result = tokio::select! {
         () = server::serve(agent.clone(), listener, stop.clone()) => Ok(()),
-        result = interface.run() => result.context("failed to keep the node interface"),
         served = health => match served {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error).with_context(|| format!("failed to serve health checks on {}", options.listen)),
             Err(error) => Err(error).context("failed to serve health checks"),
         },
+        fault = supervisor.fault() => Err(fault.into()),
     };
     stop.cancel();
     result
 }
 
 /// Once requests can be served: tells the container runtime that there is a network, and clears what is left of earlier
-/// containers, from then on time and again.
-async fn introduce(agent: Arc<Agent>) {
+/// containers, from then on time and again: a pass.
+async fn introduce(agent: Arc<Agent>, heartbeat: Heartbeat) {
     while let Err(error) = agent.ovs.connected().await {
         tracing::warn!(%error, "waiting for Open vSwitch");
     }
@@ -359,6 +390,7 @@ async fn introduce(agent: Arc<Agent>) {
     let mut period = tokio::time::interval(gc::SWEEP_PERIOD);
     loop {
         period.tick().await;
+        let _pass = heartbeat.pass();
         if let Err(error) = gc::sweep(&agent).await {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(
@@ -369,20 +401,18 @@ async fn introduce(agent: Arc<Agent>) {
     }
 }
 
-fn stop_on_signals() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
+fn stop_on_signals(supervisor: &Supervisor, stop: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle SIGINT")?;
-    let token = stop.clone();
-    tokio::spawn(async move {
+    supervisor.carry("signals", async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "stopping");
-        token.cancel();
+        stop.cancel();
     });
-    Ok(stop)
+    Ok(())
 }
 
 /// An error with its causes.

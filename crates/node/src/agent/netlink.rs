@@ -28,6 +28,8 @@ use rtnetlink::{
 };
 
 use tokio::sync::Mutex;
+use ycloud_client::Supervisor;
+use ycloud_client::supervisor::reported;
 
 use super::family::{Family, has_ipv6};
 use super::mac::Mac;
@@ -209,25 +211,49 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Connects in the namespace of the calling thread. Needs a runtime.
+    /// Connects in the namespace of the calling thread, for as long as the process runs. Needs a runtime.
     ///
     /// # Errors
     /// [`Error::Socket`].
-    pub fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
-        tokio::spawn(connection);
-        Ok(Self {
-            handle,
-            dumps: Arc::default(),
-        })
+    pub fn open(supervisor: &Supervisor) -> Result<Self, Error> {
+        let (netlink, connection) = Self::connect()?;
+        supervisor.carry("netlink", connection);
+        Ok(netlink)
     }
 
-    /// Connects inside `netns`.
+    /// Connects inside `netns`, until the last clone is dropped.
     ///
     /// # Errors
     /// [`Error::Socket`], [`Error::Netns`].
     pub async fn open_in(netns: &Netns) -> Result<Self, Error> {
-        netns.run(Self::open).await?
+        let (netlink, connection) = Self::connect_in(netns).await?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with its last clone; a panic is reported, and fails what is asked by it"
+        )]
+        tokio::spawn(
+            async move { reported("netlink within a network namespace", connection).await },
+        );
+        Ok(netlink)
+    }
+
+    /// As [`open_in`](Self::open_in), with the connection for the caller to carry: nothing is answered while nobody does.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], [`Error::Netns`].
+    pub async fn connect_in(
+        netns: &Netns,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + Unpin + use<>), Error> {
+        netns.run(Self::connect).await?
+    }
+
+    fn connect() -> Result<(Self, impl Future<Output = ()> + Send + Unpin + use<>), Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+        let netlink = Self {
+            handle,
+            dumps: Arc::default(),
+        };
+        Ok((netlink, connection))
     }
 
     /// All links.
@@ -655,11 +681,11 @@ pub struct Events {
 }
 
 impl Events {
-    /// Subscribes in the namespace of the calling thread. Needs a runtime.
+    /// Subscribes in the namespace of the calling thread, for as long as the process runs. Needs a runtime. `of`: who is told.
     ///
     /// # Errors
     /// [`Error::Socket`].
-    pub fn open() -> Result<Self, Error> {
+    pub fn open(supervisor: &Supervisor, of: &'static str) -> Result<Self, Error> {
         let groups = [
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
@@ -671,7 +697,7 @@ impl Events {
         ];
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(Error::Socket)?;
-        tokio::spawn(connection);
+        supervisor.carry(format!("netlink events of {of}"), connection);
         Ok(Self { messages })
     }
 

@@ -96,6 +96,7 @@ impl Netns {
             File::open("/proc/thread-self/ns/net")
         };
         let thread = std::thread::Builder::new().name("netns".into());
+        #[expect(clippy::disallowed_methods, reason = "joined in the same breath")]
         let made = thread.spawn(make).and_then(|thread| {
             let panicked = |_| io::Error::other("the thread that makes it panicked");
             thread.join().map_err(panicked)?
@@ -153,6 +154,10 @@ impl Netns {
             source,
         };
         let thread = std::thread::Builder::new().name("netns".into());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "its result is awaited, and a panic is an error here"
+        )]
         thread.spawn(body).map_err(fail)?;
         match receiver.await {
             Ok(result) => result.map_err(|errno: Errno| fail(errno.into())),

@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv6Net};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use ycloud_api::key::{DEFAULT_VPC, JOIN_SUBNET, NODE_INTERFACE, SYSTEM_NAMESPACE};
 use ycloud_api::vnic::{AttachmentKind, logical_port};
+use ycloud_client::Heartbeat;
 
 use super::address;
 use super::family::Family;
@@ -229,11 +230,7 @@ pub struct NodeInterface {
 
 impl NodeInterface {
     /// Runs for ever.
-    ///
-    /// # Errors
-    /// No netlink socket.
-    pub async fn run(mut self) -> Result<(), netlink::Error> {
-        let mut events = Events::open()?;
+    pub async fn run(mut self, mut events: Events, heartbeat: Heartbeat) {
         let mut changes = self.ovs.subscribe();
         let mut mirrors = self.mirrors.clone();
         let mut refresh = interval(REFRESH);
@@ -256,6 +253,7 @@ impl NodeInterface {
             if !self.ovs.is_connected() {
                 continue;
             }
+            let _pass = heartbeat.pass();
             match self.pass(&mut applied).await {
                 Ok(ready) => {
                     failures = 0;

@@ -18,7 +18,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use ycloud_api::{EipGateway, NetworkProbe, Subnet, VNic, mirror};
-use ycloud_client::Retry;
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Heartbeat, Retry, Supervisor};
 
 use super::family::is_usable;
 
@@ -48,14 +49,18 @@ pub struct Mirrors {
 }
 
 impl Mirrors {
-    /// Starts the watches of all but the VNics, see [`vnics`]; they run as long as the runtime.
-    pub fn start(client: &Client, vnics: watch::Receiver<Objects<VNic>>) -> Self {
+    /// Starts the watches of all but the VNics, see [`vnics`]; they run as long as the process.
+    pub fn start(
+        supervisor: &Supervisor,
+        client: &Client,
+        vnics: watch::Receiver<Objects<VNic>>,
+    ) -> Self {
         let all = watcher::Config::default();
         Self {
             vnics,
-            subnets: mirror(Api::all(client.clone()), all.clone()),
-            service_cidrs: mirror(Api::all(client.clone()), all.clone()),
-            eip_gateways: mirror(Api::all(client.clone()), all),
+            subnets: mirror(supervisor, Api::all(client.clone()), all.clone()),
+            service_cidrs: mirror(supervisor, Api::all(client.clone()), all.clone()),
+            eip_gateways: mirror(supervisor, Api::all(client.clone()), all),
         }
     }
 
@@ -75,17 +80,26 @@ impl Mirrors {
 }
 
 /// The NetworkProbes that `node` asks.
-pub fn probes(client: &Client, node: &str) -> watch::Receiver<Objects<NetworkProbe>> {
+pub fn probes(
+    supervisor: &Supervisor,
+    client: &Client,
+    node: &str,
+) -> watch::Receiver<Objects<NetworkProbe>> {
     let of_node = format!("status.prober={node}");
     let config = watcher::Config::default().fields(&of_node);
-    start(Api::all(client.clone()), config, First::AsItComes)
+    let api = Api::all(client.clone());
+    start(supervisor, api, config, First::AsItComes)
 }
 
-/// Starts the watch of the VNics attached on a chassis; it runs as long as the runtime.
-pub fn vnics(client: &Client, chassis: &str) -> watch::Receiver<Objects<VNic>> {
+/// Starts the watch of the VNics attached on a chassis; it runs as long as the process.
+pub fn vnics(
+    supervisor: &Supervisor,
+    client: &Client,
+    chassis: &str,
+) -> watch::Receiver<Objects<VNic>> {
     let attached = format!("spec.attachment.chassis={chassis}");
     let config = watcher::Config::default().fields(&attached);
-    mirror(Api::all(client.clone()), config)
+    mirror(supervisor, Api::all(client.clone()), config)
 }
 
 /// When the objects of the first list are there.
@@ -97,15 +111,24 @@ enum First {
     AsItComes,
 }
 
-fn mirror<K>(api: Api<K>, config: watcher::Config) -> watch::Receiver<Objects<K>>
+fn mirror<K>(
+    supervisor: &Supervisor,
+    api: Api<K>,
+    config: watcher::Config,
+) -> watch::Receiver<Objects<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
 {
-    start(api, config, First::Whole)
+    start(supervisor, api, config, First::Whole)
 }
 
-fn start<K>(api: Api<K>, config: watcher::Config, first: First) -> watch::Receiver<Objects<K>>
+fn start<K>(
+    supervisor: &Supervisor,
+    api: Api<K>,
+    config: watcher::Config,
+    first: First,
+) -> watch::Receiver<Objects<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
@@ -115,7 +138,10 @@ where
         by_key: BTreeMap::new(),
     };
     let (sender, receiver) = watch::channel(empty);
-    tokio::spawn(run(api, config, first, sender));
+    let name = format!("watch of {}", K::kind(&K::DynamicType::default()));
+    supervisor.spawn(name, LIMIT, |heartbeat| {
+        run(api, config, first, sender, heartbeat)
+    });
     receiver
 }
 
@@ -124,6 +150,7 @@ async fn run<K>(
     config: watcher::Config,
     first: First,
     sender: watch::Sender<Objects<K>>,
+    heartbeat: Heartbeat,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
@@ -133,6 +160,7 @@ async fn run<K>(
     let mut events = std::pin::pin!(events);
     let mut listing = BTreeMap::new();
     while let Some(event) = events.next().await {
+        heartbeat.beat();
         match event {
             Ok(event) => apply(reduced(event), first, &mut listing, &sender),
             Err(error) => {

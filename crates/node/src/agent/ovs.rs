@@ -12,6 +12,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ycloud_client::Supervisor;
 use ycloud_ovsdb::{
     Client, Columns, Config, Mutation, Operation, Outcome, Remote, Row, Snapshot, State,
     Subscription, Uuid,
@@ -331,14 +332,14 @@ pub struct Ovs {
 
 impl Ovs {
     /// Starts a client of the Open vSwitch database at `remote`.
-    pub fn start(remote: Remote) -> Self {
+    pub fn start(supervisor: &Supervisor, remote: Remote) -> Self {
         let config = Config::new(vec![remote], "Open_vSwitch");
         let config = MONITORED.iter().fold(config, |config, (table, columns)| {
             config.monitor(table, columns)
         });
-        Self {
-            client: Client::spawn(config),
-        }
+        let (client, task) = Client::new(config);
+        supervisor.carry("client of Open vSwitch's database", task);
+        Self { client }
     }
 
     /// The state now; empty before the first sync.

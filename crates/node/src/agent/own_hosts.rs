@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Heartbeat, Supervisor};
 
 use super::netlink::Route;
 
@@ -57,11 +59,15 @@ impl OwnHosts {
 }
 
 /// Follows the addresses of the API server (`host:port`) and of the name servers.
-pub fn follow(api_server: Option<String>) -> watch::Receiver<BTreeSet<IpAddr>> {
+pub fn follow(
+    supervisor: &Supervisor,
+    api_server: Option<String>,
+) -> watch::Receiver<BTreeSet<IpAddr>> {
     let (sender, receiver) = watch::channel(BTreeSet::new());
-    tokio::spawn(async move {
+    let task = |heartbeat: Heartbeat| async move {
         let mut api = BTreeSet::new();
         loop {
+            let pass = heartbeat.pass();
             if let Some(name) = &api_server {
                 let found = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host(name)).await;
                 // While names are not answered for, those that were found before are as good as ever.
@@ -77,12 +83,11 @@ pub fn follow(api_server: Option<String>) -> watch::Receiver<BTreeSet<IpAddr>> {
                 *known = hosts;
                 changed
             });
-            tokio::select! {
-                () = tokio::time::sleep(PERIOD) => {}
-                () = sender.closed() => return,
-            }
+            drop(pass);
+            tokio::time::sleep(PERIOD).await;
         }
-    });
+    };
+    supervisor.spawn("addresses that the node itself uses", LIMIT, task);
     receiver
 }
 
@@ -142,7 +147,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_api_server_is_looked_up() {
-        let mut hosts = follow(Some("localhost:6443".into()));
+        let supervisor = Supervisor::new(Default::default());
+        let mut hosts = follow(&supervisor, Some("localhost:6443".into()));
         let known = hosts.wait_for(|hosts| hosts.iter().any(IpAddr::is_loopback));
         let known = tokio::time::timeout(Duration::from_secs(5), known).await;
         assert!(known.is_ok());

@@ -37,6 +37,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 use ycloud_api::key::DEFAULT_VPC;
 use ycloud_api::service::Protocol;
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Heartbeat, Supervisor};
 
 use super::conntrack;
 use super::family::Family;
@@ -105,14 +107,14 @@ pub struct Unsettled {
 }
 
 impl PodLinks {
-    /// Starts the task; it runs as long as the runtime. `hosts` are machines that the node needs, besides those that its
+    /// Starts the task; it runs as long as the process. `hosts` are machines that the node needs, besides those that its
     /// routes and Open vSwitch tell of.
     ///
     /// # Errors
     /// No netlink socket.
     pub fn start(
-        ovs: Ovs,
-        netlink: Netlink,
+        supervisor: &Supervisor,
+        (ovs, netlink): (Ovs, Netlink),
         hosts: watch::Receiver<BTreeSet<IpAddr>>,
     ) -> Result<Self, netlink::Error> {
         let (requests, receiver) = mpsc::unbounded_channel();
@@ -128,7 +130,10 @@ impl PodLinks {
             datagrams: None,
             problem,
         };
-        tokio::spawn(task.run(receiver, Events::open()?));
+        let events = Events::open(supervisor, "Pods' links")?;
+        supervisor.spawn("links of Pods", LIMIT, |heartbeat| {
+            task.run(receiver, events, heartbeat)
+        });
         Ok(Self {
             requests,
             problem: problems,
@@ -181,6 +186,7 @@ impl Task {
         mut self,
         mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
         mut events: Events,
+        heartbeat: Heartbeat,
     ) {
         let mut changes = self.ovs.subscribe();
         let mut refresh = interval(REFRESH);
@@ -202,6 +208,7 @@ impl Task {
             if !self.ovs.is_connected() {
                 continue;
             }
+            let _pass = heartbeat.pass();
             match self.pass().await {
                 Ok(()) => {
                     failed = false;

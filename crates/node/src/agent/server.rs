@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use ycloud_client::supervisor::reported;
 
 use super::Agent;
 use super::metrics::Labels;
@@ -51,7 +52,12 @@ pub async fn serve(agent: Arc<Agent>, listener: UnixListener, stop: Cancellation
         };
         match accepted {
             Ok((stream, _)) => {
-                requests.spawn(connection(agent.clone(), stream));
+                let connection = connection(agent.clone(), stream);
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a panic is reported, and the runtime repeats the request"
+                )]
+                requests.spawn(async move { reported("a plugin's request", connection).await });
             }
             Err(error) => {
                 // Out of descriptors, most likely: give others time to end.

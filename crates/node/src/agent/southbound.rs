@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ycloud_client::Supervisor;
 use ycloud_ovsdb::{Client, Config, Remote, RemoteError, Tls};
 
 use super::affinity::flow;
@@ -55,23 +56,28 @@ impl Southbound {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn connect(&self) -> Result<Client, Error> {
+    pub fn connect(&self, supervisor: &Supervisor) -> Result<Client, Error> {
         let servers = Remote::parse_list(&self.remotes)?;
         let by_tls = |server: &Remote| matches!(server, Remote::Ssl { .. });
         let needs_files = servers.iter().any(by_tls);
         let config = Config::new(servers, "OVN_Southbound");
         let config = claims::monitored(pairs::monitored(flow::monitored(config)));
-        match (&self.ca, &self.certificate, &self.key) {
-            (Some(ca), Some(certificate), Some(key)) => Ok(Client::spawn(config.tls(Tls {
+        let config = match (&self.ca, &self.certificate, &self.key) {
+            (Some(ca), Some(certificate), Some(key)) => config.tls(Tls {
                 ca: ca.clone(),
                 certificate: certificate.clone(),
                 key: key.clone(),
                 server_name: None,
-            }))),
-            _ if needs_files => Err(Error::NoFiles {
-                remotes: self.remotes.clone(),
             }),
-            _ => Ok(Client::spawn(config)),
-        }
+            _ if needs_files => {
+                return Err(Error::NoFiles {
+                    remotes: self.remotes.clone(),
+                });
+            }
+            _ => config,
+        };
+        let (client, task) = Client::new(config);
+        supervisor.carry("client of the Southbound database", task);
+        Ok(client)
     }
 }

@@ -27,10 +27,13 @@ use nix::sched::{CloneFlags, unshare};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use ycloud_api::condition::WIRED;
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::vnic::{Attachment, AttachmentKind, Device, VNicIpv6, pod_vnic_name};
 use ycloud_api::{EipGateway, Subnet, SubnetSpec, VNic, VNicSpec, VNicStatus};
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Heartbeat, Supervisor};
 use ycloud_node::agent::add::Limits;
 use ycloud_node::agent::affinity::{self, Affinity};
 use ycloud_node::agent::behind;
@@ -39,7 +42,7 @@ use ycloud_node::agent::ct_flush::CtFlush;
 use ycloud_node::agent::devices::Devices;
 use ycloud_node::agent::devices::reports::Reports;
 use ycloud_node::agent::metrics::Metrics;
-use ycloud_node::agent::netlink::Netlink;
+use ycloud_node::agent::netlink::{Events, Netlink};
 use ycloud_node::agent::node_interface::NodeInterface;
 use ycloud_node::agent::objects::{Mirrors, Objects};
 use ycloud_node::agent::ovs::Ovs;
@@ -127,9 +130,10 @@ impl Node {
             eip_gateways: eip_gateways_mirror,
         };
         let remote = format!("unix:{}", ovn.path("db.sock").display());
-        let ovs = Ovs::start(remote.parse().unwrap());
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let ovs = Ovs::start(&supervisor, remote.parse().unwrap());
         ovs.connected().await.unwrap();
-        let netlink = Netlink::open().unwrap();
+        let netlink = Netlink::open(&supervisor).unwrap();
         let (ready, node_interface) = watch::channel(false);
         let (hosts, hosts_mirror) = watch::channel(BTreeSet::new());
         let (progress, services) = watch::channel(Progress::default());
@@ -141,17 +145,17 @@ impl Node {
             node: NODE.into(),
             progress,
         };
-        tokio::spawn(task.run());
+        supervisor.spawn("services", LIMIT, |heartbeat| task.run(heartbeat));
         let folder = ovn.folder().to_owned();
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let parts = (ovs.clone(), netlink.clone(), mirrors.vnics.clone(), metrics);
-        let (chassis, flusher) = chassis(&options(&folder), parts, vnics.clone());
+        let (chassis, flusher) = chassis(supervisor.clone(), &options(&folder), parts, &vnics);
+        let switch = (ovs.clone(), Netlink::open(&supervisor).unwrap());
         let agent = Agent {
             chassis,
             options: options(&folder),
-            pod_links: PodLinks::start(ovs.clone(), Netlink::open().unwrap(), hosts_mirror)
-                .unwrap(),
+            pod_links: PodLinks::start(&supervisor, switch, hosts_mirror).unwrap(),
             ovs,
             netlink,
             mirrors,
@@ -184,9 +188,10 @@ impl Node {
 
     /// Starts the task of the node interface.
     pub fn start_node_interface(&self) -> watch::Receiver<bool> {
+        let supervisor = &self.agent.chassis.supervisor;
         let interface = NodeInterface {
             ovs: self.agent.ovs.clone(),
-            netlink: Netlink::open().unwrap(),
+            netlink: Netlink::open(supervisor).unwrap(),
             mirrors: self.agent.mirrors.clone(),
             node: NODE.into(),
             mtu: 1400,
@@ -194,7 +199,10 @@ impl Node {
             services: self.agent.services.clone(),
             ready: self.ready.clone(),
         };
-        tokio::spawn(interface.run());
+        let events = Events::open(supervisor, "the node interface").unwrap();
+        supervisor.spawn("node interface", LIMIT, |heartbeat| {
+            interface.run(events, heartbeat)
+        });
         self.agent.node_interface.clone()
     }
 
@@ -359,20 +367,21 @@ impl Node {
 
 /// The chassis' tasks. What they report is written into the mirror, as an API server would tell of it.
 fn chassis(
+    supervisor: Supervisor,
     options: &Options,
     (ovs, netlink, vnics, metrics): (Ovs, Netlink, watch::Receiver<Objects<VNic>>, Metrics),
-    mirror: watch::Sender<Objects<VNic>>,
+    mirror: &watch::Sender<Objects<VNic>>,
 ) -> (Chassis, JoinHandle<()>) {
-    let southbound = options.southbound.connect().unwrap();
+    let southbound = options.southbound.connect(&supervisor).unwrap();
     let (progress, affinity) = watch::channel(affinity::Progress::default());
     let task = Affinity {
         southbound: southbound.clone(),
         openflow: options.openflow.clone(),
         progress,
     };
-    tokio::spawn(task.run());
-    let bridge = behind::client(options.ovs.clone());
-    let behind = behind::watch(southbound.clone(), bridge.clone());
+    supervisor.spawn("affinity", LIMIT, |heartbeat| task.run(heartbeat));
+    let bridge = behind::client(&supervisor, options.ovs.clone());
+    let behind = behind::watch(&supervisor, southbound, bridge);
     let flusher = flusher(options, &metrics);
     let reports = Reports::default();
     let reported = reports.clone();
@@ -384,7 +393,9 @@ fn chassis(
         reports,
         metrics: metrics.devices.clone(),
     };
-    tokio::spawn(task.run());
+    let events = Events::open(&supervisor, "devices").unwrap();
+    supervisor.spawn("devices", LIMIT, |heartbeat| task.run(events, heartbeat));
+    let mirror = mirror.clone();
     tokio::spawn(async move {
         let mut last = (String::new(), String::new());
         loop {
@@ -401,7 +412,7 @@ fn chassis(
         }
     });
     let (_, probes) = self::mirror();
-    let prober = prober::start_with(prober::Parts {
+    let parts = prober::Parts {
         ovs: ovs.clone(),
         netlink: netlink.clone(),
         node: NODE.into(),
@@ -410,7 +421,8 @@ fn chassis(
         vnics: vnics.clone(),
         writer: Arc::new(|_| Box::pin(async { Err(prober::records::Refusal::Gone) })),
         behind,
-    });
+    };
+    let prober = prober::start_with(&supervisor, parts).unwrap();
     let chassis = Chassis {
         prober,
         ovs,
@@ -418,20 +430,23 @@ fn chassis(
         vnics,
         affinity,
         metrics,
+        supervisor,
     };
     (chassis, flusher)
 }
 
 /// What flushes connections of backends that are gone, as the agent has it.
 pub fn flusher(options: &Options, metrics: &Metrics) -> JoinHandle<()> {
+    // Of its own: it is ended and begun again.
+    let supervisor = Supervisor::new(CancellationToken::new());
     let task = CtFlush {
-        southbound: options.southbound.connect().unwrap(),
-        bridge: behind::client(options.ovs.clone()),
+        southbound: options.southbound.connect(&supervisor).unwrap(),
+        bridge: behind::client(&supervisor, options.ovs.clone()),
         openflow: options.openflow.clone(),
         kept: options.run_dir.join("load-balancers"),
         metrics: metrics.ct_flush.clone(),
     };
-    tokio::spawn(task.run())
+    tokio::spawn(task.run(Heartbeat::default()))
 }
 
 /// The first address of its network: of prefix length `len`, or 64 with IPv6.

@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
+use ycloud_client::Heartbeat;
 use ycloud_ovsdb::{Client, Snapshot};
 
 use super::netns::Netns;
@@ -130,7 +131,7 @@ enum Stage {
 
 impl CtFlush {
     /// Runs for ever. What is there when it starts is compared with what a former agent left.
-    pub async fn run(self) {
+    pub async fn run(self, heartbeat: Heartbeat) {
         if self.southbound.synced().await.is_err() {
             return;
         }
@@ -155,6 +156,7 @@ impl CtFlush {
                 _ = bridge.next(), if !gone.is_empty() => {}
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             }
+            let _pass = heartbeat.pass();
             let now = Instant::now();
             take_in(&mut pairs, &mut gone, &self.southbound.snapshot(), now);
             give_up(&mut gone, now);

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use ycloud_api::VNic;
 use ycloud_api::condition::{Verdict, reason};
+use ycloud_client::Heartbeat;
 
 use super::netlink::{self, Events, Link, Netlink};
 use super::objects::{Key, Objects};
@@ -102,11 +103,7 @@ struct Done {
 
 impl Devices {
     /// Runs for ever.
-    ///
-    /// # Errors
-    /// No netlink socket.
-    pub async fn run(mut self) -> Result<(), netlink::Error> {
-        let mut events = Events::open()?;
+    pub async fn run(mut self, mut events: Events, heartbeat: Heartbeat) {
         let mut changes = self.ovs.subscribe();
         let mut refresh = interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,6 +123,7 @@ impl Devices {
                 () = sleep(REPEAT), if !done.told.is_empty() => soon,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
+                    let _pass = heartbeat.pass();
                     let again = self.attempt(&mut done).await;
                     pause = Instant::now() + PAUSE;
                     again

@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use ycloud_client::Heartbeat;
 
 use super::status::{self, Error, Report};
 use crate::agent::objects::Key;
@@ -73,11 +74,14 @@ impl Reports {
     }
 }
 
-/// Writes conditions to the API server as they are reported, for ever.
-pub async fn write(client: Client, reports: Reports) {
+/// Writes conditions to the API server as they are reported, for ever. A pass is a write.
+pub async fn write(client: Client, reports: Reports, heartbeat: Heartbeat) {
     let write = |report: Report| {
-        let client = client.clone();
-        async move { status::write(&client, &report).await }
+        let (client, heartbeat) = (client.clone(), heartbeat.clone());
+        async move {
+            let _pass = heartbeat.pass();
+            status::write(&client, &report).await
+        }
     };
     write_by(reports, RETRY, write).await;
 }

@@ -12,6 +12,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use ycloud_api::key::{PROBER, PROBER_LEASE_SECONDS, PROBER_NAMESPACE, prober_lease};
+use ycloud_client::Heartbeat;
+
+use super::Progress;
 
 /// How often it is renewed: a third of what it lasts.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -22,20 +25,26 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The label's value.
 const COMPONENT: &str = "ycloud-cni";
 
-/// Keeps the Lease of `node` while `able` says so; ends with who tells that.
-pub async fn keep(client: Client, node: String, mut able: watch::Receiver<bool>) {
+/// Keeps the Lease of `node` while it is able to ask; ends with who tells that. A pass is a renewal.
+pub async fn keep(
+    client: Client,
+    node: String,
+    mut progress: watch::Receiver<Progress>,
+    heartbeat: Heartbeat,
+) {
     let api: Api<Lease> = Api::namespaced(client, PROBER_NAMESPACE);
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
     loop {
-        if able.wait_for(|able| *able).await.is_err() {
+        if progress.wait_for(|progress| progress.able).await.is_err() {
             return;
         }
         period.tick().await;
-        if !*able.borrow() {
+        if !progress.borrow().able {
             continue;
         }
+        let _pass = heartbeat.pass();
         let error = match timeout(LIMIT, renew(&api, &node)).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(crate::agent::in_full(&error)),

@@ -32,10 +32,12 @@ use kube::Client;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
 use ycloud_api::{NetworkProbe, VNic};
+use ycloud_client::Supervisor;
+use ycloud_client::supervisor::LIMIT;
 use ycloud_probe::prober::Figures;
 use ycloud_probe::{Handle, Options};
 
-use crate::agent::netlink::Netlink;
+use crate::agent::netlink::{self, Events, Netlink};
 use crate::agent::objects::{self, Objects};
 use crate::agent::ovs::Ovs;
 use write::Writer;
@@ -92,46 +94,53 @@ impl Prober {
 }
 
 /// Starts the prober of the chassis `node`, with its Lease.
+///
+/// # Errors
+/// No netlink socket.
 pub fn start(
+    supervisor: &Supervisor,
     client: &Client,
     (ovs, netlink): (&Ovs, &Netlink),
     vnics: &watch::Receiver<Objects<VNic>>,
     behind: watch::Receiver<Option<Instant>>,
     node: &str,
     mtu: u32,
-) -> Prober {
-    let prober = start_with(Parts {
+) -> Result<Prober, netlink::Error> {
+    let parts = Parts {
         ovs: ovs.clone(),
         netlink: netlink.clone(),
         node: node.to_owned(),
         mtu,
-        probes: objects::probes(client, node),
+        probes: objects::probes(supervisor, client, node),
         vnics: vnics.clone(),
         writer: write::writer(client.clone()),
         behind,
+    };
+    let prober = start_with(supervisor, parts)?;
+    let (client, node, progress) = (client.clone(), node.to_owned(), prober.progress.clone());
+    supervisor.spawn("Lease of the prober", LIMIT, |heartbeat| {
+        lease::keep(client, node, progress, heartbeat)
     });
-    let (able, is_able) = watch::channel(false);
-    let mut progress = prober.progress.clone();
-    tokio::spawn(async move {
-        while progress.changed().await.is_ok() {
-            let now = progress.borrow().able;
-            able.send_if_modified(|able| std::mem::replace(able, now) != now);
-        }
-    });
-    tokio::spawn(lease::keep(client.clone(), node.to_owned(), is_able));
-    prober
+    Ok(prober)
 }
 
 /// Starts a prober of these parts, without a Lease.
-pub fn start_with(parts: Parts) -> Prober {
+///
+/// # Errors
+/// No netlink socket.
+pub fn start_with(supervisor: &Supervisor, parts: Parts) -> Result<Prober, netlink::Error> {
+    let events = Events::open(supervisor, "the prober")?;
     let (prober, handle, reports) = ycloud_probe::Prober::new(Options {
         sockets: sockets(),
         ..Options::default()
     });
-    tokio::spawn(prober.run());
+    supervisor.carry("rounds of the prober", prober.run());
     let (sender, progress) = watch::channel(Progress::default());
-    tokio::spawn(task::run(parts, handle.clone(), reports, sender));
-    Prober { handle, progress }
+    let (ends, opens) = ((handle.clone(), reports, events), supervisor.clone());
+    supervisor.spawn("prober", LIMIT, |heartbeat| {
+        task::run(opens, parts, ends, sender, heartbeat)
+    });
+    Ok(Prober { handle, progress })
 }
 
 /// Half of the descriptors that this process may have, at most the default.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use ycloud_api::network_probe::{
     IPV6_PREFIX_LENGTH, PREFIX_LENGTH, gateway, prober_port, source_mac,
 };
+use ycloud_client::Supervisor;
 
 use super::space;
 use crate::agent::family::Family;
@@ -107,8 +108,13 @@ impl Network {
     ///
     /// # Errors
     /// See [`space::Error`].
-    pub async fn open(ovs: Ovs, host: Netlink, node: &str, mtu: u32) -> Result<Self, space::Error> {
-        let (netns, inside) = space::make().await?;
+    pub async fn open(
+        supervisor: &Supervisor,
+        (ovs, host): (Ovs, Netlink),
+        node: &str,
+        mtu: u32,
+    ) -> Result<Self, space::Error> {
+        let (netns, inside) = space::make(supervisor).await?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         let nonce: String = nonce.chars().take(6).collect();
         Ok(Self {

@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use ycloud_client::Supervisor;
+
 use crate::agent::family::has_ipv6;
 use crate::agent::netlink::{self, Netlink};
 use crate::agent::netns::{self, Netns};
@@ -32,11 +34,11 @@ pub enum Error {
     Nft(#[from] nft::Error),
 }
 
-/// Makes the namespace. It ends with this process.
+/// Makes the namespace. It ends with this process, as does the connection inside, which `supervisor` watches.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn make() -> Result<(Netns, Netlink), Error> {
+pub async fn make(supervisor: &Supervisor) -> Result<(Netns, Netlink), Error> {
     let netns = Netns::unnamed()?;
     let close = || {
         let runtime = tokio::runtime::Handle::current();
@@ -48,10 +50,23 @@ pub async fn make() -> Result<(Netns, Netlink), Error> {
         Ok::<(), Error>(())
     };
     netns.run(close).await??;
-    let inside = Netlink::open_in(&netns).await?;
-    let loopback = inside.need_link("lo").await?;
-    inside.set_up(&loopback).await?;
+    let (inside, mut connection) = Netlink::connect_in(&netns).await?;
+    {
+        let mut loopback = std::pin::pin!(loopback_up(&inside));
+        // Watched only once it is good for something: a namespace that cannot be had is no reason to end.
+        tokio::select! {
+            done = &mut loopback => done?,
+            // Then nothing that is asked by it is answered.
+            () = &mut connection => loopback.await?,
+        }
+    }
+    supervisor.carry("netlink of the prober's namespace", connection);
     Ok((netns, inside))
+}
+
+async fn loopback_up(inside: &Netlink) -> Result<(), netlink::Error> {
+    let loopback = inside.need_link("lo").await?;
+    inside.set_up(&loopback).await
 }
 
 /// IPv4's are the host's when a namespace is made (ip-sysctl, `devconf_inherit_init_net`).

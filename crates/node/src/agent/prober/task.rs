@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use ycloud_api::NetworkProbe;
+use ycloud_client::{Heartbeat, Supervisor};
 use ycloud_probe::{Handle, Report};
 
 use super::ability::Ability;
@@ -78,14 +79,19 @@ struct Task {
 
 /// Runs for ever.
 pub async fn run(
+    supervisor: Supervisor,
     parts: Parts,
-    handle: Handle,
-    reports: mpsc::Receiver<Report>,
+    (handle, reports, events): (Handle, mpsc::Receiver<Report>, Events),
     progress: watch::Sender<Progress>,
+    heartbeat: Heartbeat,
 ) {
     let mut wait = Duration::from_millis(500);
-    let (network, netns, events) = loop {
-        match open(&parts).await {
+    let (network, netns) = loop {
+        let opened = {
+            let _pass = heartbeat.pass();
+            open(&supervisor, &parts).await
+        };
+        match opened {
             Ok(parts) => break parts,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
@@ -110,21 +116,25 @@ pub async fn run(
         ability: Ability::default(),
         unwritten: false,
     };
-    task.run(reports, events).await;
+    task.run(reports, events, heartbeat).await;
 }
 
-type Opened = (Network, Arc<std::os::fd::OwnedFd>, Events);
+type Opened = (Network, Arc<std::os::fd::OwnedFd>);
 
-async fn open(parts: &Parts) -> Result<Opened, network::Error> {
-    let (ovs, host) = (parts.ovs.clone(), parts.netlink.clone());
-    let events = Events::open()?;
-    let network = Network::open(ovs, host, &parts.node, parts.mtu).await?;
+async fn open(supervisor: &Supervisor, parts: &Parts) -> Result<Opened, network::Error> {
+    let switch = (parts.ovs.clone(), parts.netlink.clone());
+    let network = Network::open(supervisor, switch, &parts.node, parts.mtu).await?;
     let netns = network.netns().descriptor()?;
-    Ok((network, Arc::new(netns), events))
+    Ok((network, Arc::new(netns)))
 }
 
 impl Task {
-    async fn run(mut self, mut reports: mpsc::Receiver<Report>, mut events: Events) {
+    async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Report>,
+        mut events: Events,
+        heartbeat: Heartbeat,
+    ) {
         let mut changes = self.parts.ovs.subscribe();
         let mut probes = self.parts.probes.clone();
         let mut vnics = self.parts.vnics.clone();
@@ -153,13 +163,17 @@ impl Task {
                 }
                 Some(report) = reports.recv() => self.records.report(&report, Instant::now()),
                 Some(written) = self.writes.join_next(), if !self.writes.is_empty() => {
-                    if let Ok((key, outcome)) = written {
-                        self.written(&key, outcome);
+                    match written {
+                        Ok((key, outcome)) => self.written(&key, outcome),
+                        // Its record would wait for ever.
+                        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                        Err(_) => {}
                     }
                 }
                 () = until(write), if write.is_some() => {}
                 () = until(due), if due.is_some() => {
                     due = None;
+                    let _pass = heartbeat.pass();
                     let start = Instant::now();
                     at = self.pass().await;
                     pause = Instant::now() + PAUSE.max(LONGEST_PAUSE.min(SHARE * start.elapsed()));

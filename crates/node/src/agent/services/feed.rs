@@ -11,35 +11,37 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use ycloud_client::Retry;
+use ycloud_client::supervisor::LIMIT;
+use ycloud_client::{Retry, Supervisor};
 
 use super::facts;
 use super::world::{Change, Delta};
 use crate::agent::objects::{Key, key};
 
-/// Starts the watches; they run as long as the runtime.
-pub fn start(client: &Client) -> mpsc::UnboundedReceiver<Change> {
+/// Starts the watches; they run as long as the process.
+pub fn start(supervisor: &Supervisor, client: &Client) -> mpsc::UnboundedReceiver<Change> {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let to = (supervisor, &sender);
     follow(
         client,
-        &sender,
+        to,
         facts::service as fn(&Service) -> _,
         Change::Services,
     );
     follow(
         client,
-        &sender,
+        to,
         facts::slice as fn(&EndpointSlice) -> _,
         Change::Slices,
     );
     let node = |node: &Node| Some(facts::node(node));
-    follow(client, &sender, node as fn(&Node) -> _, Change::Nodes);
+    follow(client, to, node as fn(&Node) -> _, Change::Nodes);
     receiver
 }
 
 fn follow<K, T>(
     client: &Client,
-    sender: &mpsc::UnboundedSender<Change>,
+    (supervisor, sender): (&Supervisor, &mpsc::UnboundedSender<Change>),
     part: fn(&K) -> Option<T>,
     change: fn(Delta<T>) -> Change,
 ) where
@@ -49,12 +51,14 @@ fn follow<K, T>(
 {
     let api: Api<K> = Api::all(client.clone());
     let sender = sender.clone();
-    tokio::spawn(async move {
-        let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let name = format!("watch of {kind}");
+    supervisor.spawn(name, LIMIT, |heartbeat| async move {
         let events = watcher(api, watcher::Config::default()).backoff(Retry::default());
         let mut events = std::pin::pin!(events);
         let mut listing = BTreeMap::new();
         while let Some(event) = events.next().await {
+            heartbeat.beat();
             let delta = match event {
                 Ok(event) => take(event, &mut listing, part),
                 Err(error) => {

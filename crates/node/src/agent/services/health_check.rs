@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use ycloud_client::supervisor::reported;
+
 use crate::agent::objects::Key;
 
 /// The ports that are served. All end with this.
@@ -51,7 +53,15 @@ impl HealthChecks {
                 }
                 None => {
                     let (sender, receiver) = watch::channel(endpoints);
-                    let task = tokio::spawn(serve(key.clone(), port, receiver));
+                    let name = format!("health check of Service {}/{}", key.0, key.1);
+                    let serve = serve(key.clone(), port, receiver);
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "one that has ended is started again by the next call"
+                    )]
+                    let task = tokio::spawn(async move {
+                        reported(&name, serve).await;
+                    });
                     let server = Server {
                         port,
                         endpoints: sender,

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use ycloud_api::key::DEFAULT_VPC;
+use ycloud_client::Heartbeat;
 
 use super::conntrack;
 use super::family::is_usable;
@@ -73,7 +74,7 @@ pub struct Services {
 
 impl Services {
     /// Runs as long as there is who tells of changes.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, heartbeat: Heartbeat) {
         let mut kernel = Kernel {
             netlink: self.netlink.clone(),
             applied: None,
@@ -98,7 +99,10 @@ impl Services {
                 Ok(()) = mirrors.subnets.changed() => {}
                 Ok(()) = mirrors.service_cidrs.changed() => {}
                 Ok(()) = mirrors.eip_gateways.changed() => {}
-                _ = refresh.tick() => kernel.look().await,
+                _ = refresh.tick() => {
+                    let _pass = heartbeat.pass();
+                    kernel.look().await;
+                }
                 () = sleep(retry), if failures > 0 => {}
             }
             let listed = mirrors.subnets.borrow_and_update().synced
@@ -107,6 +111,7 @@ impl Services {
             if !world.is_complete() || !listed {
                 continue;
             }
+            let _pass = heartbeat.pass();
             world.set_default_vpc(self.mirrors.default_vpc());
             world.set_reserved(self.reserved());
             let different = world.settle();
