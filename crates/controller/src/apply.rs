@@ -60,7 +60,6 @@ impl State {
         let begun = Instant::now();
         let observed = self.observed.clone();
         let nb_cfg = nb_cfg(&observed);
-        self.metrics.nb_cfg.set(nb_cfg);
         let taken = self.rows.take(MAX_OWNERS);
         taken.iter().for_each(|owner| self.linger(owner));
         let mut taken = taken.into_iter();

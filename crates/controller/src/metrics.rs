@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{
+    EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -56,9 +60,41 @@ impl EncodeLabelValue for Word {
     }
 }
 
+/// A gauge that is shown while there is something to tell. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Mutex<Option<i64>>>);
+
+impl Told {
+    fn set(&self, value: Option<i64>) {
+        *self.value() = value;
+    }
+
+    fn value(&self) -> MutexGuard<'_, Option<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EncodeMetric for Told {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        match *self.value() {
+            Some(value) => encoder.encode_gauge(&value),
+            None => Ok(()),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.value().is_none()
+    }
+}
+
 /// All figures. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    /// Not shown while this replica stands by: what waits there waits for it to lead.
     queue: Family<QueueLabels, Gauge>,
     /// Seconds from taking owners off the queue to having their operations.
     pub compile: Histogram,
@@ -73,12 +109,9 @@ pub struct Metrics {
     pub refused: Gauge,
     /// Owners whose rows the Northbound database refuses.
     pub failing: Gauge,
-    /// `NB_Global:nb_cfg`.
-    pub nb_cfg: Gauge,
-    /// The lowest `Chassis_Private:nb_cfg` of the living chassis; −1 while none lives.
-    pub reached: Gauge,
-    /// Services whose rows wait for chassis.
-    pub unprogrammed: Gauge,
+    nb_cfg: Told,
+    reached: Told,
+    unprogrammed: Told,
     /// Chassis that ask NetworkProbes.
     pub probers: Gauge,
     /// Seconds from taking the lead to the first comparison of everything.
@@ -99,9 +132,9 @@ impl Metrics {
             owned_rows: Gauge::default(),
             refused: Gauge::default(),
             failing: Gauge::default(),
-            nb_cfg: Gauge::default(),
-            reached: Gauge::default(),
-            unprogrammed: Gauge::default(),
+            nb_cfg: Told::default(),
+            reached: Told::default(),
+            unprogrammed: Told::default(),
             probers: Gauge::default(),
             first_pass: Gauge::default(),
         };
@@ -112,7 +145,7 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "queue_length",
-            "Owners or objects that wait",
+            "Owners or objects that wait; of the leader",
             self.queue.clone(),
         );
         registry.register(
@@ -155,15 +188,19 @@ impl Metrics {
             "Owners whose rows the Northbound database refuses",
             self.failing.clone(),
         );
-        registry.register("nb_cfg", "NB_Global:nb_cfg", self.nb_cfg.clone());
+        registry.register(
+            "nb_cfg",
+            "NB_Global:nb_cfg; of the leader",
+            self.nb_cfg.clone(),
+        );
         registry.register(
             "chassis_nb_cfg",
-            "Lowest Chassis_Private:nb_cfg of the living chassis, -1 if none lives",
+            "Lowest Chassis_Private:nb_cfg of the living chassis, if one lives; of the leader",
             self.reached.clone(),
         );
         registry.register(
             "unprogrammed_services",
-            "Services whose rows wait for chassis",
+            "Services whose rows wait for chassis; of the leader",
             self.unprogrammed.clone(),
         );
         registry.register(
@@ -176,6 +213,14 @@ impl Metrics {
             "Time from taking the lead to the first comparison of everything",
             self.first_pass.clone(),
         );
+    }
+
+    /// Shows what only who leads can say: a standby compares nothing, and its figures would look like a fault. `nb_cfg` is
+    /// `NB_Global`'s, `reached` the lowest one of the living chassis, `unprogrammed` the number of Services whose rows wait for chassis.
+    pub fn progress(&self, nb_cfg: i64, reached: Option<i64>, unprogrammed: usize) {
+        self.nb_cfg.set(Some(nb_cfg));
+        self.reached.set(reached);
+        self.unprogrammed.set(Some(count(unprogrammed)));
     }
 
     /// Sets the length of a queue.
@@ -240,6 +285,44 @@ mod tests {
     use super::*;
     use prometheus_client::encoding::text::encode;
     use ycloud_api::subnet::Addresses;
+
+    #[test]
+    fn a_standby_shows_no_queue_and_no_numbers_of_chassis() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let figures = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let of_leader = |line: &&str| {
+                let names = [
+                    "queue_length",
+                    "nb_cfg",
+                    "chassis_nb_cfg",
+                    "unprogrammed_services",
+                ];
+                let name = line.split(['{', ' ']).next();
+                name.is_some_and(|name| names.contains(&name))
+            };
+            lines
+                .filter(of_leader)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(figures(), [""; 0]);
+        metrics.queue_length("rows", 0);
+        metrics.progress(7, Some(6), 2);
+        let expected = [
+            "queue_length{queue=\"rows\"} 0",
+            "nb_cfg 7",
+            "chassis_nb_cfg 6",
+            "unprogrammed_services 2",
+        ];
+        assert_eq!(figures(), expected);
+        // No chassis lives: there is no number that could be the lowest.
+        metrics.progress(7, None, 2);
+        assert!(!figures().iter().any(|line| line.starts_with("chassis")));
+    }
 
     #[test]
     fn figures_are_shown_and_those_of_a_deleted_subnet_are_not() {

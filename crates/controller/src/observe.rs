@@ -120,10 +120,6 @@ impl State {
         for owner in self.tracker.advance() {
             self.objects.push(owner);
         }
-        self.metrics
-            .reached
-            .set(self.tracker.reached().unwrap_or(-1));
-        self.metrics.unprogrammed.set(count(self.tracker.waiting()));
     }
 
     /// Whether OVN has bound the logical port of `owner`.

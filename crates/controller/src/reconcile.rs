@@ -161,7 +161,9 @@ impl Reconciler {
                 // After what has come: a renewal that waited was in time.
                 self.state.pass(Instant::now());
                 let more = self.turn();
-                self.state.show_queues();
+                if self.working {
+                    self.state.show_progress();
+                }
                 more
             };
             if more {

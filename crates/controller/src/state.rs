@@ -21,6 +21,7 @@ use ycloud_compiler::{
     Snapshot, hindrance,
 };
 
+use crate::apply;
 use crate::chores::Chores;
 use crate::metrics::Metrics;
 use crate::prober::Leases;
@@ -337,10 +338,13 @@ impl State {
         std::mem::take(&mut self.notes)
     }
 
-    /// Shows the lengths of the queues.
-    pub fn show_queues(&self) {
+    /// Shows how far the work is: what waits, and what the chassis have. Not to be called by a standby.
+    pub fn show_progress(&self) {
         self.metrics.queue_length("rows", self.rows.len());
         self.metrics.queue_length("objects", self.objects.len());
+        let nb_cfg = apply::nb_cfg(&self.observed);
+        let (reached, waiting) = (self.tracker.reached(), self.tracker.waiting());
+        self.metrics.progress(nb_cfg, reached, waiting);
     }
 }
 
