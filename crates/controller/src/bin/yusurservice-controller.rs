@@ -30,7 +30,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut registry = Registry::with_prefix("ycloud");
+    let mut registry = Registry::with_prefix("ycloud_yusurservice_controller");
     let metrics = Metrics::new(&mut registry);
     let body = |runtime| ycloud_controller::yusurservice::run(runtime, metrics);
     runtime::run(NAME, PORT, &arguments.runtime, registry, body)

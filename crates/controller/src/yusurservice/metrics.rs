@@ -39,14 +39,13 @@ impl Metrics {
             duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             writes: Counter::default(),
         };
-        let registry = registry.sub_registry_with_prefix("yusurservices");
         registry.register(
-            "queue",
+            "queue_length",
             "YusurServices that wait to be reconciled",
             metrics.queue.clone(),
         );
         registry.register(
-            "count",
+            "yusurservices",
             "YusurServices that exist",
             metrics.services.clone(),
         );
@@ -61,7 +60,7 @@ impl Metrics {
             metrics.duration.clone(),
         );
         registry.register(
-            "writes",
+            "api_writes",
             "Services, EndpointSlices and NetworkProbes written",
             metrics.writes.clone(),
         );

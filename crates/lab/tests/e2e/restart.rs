@@ -340,18 +340,18 @@ fn alone_a_controllers_restart_writes_nothing() {
     assert_eq!(sent.unwrap_or_default(), 0.0, "transactions");
 
     restart_pods("yusurservice-controller");
-    let port = 9442;
+    let (port, prefix) = (9442, "ycloud_yusurservice_controller");
     let figure_of = |pod: &Value, name: &str| {
-        let name = format!("ycloud_yusurservices_{name}");
+        let name = format!("{prefix}_{name}");
         figure(pod, port, &name).unwrap_or_default()
     };
     let compared = |pod: &Value| {
-        let [done, there] = ["reconciles_total", "count"].map(|name| figure_of(pod, name));
-        there >= 2.0 && done >= there && figure_of(pod, "queue") == 0.0
+        let [done, there] = ["reconciles_total", "yusurservices"].map(|name| figure_of(pod, name));
+        there >= 2.0 && done >= there && figure_of(pod, "queue_length") == 0.0
     };
-    let leader = leader_at_work("yusurservice-controller", port, "ycloud", compared);
+    let leader = leader_at_work("yusurservice-controller", port, prefix, compared);
     thread::sleep(Duration::from_secs(2));
     assert_eq!(written(&before, &rows()), none, "yusurservice-controller");
     assert_eq!(objects(), objects_before, "yusurservice-controller");
-    assert_eq!(figure_of(&leader, "writes_total"), 0.0, "writes");
+    assert_eq!(figure_of(&leader, "api_writes_total"), 0.0, "writes");
 }

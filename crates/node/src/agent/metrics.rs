@@ -151,3 +151,25 @@ impl Metrics {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+
+    #[test]
+    fn names_begin_with_the_programs() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let labels = Labels {
+            command: "ADD",
+            outcome: "success",
+        };
+        metrics.requests.get_or_create(&labels).observe(0.1);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let mut names = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        assert!(names.clone().count() > 20, "{text}");
+        assert!(names.all(|name| name.starts_with("ycloud_cni_")), "{text}");
+    }
+}
