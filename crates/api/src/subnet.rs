@@ -130,15 +130,54 @@ pub struct SubnetIpv6Status {
     pub addresses: Option<Addresses>,
 }
 
-/// Address counts of a Subnet. `total = used + free`; network, broadcast, gateway and excluded addresses count nowhere.
-/// More than 9223372036854775807 addresses count as so many.
+/// Address counts. `total = used + free`; network, broadcast, gateway and excluded addresses count nowhere. `total` and `free` are left
+/// out where there are more than 9007199254740992 addresses, as in an IPv6 range of /64: that is more than ever run out.
 #[derive(KubeSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Addresses {
-    /// Addresses that can be given out.
-    pub total: i64,
-    /// Of those, held by a VNic.
+    /// Addresses that can be given out; left out above 9007199254740992 (2^53).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<i64>,
+    /// Of those, held by a VNic or an Eip.
     pub used: i64,
-    /// Of those, free.
-    pub free: i64,
+    /// Of those, free; left out with `total`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<i64>,
+}
+
+impl Addresses {
+    /// The largest number that is told: every reader of JSON has it exactly, and so Kubernetes' API conventions want it.
+    pub const MOST: i64 = 1 << 53;
+
+    /// Of that many that are held and that many that are free.
+    pub fn new(used: u128, free: u128) -> Self {
+        let total = used.saturating_add(free);
+        let told = |count: u128| i64::try_from(count).unwrap_or(Self::MOST).min(Self::MOST);
+        let told_if_all_are = |count| (total <= Self::MOST as u128).then(|| told(count));
+        Self {
+            total: told_if_all_are(total),
+            used: told(used),
+            free: told_if_all_are(free),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_not_every_reader_of_json_has_are_left_out() {
+        let most = Addresses::MOST as u128;
+        let told = |used, free| serde_json::to_string(&Addresses::new(used, free)).unwrap();
+        assert_eq!(told(3, 250), r#"{"total":253,"used":3,"free":250}"#);
+        assert_eq!(
+            told(0, most),
+            r#"{"total":9007199254740992,"used":0,"free":9007199254740992}"#
+        );
+        assert_eq!(told(1, most), r#"{"used":1}"#);
+        // A range of /64, and all of IPv6.
+        assert_eq!(told(7, (1 << 64) - 9), r#"{"used":7}"#);
+        assert_eq!(told(7, u128::MAX), r#"{"used":7}"#);
+    }
 }

@@ -187,18 +187,14 @@ pub fn eip_binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
     binding(snapshot, eip)
 }
 
-/// The address counts of an EipGateway; all zero if there is no such one or it is refused.
+/// The address counts of an EipGateway; zero if there is no such one or it is refused.
 pub fn eip_usage(snapshot: &Snapshot, name: &str) -> Addresses {
     let Ok(gateway) = eip_gateway::check(snapshot, name) else {
-        return Addresses::default();
+        return Addresses::new(0, 0);
     };
     let held: BTreeSet<_> = snapshot.eips_held_of(name).map(|(ip, _)| ip).collect();
-    let (total, used) = (gateway.size(), held.len() as i64);
-    Addresses {
-        total,
-        used,
-        free: (total - used).max(0),
-    }
+    let (total, used) = (gateway.size() as u128, held.len() as u128);
+    Addresses::new(used, total.saturating_sub(used))
 }
 
 /// The range of an EipGateway; `None` if it is refused.

@@ -229,7 +229,8 @@ impl Asking<'_> {
         let found = self.search(cidr, pool, start, hosts.last);
         let before_start = || self.search(cidr, pool, hosts.first, previous(start)?);
         found.or_else(before_start).ok_or_else(|| {
-            let total = usage(self.snapshot, subnet, cidr.family()).map_or(0, |counts| counts.total);
+            let counts = usage(self.snapshot, subnet, cidr.family()).unwrap_or_default();
+            let total = counts.total.unwrap_or(counts.used);
             Rejection::new(
                 reason::EXHAUSTED,
                 format!(
@@ -416,11 +417,5 @@ pub fn usage(snapshot: &Snapshot, subnet: &str, family: Family) -> Option<Addres
     let held_excluded: u128 = cidr.excluded().map(held).sum();
     let given_out = held(&hosts) - held_excluded;
     let free = (count(&hosts) - excluded).saturating_sub(given_out);
-    let shown = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
-    let used = held(&everything(family));
-    Some(Addresses {
-        total: shown(free.saturating_add(used)),
-        used: shown(used),
-        free: shown(free),
-    })
+    Some(Addresses::new(held(&everything(family)), free))
 }

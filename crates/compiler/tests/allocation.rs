@@ -12,6 +12,7 @@ use support::objects::{self, from};
 use ycloud_api::VNic;
 use ycloud_api::address::Family;
 use ycloud_api::condition::reason;
+use ycloud_api::subnet::Addresses;
 use ycloud_api::vnic::{VNicIpv6, VNicStatus};
 use ycloud_compiler::{
     Allocated, Allocation, Event, Object, ObjectKey, ObjectRef, Owner, Rejection, Settings,
@@ -274,11 +275,11 @@ fn counted(store: &Store, snapshot: &Snapshot) -> Result<(), TestCaseError> {
             let room = room(name, family, store.grown).len() as i64;
             let counts = usage(snapshot, name, family);
             prop_assert_eq!(counts.is_some(), room > 0);
-            let counts = counts.unwrap_or_default();
+            let counts = counts.unwrap_or(Addresses::new(0, 0));
             let used = here().filter(|v| of(v, family).is_some()).count();
             prop_assert_eq!(counts.used, used as i64);
-            prop_assert_eq!(counts.total, room);
-            prop_assert_eq!(counts.total, counts.used + counts.free);
+            prop_assert_eq!(counts.total, Some(room));
+            prop_assert_eq!(counts.free, Some(room - counts.used));
         }
         let holders = here().filter(|v| !held(v).is_empty()).count();
         let subnet = Owner::Subnet((*name).into());

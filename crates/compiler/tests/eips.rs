@@ -111,7 +111,7 @@ fn addresses_are_given_out_once_and_only_those_that_can_be() {
     let error = allocated(&mut snapshot, "e", None).unwrap_err();
     assert!(error.contains("all 4 are in use"), "{error}");
     let usage = eip_usage(&snapshot, "g1");
-    assert_eq!((usage.total, usage.used, usage.free), (4, 4, 0));
+    assert_eq!((usage.total, usage.used, usage.free), (Some(4), 4, Some(0)));
     // One that goes makes room for those who wait.
     let gone = ycloud_compiler::ObjectRef::Eip(ObjectKey::new("ns", "c"));
     let named = snapshot.apply(Event::Delete(gone));

@@ -170,7 +170,7 @@ impl Metrics {
         );
         registry.register(
             "subnet_addresses",
-            "Addresses of each Subnet",
+            "Addresses of each Subnet; those that are free only where they can run out",
             self.addresses.clone(),
         );
         registry.register(
@@ -246,7 +246,8 @@ impl Metrics {
         self.writes.get_or_create(&labels).inc();
     }
 
-    /// Sets the address counts of a Subnet in a family; `None`: there is no such Subnet, or it has no range of it.
+    /// Sets the address counts of a Subnet in a family; `None`: there is no such Subnet, or it has no range of it. Where more are free
+    /// than are told ([`Addresses`]), there is no such figure.
     pub fn subnet_addresses(
         &self,
         subnet: &str,
@@ -258,18 +259,16 @@ impl Metrics {
             family: Word(family.name()),
             state: Word(state),
         };
-        match counts {
-            Some(counts) => {
-                self.addresses
-                    .get_or_create(&labels("used"))
-                    .set(counts.used);
-                self.addresses
-                    .get_or_create(&labels("free"))
-                    .set(counts.free);
-            }
-            None => {
-                self.addresses.remove(&labels("used"));
-                self.addresses.remove(&labels("free"));
+        let used = counts.map(|counts| counts.used);
+        let free = counts.and_then(|counts| counts.free);
+        for (state, count) in [("used", used), ("free", free)] {
+            match count {
+                Some(count) => {
+                    self.addresses.get_or_create(&labels(state)).set(count);
+                }
+                None => {
+                    self.addresses.remove(&labels(state));
+                }
             }
         }
     }
@@ -330,11 +329,7 @@ mod tests {
         let metrics = Metrics::new(&mut registry);
         metrics.queue_length("rows", 3);
         metrics.transaction_ended("committed");
-        let counts = Addresses {
-            total: 253,
-            used: 3,
-            free: 250,
-        };
+        let counts = Addresses::new(3, 250);
         metrics.subnet_addresses("s1", address::Family::Ipv6, Some(counts));
         let text = || {
             let mut text = String::new();
@@ -350,6 +345,10 @@ mod tests {
         assert!(
             before.contains("subnet_addresses{subnet=\"s1\",family=\"IPv6\",state=\"free\"} 250")
         );
+        let endless = Addresses::new(3, (1 << 64) - 4);
+        metrics.subnet_addresses("s1", address::Family::Ipv6, Some(endless));
+        let endless = text();
+        assert!(endless.contains("state=\"used\"} 3") && !endless.contains("state=\"free\""));
         metrics.subnet_addresses("s1", address::Family::Ipv6, None);
         assert!(!text().contains("s1"));
     }

@@ -133,11 +133,7 @@ mod tests {
             nodes: vec!["n1".to_owned(), "n2".to_owned()],
             without_network: vec!["n3".to_owned()],
             service_gateways: vec![(1, Some("n1".to_owned())), (2, None)],
-            addresses: Addresses {
-                total: 252,
-                used: 1,
-                free: 251,
-            },
+            addresses: Addresses::new(1, 251),
             default: false,
             other_default: Some("old".to_owned()),
             users: Vec::new(),
