@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use ycloud_client::Supervisor;
+use ycloud_client::supervisor::reported;
 
 use crate::health::{self, Readiness};
 use crate::lease::{Elector, Leadership, Timing};
@@ -208,7 +209,10 @@ where
         leadership: leadership.clone(),
     };
     let result = tokio::select! {
-        result = limited(body(runtime), &stop) => result,
+        // A panic of the body, too, gives the Lease back.
+        result = reported(name, limited(body(runtime), &stop)) => {
+            result.unwrap_or_else(|| Err(anyhow::anyhow!("its main task panicked")))
+        }
         served = server => match served {
             Ok(Err(error)) => Err(error).with_context(|| format!("failed to serve health checks on {listen}")),
             _ => Err(anyhow::anyhow!("the server of health checks on {listen} ended")),
