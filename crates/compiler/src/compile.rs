@@ -61,7 +61,12 @@ pub fn compile(snapshot: &Snapshot, owner: &Owner) -> Result<Vec<Row>, Rejection
             Some(_) => {
                 let network = validate::subnet::check(snapshot, name)?;
                 let attachment = Attachment::of(snapshot, &network.vpc);
-                Ok(desired::subnet::rows(name, network, attachment.as_ref()))
+                Ok(desired::subnet::rows(
+                    snapshot.settings(),
+                    name,
+                    network,
+                    attachment.as_ref(),
+                ))
             }
             None => Ok(Vec::new()),
         },

@@ -5,6 +5,7 @@ pub(crate) mod chassis_probe;
 pub mod eip;
 pub mod eip_gateway;
 pub(crate) mod link;
+pub(crate) mod mtu;
 pub mod node;
 pub(crate) mod probe_network;
 pub mod service;

@@ -36,6 +36,6 @@ pub use ownerindex::OwnerIndex;
 pub use prober::{Assignment, is_chassis_probe, wanted_chassis_probe};
 pub use row::{Parent, Row};
 pub use snapshot::{
-    Chassis, Claim, Event, Leaving, NodeFacts, Object, ObjectRef, PodFacts, Prober, Settings,
-    Snapshot,
+    Chassis, Claim, Event, Leaving, MtuCheck, NodeFacts, Object, ObjectRef, PodFacts, Prober,
+    Settings, Snapshot,
 };

@@ -54,6 +54,24 @@ pub struct Settings {
     pub system_ipv6_cidr: Ipv6Net,
     /// The IPv6 range of the default Subnet. With it the join switch has IPv6 too. Default: none, these are IPv4 only.
     pub default_subnet_ipv6_cidr: Option<Ipv6Net>,
+    /// MTU of Pods, bytes: what the tunnels carry. Default 1400.
+    pub mtu: u32,
+    /// Which routers answer packets larger than that. Default [`MtuCheck::Outside`].
+    pub mtu_check: MtuCheck,
+}
+
+/// Which routers answer a packet that is larger than the tunnels carry with an ICMP error, so that its sender learns the MTU
+/// of the path (RFC 1191, RFC 8201), and do not send it on to be lost. Flows with that check stay with Open vSwitch: a
+/// card does not take them over, as their other branch leads to ovn-controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MtuCheck {
+    /// None.
+    Off,
+    /// Those of EipGateways, for all but TCP that comes in from the physical network: TCP's segments are as small as the
+    /// backend's MTU makes them.
+    Outside,
+    /// Those of EipGateways for all, and those of Vpcs for what comes from and goes to their Subnets.
+    Everywhere,
 }
 
 impl Default for Settings {
@@ -66,6 +84,8 @@ impl Default for Settings {
                 48,
             ),
             default_subnet_ipv6_cidr: None,
+            mtu: 1400,
+            mtu_check: MtuCheck::Outside,
         }
     }
 }

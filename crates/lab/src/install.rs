@@ -161,7 +161,7 @@ patches:
       apiVersion: v1
       kind: ConfigMap
       metadata: {{name: ycloud, namespace: {NAMESPACE}}}
-      data: {{DEFAULT_SUBNET_IPV6_CIDR: \"{POD_CIDR_V6}\"}}
+      data: {{DEFAULT_SUBNET_IPV6_CIDR: \"{POD_CIDR_V6}\", MTU_CHECK: everywhere}}
 ",
         deploy.trim_start_matches('/')
     )

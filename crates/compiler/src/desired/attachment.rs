@@ -95,6 +95,7 @@ pub(crate) fn rows(snapshot: &Snapshot, name: &str, attachment: &Attachment) -> 
         networks,
         ha_group: Some(ha_group(&attachment.gateway)),
         announces: false,
+        options: none(),
     };
     let mut rows: Vec<Row> = to_transit.rows(&owner, "transit").into();
     rows.extend(ways(&owner, name, attachment));
@@ -192,6 +193,7 @@ fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachmen
         networks: vec![format!("{address}/{ALIAS_LINK_LENGTH}")],
         ha_group: None,
         announces: false,
+        options: none(),
     };
     let mut rows = vec![row(owner, "alias", "Logical_Switch", columns, [])];
     rows.extend(link.rows(owner, "alias"));
@@ -240,6 +242,7 @@ fn alias_router(
         networks: vec![format!("{address}/{SERVICE_LENGTH}")],
         ha_group: Some(service_ha_group(gateway, k)),
         announces: false,
+        options: none(),
     };
     rows.extend(to_services.rows(owner, &format!("{role}/svct")));
     let address = layout.alias_link_router(k);
@@ -250,6 +253,7 @@ fn alias_router(
         networks: vec![format!("{address}/{ALIAS_LINK_LENGTH}")],
         ha_group: None,
         announces: false,
+        options: none(),
     };
     rows.extend(to_vpc.rows(owner, &format!("{role}/link")));
     let client = format!("{}/32", layout.force_snat(k));

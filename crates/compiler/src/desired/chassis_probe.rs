@@ -11,7 +11,7 @@ use uuid::Uuid;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::link::{End, Link};
-use crate::desired::{policy, row, vpc};
+use crate::desired::{none, policy, row, vpc};
 use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::layout::Layout;
 use crate::owner::Owner;
@@ -83,6 +83,7 @@ fn answerer(owner: &Owner, chassis: &str, offset: u16, switch: &End, layout: Lay
         networks: vec![format!("{ip}/{length}")],
         ha_group: None,
         announces: false,
+        options: none(),
     };
     let mut rows = vec![row(owner, &role, "Logical_Router", columns, [])];
     rows.extend(link.rows(owner, &role));

@@ -9,14 +9,14 @@ use ycloud_ovsdb::Columns;
 
 use crate::desired::link::{End, Link};
 use crate::desired::vpc::load_balancer_group;
-use crate::desired::{none, policy, route, row};
+use crate::desired::{mtu, none, policy, route, row};
 use crate::eip::bound;
 use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::layout::{Layout, SERVICE_LENGTH, TRANSIT_LENGTH};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::ownerindex::SERVICE_GROUP_PREFIX;
 use crate::row::{Parent, Row};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Settings, Snapshot};
 use crate::validate::eip_gateway::{Gateway, eligible_nodes};
 
 /// Priority of the policies that keep the system range apart from the physical network.
@@ -173,7 +173,8 @@ pub(crate) fn rows(
         service_group(name),
         format!("{SERVICE_GROUP_PREFIX}{name}"),
     ));
-    rows.extend(router_rows(&owner, name, object, gateway, layout));
+    let settings = snapshot.settings();
+    rows.extend(router_rows(settings, &owner, name, object, gateway, layout));
     rows.extend(rules(snapshot, &owner, name, gateway, layout));
     let eips = addresses_over_several(snapshot, name);
     for (k, nodes) in service_order(snapshot, name, object) {
@@ -218,6 +219,7 @@ fn ha_rows(owner: &Owner, role: &str, name: String, nodes: &[&str]) -> Vec<Row> 
 
 /// The switches, the router, and its ports.
 fn router_rows(
+    settings: &Settings,
     owner: &Owner,
     name: &str,
     object: &EipGateway,
@@ -266,6 +268,7 @@ fn router_rows(
         networks: vec![gateway.address.to_string()],
         ha_group: Some(ha_group(name)),
         announces: true,
+        options: mtu::at_gateway(settings, &external_port(name)),
     };
     rows.extend(to_external.rows(owner, "ext"));
     let address = layout.transit_gateway();
@@ -276,6 +279,7 @@ fn router_rows(
         networks: vec![format!("{address}/{TRANSIT_LENGTH}")],
         ha_group: None,
         announces: false,
+        options: none(),
     };
     rows.extend(to_transit.rows(owner, "transit"));
     rows
@@ -419,6 +423,7 @@ fn service_rows(
         networks,
         ha_group: None,
         announces: false,
+        options: none(),
     };
     rows.extend(to_transit.rows(owner, &format!("sg/{k}/transit")));
     let address = layout.service_gateway(k);
@@ -429,6 +434,7 @@ fn service_rows(
         networks: vec![format!("{address}/{SERVICE_LENGTH}")],
         ha_group: None,
         announces: false,
+        options: none(),
     };
     rows.extend(to_services.rows(owner, &format!("sg/{k}/svct")));
     rows

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{none, row};
+use crate::desired::row;
 use crate::owner::Owner;
 use crate::row::{Parent, Row};
 
@@ -28,6 +28,8 @@ pub(crate) struct Link {
     pub ha_group: Option<Uuid>,
     /// The active chassis announces the router's addresses (NAT addresses among them) on the switch's physical network.
     pub announces: bool,
+    /// `Logical_Router_Port:options`.
+    pub options: BTreeMap<String, String>,
 }
 
 impl Link {
@@ -46,7 +48,7 @@ impl Link {
             .with("networks", self.networks)
             .with("ha_chassis_group", self.ha_group)
             .with("enabled", None::<bool>)
-            .with("options", none());
+            .with("options", self.options);
         let mut options = BTreeMap::from([("router-port".to_owned(), router_port)]);
         if self.announces {
             options.insert("nat-addresses".to_owned(), "router".to_owned());

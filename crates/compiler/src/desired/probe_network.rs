@@ -58,6 +58,7 @@ pub(crate) fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         networks: networks(snapshot, name, &ranges),
         ha_group: None,
         announces: false,
+        options: none(),
     };
     rows.extend(link.rows(&owner, "probe"));
     for range in &ranges {

@@ -7,10 +7,11 @@ use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::attachment::Attachment;
-use crate::desired::{ALLOW_PRIORITY, ip, nat, none, of_family, policy, row, vpc};
+use crate::desired::{ALLOW_PRIORITY, ip, mtu, nat, none, of_family, policy, row, vpc};
 use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::owner::Owner;
 use crate::row::{Parent, Row};
+use crate::snapshot::Settings;
 use crate::validate::network::Network;
 
 /// UUID of the `Logical_Switch` of a Subnet.
@@ -23,7 +24,12 @@ pub fn switch(subnet: &str) -> Uuid {
 /// Names of router and switch ports share one space in the Southbound database (`Port_Binding:logical_port`), so that
 /// `<vpc>-<subnet>` and `<subnet>-<vpc>` would collide for a Subnet named as its Vpc. The prefixes hold a character
 /// that no Kubernetes name has.
-pub fn rows(name: &str, network: &Network, attachment: Option<&Attachment>) -> Vec<Row> {
+pub fn rows(
+    settings: &Settings,
+    name: &str,
+    network: &Network,
+    attachment: Option<&Attachment>,
+) -> Vec<Row> {
     let owner = Owner::Subnet(name.to_owned());
     let vpc = &network.vpc;
     let router_port = format!("lrp:{vpc}/{name}");
@@ -36,7 +42,7 @@ pub fn rows(name: &str, network: &Network, attachment: Option<&Attachment>) -> V
         .with("mac", gateway.map(|ip| derived_mac(ROUTER_MAC, vpc, ip)))
         .with("networks", networks.collect::<Vec<_>>())
         .with("enabled", None::<bool>)
-        .with("options", none());
+        .with("options", mtu::in_subnet(settings));
     let switch_columns = Columns::new()
         .with("name", name)
         .with("other_config", none())

@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prometheus_client::registry::Registry;
-use ycloud_compiler::Settings;
+use ycloud_compiler::{MtuCheck, Settings};
 use ycloud_controller::metrics::Metrics;
 use ycloud_controller::ovn::Remotes;
 use ycloud_controller::reconcile::{self, Options};
@@ -65,6 +65,36 @@ struct Arguments {
     /// get it. Not given: the default Vpc is IPv4 only.
     #[arg(long, env = "DEFAULT_SUBNET_IPV6_CIDR", value_parser = network::<Ipv6Net, 64, 126>)]
     default_subnet_ipv6_cidr: Option<Ipv6Net>,
+
+    /// MTU of Pods, bytes: that of ycloud-cni, from the same ConfigMap.
+    #[arg(long, env = "MTU", default_value_t = 1400, value_parser = clap::value_parser!(u32).range(576..=9000))]
+    mtu: u32,
+
+    /// Which routers tell the sender of a larger packet the MTU (ICMP), instead of losing it. Cards do not take over what is
+    /// checked.
+    #[arg(long, env = "MTU_CHECK", value_enum, default_value_t = Check::Outside)]
+    mtu_check: Check,
+}
+
+/// See [`MtuCheck`].
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Check {
+    /// None.
+    Off,
+    /// Those of EipGateways, of what comes from outside: all but TCP, whose segments are as small as the backend makes them.
+    Outside,
+    /// Those of EipGateways, of TCP too, and those of Vpcs, for machines whose own MTU is larger.
+    Everywhere,
+}
+
+impl From<Check> for MtuCheck {
+    fn from(check: Check) -> Self {
+        match check {
+            Check::Off => Self::Off,
+            Check::Outside => Self::Outside,
+            Check::Everywhere => Self::Everywhere,
+        }
+    }
 }
 
 /// Reads a network of the family of `N` with a prefix length of `MIN` to `MAX` and no host bits.
@@ -99,6 +129,8 @@ fn main() -> ExitCode {
             default_subnet_cidr: arguments.default_subnet_cidr,
             system_ipv6_cidr: arguments.system_ipv6_cidr,
             default_subnet_ipv6_cidr: arguments.default_subnet_ipv6_cidr,
+            mtu: arguments.mtu,
+            mtu_check: arguments.mtu_check.into(),
         },
     };
     runtime::run(NAME, PORT, &arguments.runtime, registry, |runtime| {

@@ -151,8 +151,9 @@ pub struct Options {
     #[arg(long, default_value = "/etc/cni/net.d")]
     pub conf_dir: PathBuf,
 
-    /// MTU of Pods and of the node interface, bytes: the underlay's less 58 for Geneve over IPv4, less OVN's option, rounded.
-    #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u32).range(576..=9000))]
+    /// MTU of Pods and of the node interface, bytes: that of the nodes' uplinks less at least 58 for Geneve over IPv4, with
+    /// OVN's option; over IPv6, less 78. The smallest uplink of all chassis counts.
+    #[arg(long, env = "MTU", default_value_t = 1400, value_parser = clap::value_parser!(u32).range(576..=9000))]
     pub mtu: u32,
 
     /// Address and port of /healthz, /readyz and /metrics, plain HTTP.
