@@ -16,6 +16,8 @@ struct Types {
     echo_reply: u8,
     unreachable: u8,
     time_exceeded: u8,
+    /// Type and code of "fragmentation needed" and "packet too big".
+    too_big: (u8, u8),
 }
 
 const V4: Types = Types {
@@ -23,12 +25,14 @@ const V4: Types = Types {
     echo_reply: 0,
     unreachable: 3,
     time_exceeded: 11,
+    too_big: (3, 4),
 };
 const V6: Types = Types {
     echo: 128,
     echo_reply: 129,
     unreachable: 1,
     time_exceeded: 3,
+    too_big: (2, 0),
 };
 
 impl Types {
@@ -55,6 +59,15 @@ pub enum Message {
         to: IpAddr,
         /// Why. IPv4: 1 no such host, 3 no such port, 13 forbidden, … IPv6: 0 no route, 3 no such host, 4 no such port, …
         code: u8,
+    },
+    /// A packet was too large for a link on its way. RFC 1191, RFC 4443 §3.2.
+    TooBig {
+        /// Who says so.
+        from: IpAddr,
+        /// Where the packet was going.
+        to: IpAddr,
+        /// What that link carries, bytes.
+        mtu: u32,
     },
     /// A packet went in circles.
     TimeExceeded {
@@ -161,7 +174,14 @@ fn read(from: IpAddr, received: &[u8]) -> Option<Message> {
     };
     let identifier = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
     let about = || destination(from, message.get(8..)?);
+    // IPv4 has two unused bytes before it.
+    let mtu = u32::from_be_bytes(message.get(4..8)?.try_into().ok()?);
     match *message.first()? {
+        kind if (kind, *message.get(1)?) == types.too_big => Some(Message::TooBig {
+            from,
+            to: about()?,
+            mtu,
+        }),
         kind if kind == types.echo_reply => Some(Message::EchoReply { from, identifier }),
         kind if kind == types.unreachable => Some(Message::Unreachable {
             from,
@@ -219,6 +239,16 @@ mod tests {
             Some(Message::TimeExceeded { from, to })
         );
         error[0] = V4.unreachable;
+        error[1] = 4;
+        error[6..8].copy_from_slice(&1400_u16.to_be_bytes());
+        assert_eq!(
+            read(from, &packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
+            Some(Message::TooBig {
+                from,
+                to,
+                mtu: 1400
+            })
+        );
         error[1] = 3;
         assert_eq!(
             read(from, &packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),

@@ -39,6 +39,7 @@ mod native_endpoints;
 mod native_node_port;
 mod northbound;
 mod own_chassis;
+mod path_mtu;
 mod permissions;
 mod pools;
 mod probes;
