@@ -242,6 +242,11 @@ impl Mixed {
         self.scene.service_over("svc", &backends, &more);
     }
 
+    /// Name of the Vpc.
+    pub fn vpc(&self) -> &str {
+        &self.vpc
+    }
+
     /// A conversation with one particular backend, by the YusurService.
     #[track_caller]
     pub fn held_by(&self, protocol: Protocol, backend: &str) -> Held {

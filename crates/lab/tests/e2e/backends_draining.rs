@@ -63,7 +63,8 @@ fn backends_draining_a_terminating_pods_connection_lives_on_and_then_ends() {
     });
     let at = told.elapsed();
     eprintln!("the held connection ended after {at:?}: {error}");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    let ended = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
+    assert!(ended.contains(&error.kind()), "{error}");
     // The API server notes whole seconds.
     assert!(at + Duration::from_secs(1) >= DRAIN, "after {at:?} already");
     // The Pod itself would have gone on; afterwards nothing tells of it. What is left of its grace period is not waited for.
@@ -89,7 +90,8 @@ fn timed_backends_draining_is_not_for_a_backend_that_fails_its_connections_end_a
     let start = Instant::now();
     let error = tcp.ask().map(|reply| reply.backend);
     let error = error.expect_err("nobody takes another's connection");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    // Its own kernel ended it, before it asked.
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
     assert!(start.elapsed() < Duration::from_secs(1));
     for held in &mut others {
         held.ask().expect("others' connections live on");

@@ -1,18 +1,19 @@
 //! Requests that are under way while the endpoints of a Service change: none waits for nothing, and none is cut off by the
-//! leaving of a backend that lives.
+//! leaving of a backend that lives. Who waits for a backend that fails learns of it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use ycloud_lab::ask::{Heard, Protocol};
 use ycloud_lab::place::Place;
 
-use crate::asking::{pod, target};
-use crate::backends::CHECK;
+use crate::asking::{assert_answer, assert_met, pod, target};
+use crate::backends::{CHECK, LEAVES, Mixed, hold};
 use crate::cluster::{SOON, apply, eventually, get, patch};
 use crate::scene::Scene;
 
@@ -170,4 +171,42 @@ endpoints: [{{addresses: [{ip}], conditions: {{ready: true}}}}]
         patch(&scene.name, "pod", server, &fields).must();
     });
     clients.all_answered("Pods that are relabelled");
+}
+
+#[test]
+fn timed_who_waits_for_a_backend_that_fails_learns_of_it_unless_connections_are_kept() {
+    let mixed = Mixed::fast("be-wait");
+    let only = ["{kind: BM, name: bm}"];
+    let more = format!("  vpc: {}\n{CHECK}", mixed.vpc());
+    mixed.scene.service_over("lone", &only, &more);
+    let more = format!("{more}  onBackendFailure: Keep\n");
+    mixed.scene.service_over("keeps", &only, &more);
+    let [lone, keeps] = ["lone", "keeps"].map(|name| target(&mixed.scene.programmed(name, 1), 80));
+    let mut kept = hold(&mixed.client, Protocol::Tcp, keeps, "bm");
+    // It says nothing, and so would never learn of anything by itself.
+    let mut waiting = mixed.client.connect(lone, PATIENCE).expect("a connection");
+    let waits = thread::spawn(move || {
+        let heard = waiting.read(&mut [0]);
+        (heard, Instant::now())
+    });
+
+    // Without a word from the server: its kernel would reset connections by itself.
+    mixed.bm.set_cable(false).expect("cut");
+    let cut = Instant::now();
+    let (heard, at) = waits.join().expect("a client");
+    let error = heard.expect_err("nobody answers");
+    let ended = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
+    assert!(ended.contains(&error.kind()), "{error}");
+    let after = at - cut;
+    eprintln!("the client that waited learned of it after {after:?}");
+    assert!(after <= LEAVES, "after {after:?}");
+    assert_met(&mixed.client, lone, Heard::Refusal);
+
+    mixed.bm.set_cable(true).expect("joined");
+    mixed.scene.programmed("keeps", 1);
+    eventually("the kept connection goes on", SOON, || {
+        kept.ask().map(drop).map_err(|error| error.to_string())
+    });
+    mixed.scene.programmed("lone", 1);
+    assert_answer(&mixed.client, lone, &["bm"]);
 }
