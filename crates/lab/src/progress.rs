@@ -1,6 +1,8 @@
 //! What the user sees while something takes time: a line a step, with what it is doing now and how long it took.
 
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -32,10 +34,11 @@ impl Progress {
         let step = self.begin(title);
         let started = Instant::now();
         let result = work(&step);
-        if let Some(bar) = &step.bar {
+        if let Watched::Bar(bar) = &step.watched {
             bar.finish_and_clear();
             self.bars.remove(bar);
         }
+        drop(step);
         let took = started.elapsed().as_secs_f32();
         match &result {
             Ok(_) if took < 0.05 => {}
@@ -52,7 +55,9 @@ impl Progress {
 
     fn begin(&self, title: &str) -> Step {
         if !self.terminal {
-            return Step { bar: None };
+            return Step {
+                watched: Watched::Lines(Lines::begin(title)),
+            };
         }
         let style =
             ProgressStyle::with_template("  {spinner} {elapsed:>8}  {prefix}  {wide_msg:.dim}")
@@ -63,25 +68,87 @@ impl Progress {
                 .with_prefix(title.to_owned()),
         );
         bar.enable_steady_tick(Duration::from_millis(120));
-        Step { bar: Some(bar) }
+        Step {
+            watched: Watched::Bar(bar),
+        }
     }
 }
 
 /// A step under way.
 pub(crate) struct Step {
-    bar: Option<ProgressBar>,
+    watched: Watched,
+}
+
+/// How somebody sees what a step is at.
+enum Watched {
+    Not,
+    /// On a terminal.
+    Bar(ProgressBar),
+    /// On none.
+    Lines(Lines),
 }
 
 impl Step {
     /// A step that nobody watches.
     pub fn silent() -> Self {
-        Self { bar: None }
+        Self {
+            watched: Watched::Not,
+        }
     }
 
-    /// Says what the step is doing now, in place of what it said before. On no terminal, says nothing.
+    /// Says what the step is doing now, in place of what it said before.
     pub fn note(&self, text: impl Into<String>) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(text.into());
+        match &self.watched {
+            Watched::Not => {}
+            Watched::Bar(bar) => bar.set_message(text.into()),
+            Watched::Lines(lines) => {
+                *lines.note.lock().unwrap_or_else(PoisonError::into_inner) = text.into()
+            }
         }
+    }
+}
+
+/// How often a step that takes long says on no terminal what it is at.
+const LINE_PERIOD: Duration = Duration::from_secs(30);
+
+/// Says every half minute what a step is at, until it is dropped.
+struct Lines {
+    note: Arc<Mutex<String>>,
+    /// The thread ends with it.
+    _ends: mpsc::Sender<()>,
+}
+
+impl Lines {
+    fn begin(title: &str) -> Self {
+        let (ends, ended) = mpsc::channel::<()>();
+        let note = Arc::new(Mutex::new(String::new()));
+        let (title, told) = (title.to_owned(), note.clone());
+        thread::spawn(move || {
+            let started = Instant::now();
+            while ended.recv_timeout(LINE_PERIOD) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let note = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                eprintln!("{}", line(started.elapsed(), &title, &note));
+            }
+        });
+        Self { note, _ends: ends }
+    }
+}
+
+fn line(elapsed: Duration, title: &str, note: &str) -> String {
+    let seconds = elapsed.as_secs_f32();
+    let separator = if note.is_empty() { "" } else { ": " };
+    format!("  still  {seconds:6.1} s  {title}{separator}{note}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_step_says_what_it_is_at() {
+        let said = line(Duration::from_secs(30), "building the image", "etcd");
+        assert_eq!(said, "  still    30.0 s  building the image: etcd");
+        let said = line(Duration::from_secs(60), "building the image", "");
+        assert_eq!(said, "  still    60.0 s  building the image");
     }
 }

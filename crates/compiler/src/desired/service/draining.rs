@@ -105,9 +105,14 @@ pub(crate) fn keep(
             continue;
         }
         let mut items: BTreeSet<String> = draining(options).map(item).collect();
+        let now = vips.iter().filter_map(|(vip, backends)| {
+            let backends = backends.as_str()?.split(',').collect::<BTreeSet<&str>>();
+            Some((vip.as_str()?, backends))
+        });
+        let now: BTreeMap<&str, BTreeSet<&str>> = now.collect();
         let left = pairs(before).filter(|(vip, backend)| {
-            let now = vips.get_str(vip);
-            now.is_some_and(|now| now.split(',').all(|one| one != *backend)) && lives(backend)
+            let takes = now.get(vip);
+            takes.is_some_and(|takes| !takes.contains(backend)) && lives(backend)
         });
         items.extend(left.map(item));
         let Some((name, value)) = option(items) else {

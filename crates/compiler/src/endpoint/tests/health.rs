@@ -296,3 +296,65 @@ fn a_probe_that_nobody_took_up_takes_nothing_away() {
     );
     assert_eq!((items(&kept), kept.due), (vec![expected], None));
 }
+
+/// Annotation [`key::ENDED`] of all slices.
+fn ended(translation: &Translation) -> String {
+    let objects = translation.objects.as_ref().expect("objects");
+    let annotations = objects.slices.iter().flat_map(|s| &s.metadata.annotations);
+    let ended = annotations.filter_map(|all| all.get(ycloud_api::key::ENDED));
+    ended.cloned().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn connections_end_with_a_check_that_fails_and_when_draining_is_over() {
+    // (onBackendFailure and so on, state, when, those whose connections end, when it may change)
+    let cases = [
+        ("", ProbeState::Unhealthy, "00:00:00", "10.0.0.3", None),
+        ("", ProbeState::Healthy, "00:00:00", "", None),
+        ("", ProbeState::Unknown, "01:00:00", "", None),
+        (
+            "onBackendFailure: Keep",
+            ProbeState::Unhealthy,
+            "01:00:00",
+            "",
+            None,
+        ),
+        (
+            "resetAfterSeconds: 30",
+            ProbeState::Unhealthy,
+            "00:00:29",
+            "",
+            Some("00:00:30"),
+        ),
+        (
+            "resetAfterSeconds: 30",
+            ProbeState::Unhealthy,
+            "00:00:30",
+            "10.0.0.3",
+            None,
+        ),
+    ];
+    for (spec, state, now, expected, due) in cases {
+        let mut world = World::new().pod(1, true).pod(2, false);
+        let web = ysvc(&format!(
+            "{{vpc: vpc1, selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: 8080}}], {spec}}}"
+        ));
+        world.settle(&web);
+        world.probed(&web, state, SINCE, "");
+        at(&mut world, &format!("2026-01-01T{now}Z"));
+        let found = world.translate(&web);
+        assert_eq!(ended(&found), expected, "{spec} {state:?} at {now}");
+        let due = due.map(|due| time(&format!("2026-01-01T{due}Z")));
+        assert_eq!(found.due, due, "{spec} {state:?} at {now}");
+    }
+
+    let mut world = World::new().pod(1, true).pod(2, true);
+    world.settle(&web());
+    let meta = &mut world.pods[0].0.metadata;
+    meta.deletion_timestamp = Some(time("2026-01-01T00:00:30Z"));
+    meta.deletion_grace_period_seconds = Some(30);
+    at(&mut world, "2026-01-01T00:00:29Z");
+    assert_eq!(ended(&world.translate(&web())), "", "it drains");
+    at(&mut world, "2026-01-01T00:00:30Z");
+    assert_eq!(ended(&world.translate(&web())), "10.0.0.3");
+}
