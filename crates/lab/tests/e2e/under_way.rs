@@ -169,6 +169,8 @@ endpoints: [{{addresses: [{ip}], conditions: {{ready: true}}}}]
         let label = ["else", "web"][round % 2];
         let fields = json!({"metadata": {"labels": {"app": label}}});
         patch(&scene.name, "pod", server, &fields).must();
+        // Who comes back is checked before it serves; until then the other one must not go.
+        scene.programmed("svc", [1, 2][round % 2]);
     });
     clients.all_answered("Pods that are relabelled");
 }

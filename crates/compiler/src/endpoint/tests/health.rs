@@ -335,7 +335,7 @@ fn connections_end_with_a_check_that_fails_and_when_draining_is_over() {
         ),
     ];
     for (spec, state, now, expected, due) in cases {
-        let mut world = World::new().pod(1, true).pod(2, false);
+        let mut world = World::new().pod(1, true);
         let web = ysvc(&format!(
             "{{vpc: vpc1, selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: 8080}}], {spec}}}"
         ));
