@@ -379,14 +379,18 @@ pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
             let subnets = snapshot
                 .subnets_of(vpc)
                 .map(|subnet| format!("Subnet {subnet}"));
-            let services = snapshot
-                .services_of(vpc)
-                .map(|service| format!("Service {service}"));
+            let services = snapshot.services_of(vpc);
             let several = snapshot.eip_uses_of(vpc);
             let several = several
                 .filter(|service| snapshot.eip_use(service).is_some_and(|used| used.several));
-            let several = several.map(|service| format!("Service {service}"));
-            subnets.chain(services).chain(several).collect()
+            // Who may not use it does not hold it.
+            let object = snapshot.vpc(vpc);
+            let may = |service: &&ObjectKey| {
+                object.is_some_and(|vpc| validate::permits(snapshot, vpc, &service.namespace))
+            };
+            let services = services.chain(several).filter(may);
+            let services = services.map(|service| format!("Service {service}"));
+            subnets.chain(services).collect()
         }
         Owner::Subnet(subnet) => {
             let pool = snapshot.pool(subnet).into_iter();

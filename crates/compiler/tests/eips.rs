@@ -676,3 +676,43 @@ fn an_eip_gateway_permits_whom_it_names_and_the_default_one_everybody_unless_it_
         assert_eq!(reason, expected, "{allowed} {default}: {refused:?}");
     }
 }
+
+/// A tenant names another's Vpc in its Services. They are refused, and that Vpc does not know of them.
+#[test]
+fn who_may_not_use_a_vpc_leaves_nothing_in_it_and_does_not_hold_it() {
+    let mut snapshot = world();
+    let vpc = objects::vpc("v1", &["good"]);
+    snapshot.apply(Event::Apply(Object::Vpc(vpc.clone())));
+    let owner = Owner::Vpc("v1".into());
+    let before = compile(&snapshot, &owner).expect("rows");
+    let ports = &[("TCP", 80)];
+    let own = objects::service("bad", "own", Some("v1"), "10.96.0.1", ports);
+    let over = objects::service("bad", "over", None, "10.96.0.2", ports);
+    let over = objects::with_eip(&over, true, None);
+    let endpoints = [("10.0.1.5".to_owned(), "ready")];
+    let slice = objects::slice("bad", "over", "over", ports, &endpoints);
+    let slice = objects::slice_of_vpc(&slice, "v1");
+    let eip = objects::eip("bad", "over", None, None, Some("198.51.100.4"));
+    for object in [
+        Object::Service(own),
+        Object::Service(over),
+        Object::EndpointSlice(slice),
+        Object::Eip(eip),
+    ] {
+        snapshot.apply(Event::Apply(object));
+    }
+    for service in ["own", "over"] {
+        let refused = compile(&snapshot, &Owner::Service(ObjectKey::new("bad", service)));
+        let refused = refused.expect_err(service);
+        assert_eq!(refused.reason, reason::NOT_PERMITTED, "{service}");
+    }
+    assert_eq!(compile(&snapshot, &owner).expect("rows"), before);
+    assert_eq!(users(&snapshot, &owner), Vec::<String>::new());
+
+    let vpc = objects::vpc("v1", &["good", "bad"]);
+    let named = snapshot.apply(Event::Apply(Object::Vpc(vpc)));
+    assert!(named.contains(&Owner::Service(ObjectKey::new("bad", "over"))));
+    assert_ne!(compile(&snapshot, &owner).expect("rows"), before);
+    let held = users(&snapshot, &owner);
+    assert_eq!(held, ["Service bad/own", "Service bad/over"]);
+}

@@ -307,10 +307,22 @@ impl Snapshot {
             .map(|(key, _)| key)
             .take_while(within);
         let eips: Owners = eips.flat_map(|eip| self.around_eip(eip)).collect();
+        // A deletion waits only for those whom the Vpc permits.
+        let deleted = self.vpcs.iter().filter(|(_, vpc)| {
+            let allowed = vpc.spec.allowed_namespaces.as_ref();
+            vpc.metadata.deletion_timestamp.is_some()
+                && allowed.is_some_and(|allowed| allowed.selector.is_some())
+        });
+        let deleted: Owners = deleted.map(|(name, _)| Owner::Vpc(name.clone())).collect();
         let unattached = self.unattached.range(first..).take_while(within);
         let vnics = vnics.chain(unattached).cloned().map(Owner::VNic);
         let services = services.cloned().map(Owner::Service);
-        vnics.chain(services).chain(released).chain(eips).collect()
+        vnics
+            .chain(services)
+            .chain(released)
+            .chain(eips)
+            .chain(deleted)
+            .collect()
     }
 
     fn set_service(&mut self, key: ObjectKey, service: Option<Arc<Service>>) -> Owners {

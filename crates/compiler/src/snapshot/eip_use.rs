@@ -10,6 +10,7 @@ use super::eip::{Backend, asked_address, held_address};
 use super::{Event, Object, ObjectRef, Snapshot, age_of};
 use crate::desired::service;
 use crate::owner::{ObjectKey, Owner};
+use crate::validate::permits;
 
 /// Which Eip of its namespace a Service means.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +29,10 @@ pub(crate) struct EipUse {
     pub gateway: Option<String>,
     /// Its backends may be in several Vpcs.
     pub several: bool,
-    /// The Vpcs of its backends.
+    /// The Vpcs of its backends, of those that permit it.
     pub vpcs: BTreeSet<String>,
+    /// The Vpcs of its backends that do not permit it, or are not there.
+    pub barred: BTreeSet<String>,
     /// Protocol and port.
     pub ports: BTreeSet<(String, i32)>,
     /// Its backends, if they may be in several Vpcs.
@@ -112,13 +115,23 @@ impl Snapshot {
                 .flat_map(|service| self.follow_service(service))
                 .collect(),
             Concern::Permissions => {
+                let mut more = Owners::new();
+                if owners
+                    .iter()
+                    .any(|o| matches!(o, Owner::Vpc(_) | Owner::Service(_)))
+                {
+                    // Which Vpcs they use depends on which permit them.
+                    let several: Vec<ObjectKey> = self.elastic.several.iter().cloned().collect();
+                    for service in several {
+                        more.extend(self.follow_service(&service));
+                    }
+                }
                 let services = owners.iter().filter_map(|owner| match owner {
                     Owner::Service(key) => Some(key),
                     _ => None,
                 });
-                services
-                    .flat_map(|service| self.around_service(service))
-                    .collect()
+                more.extend(services.flat_map(|service| self.around_service(service)));
+                more
             }
             Concern::Nodes if owners.iter().any(|o| matches!(o, Owner::Node(_))) => {
                 let mut all = self.around_nodes();
@@ -206,12 +219,22 @@ impl Snapshot {
             .filter(|object| service::takes_eip(object))?;
         let several = service::several(object);
         let slices = || self.slices(key).filter(|_| several);
-        let of = |vpc: &Option<String>| vpc.clone().unwrap_or_else(|| key::DEFAULT_VPC.to_owned());
-        let vpcs = match several {
-            true => slices().map(|slice| of(&slice.vpc)).collect(),
-            false => BTreeSet::from([service::vpc(object).to_owned()]),
+        let permitted = |vpc: &String| {
+            let object = self.vpcs.get(vpc);
+            object.is_some_and(|vpc| permits(self, vpc, &key.namespace))
         };
-        let backends = slices().flat_map(|slice| {
+        let of = |vpc: &Option<String>| vpc.clone().unwrap_or_else(|| key::DEFAULT_VPC.to_owned());
+        let (vpcs, barred) = match several {
+            true => slices()
+                .map(|slice| of(&slice.vpc))
+                .partition(|vpc| permitted(vpc)),
+            false => (
+                BTreeSet::from([service::vpc(object).to_owned()]),
+                BTreeSet::new(),
+            ),
+        };
+        let backends = slices().filter(|slice| permitted(&of(&slice.vpc)));
+        let backends = backends.flat_map(|slice| {
             let endpoints = slice.endpoints.iter();
             endpoints.filter_map(move |endpoint| match endpoint.ip {
                 IpAddr::V4(ip) => Some((of(&slice.vpc), ip)),
@@ -232,6 +255,7 @@ impl Snapshot {
             gateway: service::asked_gateway(object).map(str::to_owned),
             several,
             vpcs,
+            barred,
             ports: ports.collect(),
             backends: backends.collect(),
             created: age_of("", &object.metadata).0,
