@@ -22,7 +22,7 @@ mod slices;
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -60,6 +60,8 @@ pub const STILL_SERVES: &str =
 pub struct TranslateInput<'a> {
     /// By name, those that exist of the [`vpcs`] of the spec and of those that its EndpointSlices name.
     pub vpcs: &'a BTreeMap<&'a str, &'a Vpc>,
+    /// The Vpcs a Subnet of which names the YusurService's namespace.
+    pub named: &'a BTreeSet<&'a str>,
     /// The Eip of its namespace that `spec.eip` names, if it exists.
     pub eip: Option<&'a Eip>,
     /// Labels of the YusurService's namespace.

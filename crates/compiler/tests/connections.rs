@@ -163,10 +163,10 @@ fn cases() -> Vec<Case> {
             "",
         ),
         (
-            "it is being deleted before it leaves",
+            "it is being deleted, and has its port still",
             vec![deleted("x", x), endpoints(&[y], &[])],
             y,
-            "",
+            x,
         ),
         (
             "nobody has the address",
@@ -199,4 +199,22 @@ fn who_leaves_and_lives_keeps_tcp_connections_until_it_is_gone_or_fails() {
         let udp = (takes.to_owned(), String::new());
         assert_eq!(world.backends("udp"), udp, "{what}: UDP moves at once");
     }
+}
+
+#[test]
+fn what_edits_of_ports_leave_behind_is_bounded() {
+    let mut world = World::new();
+    let both = [
+        ("10.0.1.5".to_owned(), "ready"),
+        ("10.0.1.6".to_owned(), "ready"),
+    ];
+    for round in 0..600 {
+        let mut slice = EndpointSlice::clone(&objects::slice("ns1", "a", "a", PORTS, &both));
+        for port in slice.ports.iter_mut().flatten() {
+            port.port = Some(2000 + round);
+        }
+        world.take_in(Event::Apply(Object::EndpointSlice(Arc::new(slice))));
+    }
+    let (_, keeps) = world.backends("tcp");
+    assert_eq!(keeps.split(' ').count(), 1000);
 }

@@ -155,7 +155,14 @@ pub fn judge(
     if let Some(began) = candidate.deleted() {
         // A VNic stays for as long as it is an endpoint, so it must cease to be one.
         let stays = rules.publish && !matches!(candidate, Candidate::VNic(_));
-        let mut judgement = leaving(&began, serving, since, finding.due, stays, rules);
+        let mut judgement = leaving(
+            &began,
+            serving,
+            since,
+            earlier(finding.due, reset),
+            stays,
+            rules,
+        );
         judgement.ends |= fails;
         return judgement;
     }

@@ -1,7 +1,8 @@
 //! Who may use a Vpc, and whose Pods may be backends.
 //!
 //! A YusurService needs every Vpc that it is about to permit its namespace. Backends of another namespace need more: their
-//! Vpc must name the YusurService's namespace. That nobody is excluded is not a grant of somebody else's Pods.
+//! Vpc itself must name the YusurService's namespace. That nobody is excluded is not a grant of somebody else's Pods, nor is
+//! that a Subnet of it is the namespace's.
 
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::{Vpc, YusurService};
@@ -40,8 +41,13 @@ pub fn check(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
 
 /// Whether a Pod of `namespace` in `vpc` may be, or stay, a backend of `ysvc`.
 pub fn permits(ysvc: &YusurService, input: &TranslateInput, namespace: &str, vpc: &str) -> bool {
-    let uses = |vpc: &&Vpc| vpc.permits(own_namespace(ysvc), input.namespace_labels);
+    let uses = |object: &&Vpc| uses(ysvc, input, vpc, object);
     input.vpcs.get(vpc).is_some_and(uses) && lends(ysvc, input, namespace, vpc)
+}
+
+/// Whether a Vpc permits the YusurService's namespace, by itself or by one of its Subnets.
+fn uses(ysvc: &YusurService, input: &TranslateInput, name: &str, vpc: &Vpc) -> bool {
+    vpc.permits(own_namespace(ysvc), input.namespace_labels) || input.named.contains(name)
 }
 
 /// Whether `vpc` lends Pods of `namespace` to the YusurService's one.
@@ -77,7 +83,7 @@ fn check_vpc(
         return Some(Verdict::no(reason::NOT_FOUND, text));
     };
     let namespace = own_namespace(ysvc);
-    if vpc.permits(namespace, input.namespace_labels) {
+    if uses(ysvc, input, name, vpc) {
         return None;
     }
     let text = format!(

@@ -36,7 +36,7 @@ struct Draft {
 }
 
 /// The slices that `ysvc` must have for `groups`, sorted by name. Endpoints stay where they are in `present`; new ones
-/// fill up the slices there are; slices that become empty go away. Each slice says of which of its Vpc's `ended` it has, or
+/// fill up the slices there are; slices that become empty go away, unless they are needed to tell who `ended`. Each slice says of which of its Vpc's `ended` it has, or
 /// is the first that could have.
 pub fn pack(
     ysvc: &YusurService,
@@ -71,6 +71,19 @@ pub fn pack(
     };
     for draft in &mut drafts {
         draft.endpoints.sort_by_cached_key(name);
+    }
+    // Who ended must be told of, also where nobody is an endpoint any more.
+    for slice in &own {
+        let (vpc, family) = (vpc_of(slice), family_of(slice));
+        let is = |shape: &Shape| shape.vpc == vpc && shape.family == family;
+        let tells = |(of, ip): &(String, IpAddr)| of == vpc && Family::of(*ip) == family;
+        if ended.iter().any(tells) && !drafts.iter().any(|draft| is(&draft.shape)) {
+            drafts.push(Draft {
+                name: slice.metadata.name.clone().unwrap_or_default(),
+                shape: shape_of(slice),
+                endpoints: Vec::new(),
+            });
+        }
     }
     drafts.sort_by(|a, b| a.name.cmp(&b.name));
     let slices = drafts.into_iter().map(|draft| slice(ysvc, draft));
@@ -122,10 +135,11 @@ pub fn refresh<'a>(
     let by_uid: BTreeMap<&str, &Candidate> = candidates.iter().map(|c| (c.uid(), c)).collect();
     let now = |former: &Endpoint, vpc: &str, family: Family, ended: &mut Ended| {
         let candidate = by_uid.get(identity(former).as_str())?;
+        let address = candidate.address(family)?;
         if !permitted(candidate.namespace(), vpc) {
+            ended.insert((vpc.to_owned(), address));
             return None;
         }
-        let address = candidate.address(family)?;
         if former.addresses != [address.to_string()] && !candidate.moves() {
             return None;
         }

@@ -31,6 +31,8 @@ fn yaml<T: DeserializeOwned>(text: &str) -> T {
 #[derive(Clone)]
 struct World {
     vpcs: Vec<Vpc>,
+    /// Those a Subnet of which names the namespace of the YusurService.
+    named: Vec<&'static str>,
     eip: Option<Eip>,
     namespace: BTreeMap<String, String>,
     pods: Vec<(Pod, Option<VNic>)>,
@@ -50,6 +52,7 @@ impl World {
     fn new() -> Self {
         Self {
             vpcs: vec![vpc("vpc1", "{}")],
+            named: Vec::new(),
             eip: None,
             namespace: BTreeMap::new(),
             pods: Vec::new(),
@@ -108,6 +111,7 @@ impl World {
         translate(
             ysvc,
             &TranslateInput {
+                named: &self.named.iter().copied().collect(),
                 vpcs: &self.vpcs().collect(),
                 eip: self.eip.as_ref(),
                 namespace_labels: &self.namespace,

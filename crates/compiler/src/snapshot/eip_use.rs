@@ -124,6 +124,13 @@ impl Snapshot {
                     let several: Vec<ObjectKey> = self.elastic.several.iter().cloned().collect();
                     for service in several {
                         more.extend(self.follow_service(&service));
+                        let used = self.elastic.uses.get(&service);
+                        let mut barred = used.into_iter().flat_map(|used| &used.barred);
+                        // What it is told of them may change.
+                        if barred.any(|vpc| owners.contains(&Owner::Vpc(vpc.clone()))) {
+                            more.extend(self.around_service(&service));
+                            more.insert(Owner::Service(service));
+                        }
                     }
                 }
                 let services = owners.iter().filter_map(|owner| match owner {

@@ -60,12 +60,11 @@ pub struct World {
     ysvcs: ByNamespace<YusurService>,
     /// Namespace of Pods and VNics → the YusurServices that may select some of them.
     looking: BTreeMap<String, BTreeSet<ObjectKey>>,
-    /// Each permits whom it names, and whom its Subnets do.
     vpcs: BTreeMap<String, Arc<Vpc>>,
-    /// The same as the Vpcs themselves say it.
-    own_vpcs: BTreeMap<String, Vpc>,
     /// Subnet → its Vpc, and the namespaces that it names.
     subnets: BTreeMap<String, (String, Vec<String>)>,
+    /// Namespace → the Subnets that name it, each with its Vpc.
+    named: BTreeMap<String, BTreeMap<String, String>>,
     vnics: VNics,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     eips: ByNamespace<Eip>,
@@ -207,7 +206,10 @@ impl World {
             let name = ysvc.spec.eip.as_ref()?;
             self.eips.get(&own.namespace)?.get(name)
         };
+        let named = self.named.get(&own.namespace).into_iter();
+        let named = named.flat_map(BTreeMap::values).map(String::as_str);
         use_input(&TranslateInput {
+            named: &named.collect(),
             vpcs: &names.filter_map(vpc).collect(),
             eip: eip().map(Arc::as_ref),
             namespace_labels: self.namespaces.get(&own.namespace).unwrap_or(&none),
@@ -262,60 +264,54 @@ impl World {
         named: Option<(String, Vec<String>)>,
     ) -> BTreeSet<ObjectKey> {
         let former = match named.clone() {
-            Some(named) => self.subnets.insert(name, named),
+            Some(named) => self.subnets.insert(name.clone(), named),
             None => self.subnets.remove(&name),
         };
         if former == named {
             return BTreeSet::new();
         }
-        let vpcs: BTreeSet<String> = former
-            .into_iter()
-            .chain(named)
-            .map(|(vpc, _)| vpc)
-            .collect();
-        let vpcs = vpcs.into_iter();
-        vpcs.flat_map(|vpc| self.settle_vpc(vpc)).collect()
+        if let Some((_, namespaces)) = &former {
+            for namespace in namespaces {
+                if let Some(subnets) = self.named.get_mut(namespace) {
+                    subnets.remove(&name);
+                }
+            }
+        }
+        self.named.retain(|_, subnets| !subnets.is_empty());
+        if let Some((vpc, namespaces)) = &named {
+            for namespace in namespaces {
+                let subnets = self.named.entry(namespace.clone()).or_default();
+                subnets.insert(name.clone(), vpc.clone());
+            }
+        }
+        let vpcs: BTreeSet<String> = former.into_iter().chain(named).map(|n| n.0).collect();
+        vpcs.iter().flat_map(|vpc| self.using(vpc)).collect()
     }
 
     fn apply_vpc(&mut self, name: String, vpc: Option<Vpc>) -> BTreeSet<ObjectKey> {
-        match vpc {
-            Some(vpc) => self.own_vpcs.insert(name.clone(), vpc),
-            None => self.own_vpcs.remove(&name),
-        };
-        self.settle_vpc(name)
-    }
-
-    /// Works out anew whom a Vpc permits.
-    fn settle_vpc(&mut self, name: String) -> BTreeSet<ObjectKey> {
-        let vpc = self.own_vpcs.get(&name).cloned().map(|mut vpc| {
-            let of = self.subnets.values().filter(|(vpc, _)| *vpc == name);
-            let named: BTreeSet<&String> = of.flat_map(|(_, namespaces)| namespaces).collect();
-            let allowed = &mut vpc.spec.allowed_namespaces;
-            // The default Vpc permits all if it names nobody.
-            if name != key::DEFAULT_VPC || allowed.is_some() {
-                let names = &mut allowed.get_or_insert_default().names;
-                names.extend(named.into_iter().cloned());
-            }
-            vpc
-        });
         let former = self.vpcs.get(&name);
         if let (Some(former), Some(new)) = (former, &vpc)
             && former.spec == new.spec
         {
             return BTreeSet::new();
         }
-        let serves = |key: &ObjectKey| {
-            let of = |slice: &&EndpointSlice| slice.labels().get(key::VPC) == Some(&name);
-            self.slices(key).iter().any(of)
-        };
-        let concerned = self.ysvcs_where(|key, ysvc| {
-            vpcs(ysvc).contains(name.as_str()) || (refused(ysvc) && serves(key))
-        });
+        let concerned = self.using(&name);
         match vpc {
             Some(vpc) => self.vpcs.insert(name, Arc::new(vpc)),
             None => self.vpcs.remove(&name),
         };
         concerned
+    }
+
+    /// Those whom it concerns whom a Vpc permits.
+    fn using(&self, vpc: &str) -> BTreeSet<ObjectKey> {
+        let serves = |key: &ObjectKey| {
+            let of = |slice: &&EndpointSlice| {
+                slice.labels().get(key::VPC).map(String::as_str) == Some(vpc)
+            };
+            self.slices(key).iter().any(of)
+        };
+        self.ysvcs_where(|key, ysvc| vpcs(ysvc).contains(vpc) || (refused(ysvc) && serves(key)))
     }
 
     fn apply_namespace(

@@ -30,6 +30,17 @@ pub fn number(ovs: &Snapshot) -> i64 {
     number.unwrap_or_default()
 }
 
+/// The connection tracking zone of a logical port that is bound here: `Bridge:external_ids:ct-zone-<port>`, in which
+/// ovn-controller keeps it over its restarts.
+pub fn zone(ovs: &Snapshot, logical_port: &str) -> Option<u16> {
+    let mut rows = ovs.table("Bridge").iter();
+    let bridge = rows.find(|row| row.get("name").and_then(|n| n.as_str()) == Some(BRIDGE))?;
+    let ids = bridge.get("external_ids")?.as_map()?;
+    ids.get_str(&format!("ct-zone-{logical_port}"))?
+        .parse()
+        .ok()
+}
+
 /// Tells since when ovn-controller has brought nothing into the bridge though there is something to bring; `None`: there is
 /// not. `southbound` has what [`pairs::monitored`] says, `bridge` is [`client`]'s.
 pub fn watch(

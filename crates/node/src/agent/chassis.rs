@@ -99,6 +99,7 @@ impl Chassis {
         let task = CtFlush {
             southbound,
             bridge,
+            node: options.node.clone(),
             ovs: chassis.ovs.clone(),
             openflow: options.openflow.clone(),
             kept: options.run_dir.join("load-balancers"),

@@ -127,9 +127,16 @@ impl Found {
     }
 
     fn is(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        let (_, asked) = id(local, remote, [0; 8]);
-        // Ports and addresses.
-        self.state != LISTEN && self.id[..36] == asked[..36]
+        // Ports and addresses. A socket of IPv6 that speaks IPv4 has these mapped: RFC 4291 §2.5.5.2.
+        let is = |local, remote| self.id[..36] == id(local, remote, [0; 8]).1[..36];
+        self.state != LISTEN && (is(local, remote) || is(mapped(local), mapped(remote)))
+    }
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
     }
 }
 
@@ -169,6 +176,16 @@ mod tests {
             );
             assert!(!abort(local, server).unwrap(), "there is none any more");
         }
+    }
+
+    #[test]
+    fn a_socket_of_ipv6_that_speaks_ipv4_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(mapped(server)).unwrap();
+        let (_accepted, local) = listener.accept().unwrap();
+        assert!(abort(local, server).unwrap());
+        assert_eq!(error(&mut client), ErrorKind::ConnectionAborted);
     }
 
     #[test]

@@ -440,6 +440,7 @@ pub fn flusher(options: &Options, metrics: &Metrics) -> JoinHandle<()> {
     // Of its own: it is ended and begun again.
     let supervisor = Supervisor::new(CancellationToken::new());
     let task = CtFlush {
+        node: options.node.clone(),
         ovs: Ovs::start(&supervisor, options.ovs.clone()),
         southbound: options.southbound.connect(&supervisor).unwrap(),
         bridge: behind::client(&supervisor, options.ovs.clone()),

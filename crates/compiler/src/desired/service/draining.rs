@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Service;
 use ycloud_api::address::Family;
+use ycloud_api::vnic::AttachmentKind;
 use ycloud_ovsdb::{Atom, AtomMap, Datum, Row as Observed};
 
 use super::backends::Backends;
@@ -19,6 +20,10 @@ use crate::validate;
 /// Key of `Load_Balancer:options`: `<VIP>=<backend>`, sorted, a space between; each with its port, IPv6 addresses in
 /// brackets. northd hands options on to the Southbound database as they are.
 pub(super) const DRAINING: &str = "draining";
+
+/// How many backends of one load balancer keep their connections at most, over all its VIPs: 45 KB of text that each chassis
+/// reads. Of more, the last in the order of their text are flushed.
+const MAX_KEPT: usize = 1000;
 
 /// Protocol, as `Load_Balancer:protocol` has it → VIP → backends, as `Load_Balancer:vips` has them.
 #[derive(Debug, Default)]
@@ -114,7 +119,10 @@ pub(crate) fn keep(
             let takes = now.get(vip);
             takes.is_some_and(|takes| !takes.contains(backend)) && lives(backend)
         });
-        items.extend(left.map(item));
+        // A tenant can make any number of them, by one edit of ports after the other.
+        let room = MAX_KEPT.saturating_sub(items.len());
+        let left: BTreeSet<String> = left.map(item).collect();
+        items.extend(left.into_iter().take(room));
         let Some((name, value)) = option(items) else {
             continue;
         };
@@ -127,7 +135,7 @@ pub(crate) fn keep(
     }
 }
 
-/// Whether what has this address in a Vpc is there, and is not being deleted.
+/// Whether what has this address in a Vpc is there. A node's own address says nothing of who listened there.
 fn lives(snapshot: &Snapshot, vpc: &str, ip: IpAddr) -> bool {
     let pools = snapshot
         .subnets_of(vpc)
@@ -136,7 +144,7 @@ fn lives(snapshot: &Snapshot, vpc: &str, ip: IpAddr) -> bool {
     holders.any(|key| {
         let vnic = snapshot.vnic(key);
         vnic.is_some_and(|vnic| {
-            vnic.metadata.deletion_timestamp.is_none()
+            vnic.spec.attachment.kind != AttachmentKind::Node
                 && matches!(validate::vnic::check(snapshot, key, vnic), Ok(Some(_)))
         })
     })

@@ -357,4 +357,11 @@ fn connections_end_with_a_check_that_fails_and_when_draining_is_over() {
     assert_eq!(ended(&world.translate(&web())), "", "it drains");
     at(&mut world, "2026-01-01T00:00:30Z");
     assert_eq!(ended(&world.translate(&web())), "10.0.0.3");
+    // Also where it was the only one.
+    world.pods.truncate(1);
+    let last = world.translate(&web());
+    assert_eq!(
+        (endpoints(&last), ended(&last)),
+        (vec![], "10.0.0.3".to_owned())
+    );
 }

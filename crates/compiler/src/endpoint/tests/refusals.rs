@@ -225,3 +225,21 @@ fn a_grant_that_is_taken_back_takes_its_backends_out_and_leaves_the_others() {
     assert_eq!(endpoints(&translation), ["http=80 10.0.0.3 rs"]);
     assert_eq!(translation.accepted.reason, reason::NOT_PERMITTED);
 }
+
+#[test]
+fn a_subnet_that_names_a_namespace_permits_it_and_lends_it_nobody_elses_pods() {
+    let own = "{vpc: vpc1, selector: {app: web}, ports: [{name: http, port: 80}]}";
+    let mut world = World::new()
+        .pod(1, true)
+        .other_pod("other/a vpc1 10.0.9.1", "web");
+    world.vpcs = vec![vpc("vpc1", "{allowedNamespaces: {}}")];
+    let closed = world.translate(&ysvc(own));
+    assert_eq!(closed.accepted.reason, reason::NOT_PERMITTED);
+    world.named = vec!["vpc1"];
+    let open = world.translate(&ysvc(own));
+    assert_eq!(open.accepted.status, Some(true));
+    assert_eq!(endpoints(&open), ["http=80 10.0.0.3 rs"]);
+    let theirs = "{vpc: vpc1, ports: [{name: http, port: 80}], backends: [{kind: Pod, namespace: other, name: a}]}";
+    let lent = world.translate(&ysvc(theirs));
+    assert_eq!(lent.accepted.reason, reason::NOT_PERMITTED);
+}

@@ -13,6 +13,8 @@ pub struct Connection {
     pub vip: SocketAddr,
     /// Who answered.
     pub backend: SocketAddr,
+    /// The zone that it is tracked in: of one logical port, so that equal addresses of two Vpcs are told apart.
+    pub zone: u16,
 }
 
 impl Connection {
@@ -25,6 +27,7 @@ impl Connection {
             client,
             vip,
             backend,
+            zone: zone(rest)?,
         })
     }
 
@@ -36,6 +39,12 @@ impl Connection {
             backend: self.backend,
         }
     }
+}
+
+/// `zone=5`, between commas.
+fn zone(text: &str) -> Option<u16> {
+    let mut items = text.rsplit(',');
+    items.find_map(|item| item.trim().strip_prefix("zone=")?.parse().ok())
 }
 
 /// TCP's IP protocol number.
@@ -65,17 +74,17 @@ mod tests {
 icmp,orig=(src=10.0.0.1,dst=10.0.0.2,id=1,type=8,code=0),reply=(src=10.0.0.2,dst=10.0.0.1,id=1,type=0,code=0),zone=3
 tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4444,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4444),zone=5,mark=2,protoinfo=(state=ESTABLISHED)
 tcp,orig=(src=10.0.1.7,dst=10.0.1.5,sport=4445,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=80,dport=4445),zone=5,protoinfo=(state=ESTABLISHED)
-tcp,orig=(src=fd00::7,dst=fd00:96::1,sport=4446,dport=80),reply=(src=fd00::5,dst=fd00::7,sport=8080,dport=4446),zone=5,protoinfo=(state=TIME_WAIT)
+tcp,orig=(src=fd00::7,dst=fd00:96::1,sport=4446,dport=80),reply=(src=fd00::5,dst=fd00::7,sport=8080,dport=4446),zone=6,protoinfo=(state=TIME_WAIT)
 udp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4447,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4447),zone=5
 tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4448";
         let read: Vec<String> = dump
             .lines()
             .filter_map(Connection::read)
-            .map(|c| format!("{} {} {}", c.client, c.vip, c.backend))
+            .map(|c| format!("{} {} {} {}", c.zone, c.client, c.vip, c.backend))
             .collect();
         let expected = [
-            "10.0.1.7:4444 10.96.0.1:80 10.0.1.5:8080",
-            "[fd00::7]:4446 [fd00:96::1]:80 [fd00::5]:8080",
+            "5 10.0.1.7:4444 10.96.0.1:80 10.0.1.5:8080",
+            "6 [fd00::7]:4446 [fd00:96::1]:80 [fd00::5]:8080",
         ];
         assert_eq!(read, expected);
     }

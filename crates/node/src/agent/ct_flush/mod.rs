@@ -34,11 +34,12 @@ pub mod pairs;
 mod unixctl;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
+use ycloud_api::key::SYSTEM_NAMESPACE;
+use ycloud_api::vnic::logical_port;
 use ycloud_client::Heartbeat;
 use ycloud_ovsdb::{Client, Snapshot};
 
@@ -98,6 +99,8 @@ pub struct CtFlush {
     pub southbound: Client,
     /// Client of Open vSwitch's database, see [`behind::client`].
     pub bridge: Client,
+    /// The name of the node, or of the chassis.
+    pub node: String,
     /// The Pods of this node.
     pub ovs: Ovs,
     /// The bridge's management socket, `<rundir>/br-int.mgmt`.
@@ -116,6 +119,13 @@ struct Gone {
     /// When it was noticed.
     since: Instant,
     stage: Stage,
+}
+
+impl Gone {
+    /// It was not flushed yet, and no flush of it failed.
+    fn is_new(&self) -> bool {
+        matches!(self.stage, Stage::Waiting(_)) && self.since.elapsed() < BRIDGE_LIMIT + RETRY
+    }
 }
 
 /// How far a pair that is gone is.
@@ -170,7 +180,12 @@ impl CtFlush {
             if due.is_empty() {
                 continue;
             }
-            self.end(&due).await;
+            // What Open vSwitch's cache let in after the first time is left to the flush: to list all connections takes
+            // ovs-vswitchd a while.
+            let first = due
+                .iter()
+                .filter(|pair| gone.get(*pair).is_some_and(Gone::is_new));
+            self.end(&first.copied().collect::<Vec<_>>()).await;
             let requests = pairs.flushes(due.iter().copied());
             let asked = (requests.len(), due.len());
             match self.flush(requests).await {
@@ -209,31 +224,25 @@ impl CtFlush {
     /// Ends the TCP connections of these pairs whose clients' sockets are on this machine, and lets their resets pass. What
     /// cannot be ended is only logged: it is flushed all the same.
     async fn end(&self, pairs: &[Pair]) {
-        let tcp: BTreeSet<&Pair> = pairs.iter().filter(|pair| pair.protocol == TCP).collect();
+        let tcp = pairs.iter().filter(|pair| pair.protocol == TCP);
+        let tcp: BTreeSet<Pair> = tcp.copied().collect();
         let Some(run_dir) = self.openflow.parent().filter(|_| !tcp.is_empty()) else {
             return;
         };
-        let dump = match unixctl::ask(run_dir, "dpctl/dump-conntrack", &[]).await {
-            Ok(dump) => dump,
+        let mut of_zone = match list(run_dir, tcp).await {
+            Ok(of_zone) => of_zone,
             Err(error) => {
                 tracing::warn!(%error, "failed to list the connections of backends that are gone; clients find out with their next packet");
                 return;
             }
         };
-        let connections = dump.lines().filter_map(Connection::read);
-        let mut of_client: BTreeMap<IpAddr, Vec<Connection>> = BTreeMap::new();
-        for connection in connections.filter(|one| tcp.contains(&one.pair())) {
-            let ip = connection.client.ip();
-            of_client.entry(ip).or_default().push(connection);
-        }
+        let bridge = self.bridge.snapshot();
+        let mut of = |port: &str| of_zone.remove(&behind::zone(&bridge, port)?);
         let mut ended = 0;
         for port in self.ovs.view().ports() {
-            let addresses = port.facts.addresses.ips();
-            let of_pod = addresses.filter_map(|ip| of_client.get(&ip)).flatten();
-            let of_pod: Vec<Connection> = of_pod.copied().collect();
-            if of_pod.is_empty() {
+            let Some(of_pod) = of(&port.facts.logical_port) else {
                 continue;
-            }
+            };
             let inside = match Netns::open(&port.facts.netns) {
                 Ok(netns) => netns.run(move || abort(&of_pod)).await,
                 Err(error) => Err(error),
@@ -243,14 +252,13 @@ impl CtFlush {
                 Err(error) => tracing::debug!(%error, "the Pod is gone"),
             }
         }
-        let here = tokio::task::spawn_blocking(move || {
-            of_client.values().map(|one| abort(one)).sum::<usize>()
-        });
-        ended += here.await.unwrap_or_default();
+        if let Some(of_node) = of(&logical_port(SYSTEM_NAMESPACE, &self.node)) {
+            let here = tokio::task::spawn_blocking(move || abort(&of_node));
+            ended += here.await.unwrap_or_default();
+        }
         if ended > 0 {
-            self.metrics
-                .ended
-                .inc_by(u64::try_from(ended).unwrap_or(u64::MAX));
+            let count = u64::try_from(ended).unwrap_or(u64::MAX);
+            self.metrics.ended.inc_by(count);
             tracing::info!(ended, "ended connections to backends that are gone");
             tokio::time::sleep(PASS).await;
         }
@@ -294,12 +302,31 @@ impl CtFlush {
     }
 }
 
+/// The connections of these pairs, by their zones.
+async fn list(
+    run_dir: &Path,
+    pairs: BTreeSet<Pair>,
+) -> std::io::Result<BTreeMap<u16, Vec<Connection>>> {
+    let dump = unixctl::ask(run_dir, "dpctl/dump-conntrack", &[]).await?;
+    let read = move || {
+        let mut of_zone: BTreeMap<u16, Vec<Connection>> = BTreeMap::new();
+        let connections = dump.lines().filter_map(Connection::read);
+        for connection in connections.filter(|one| pairs.contains(&one.pair())) {
+            of_zone.entry(connection.zone).or_default().push(connection);
+        }
+        of_zone
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(std::io::Error::other)
+}
+
 /// Ends these connections, whose clients are of the calling thread's network namespace; returns how many there were.
 fn abort(connections: &[Connection]) -> usize {
     let ended = connections.iter().filter(|one| {
         let ended = sock_diag::abort(one.client, one.vip);
         ended.unwrap_or_else(|error| {
-            tracing::debug!(%error, client = %one.client, "failed to end a connection");
+            tracing::warn!(%error, client = %one.client, "failed to end a connection; does the kernel have INET_DIAG_DESTROY?");
             false
         })
     });

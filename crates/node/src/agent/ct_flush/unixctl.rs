@@ -10,13 +10,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+/// How long an answer may be, in bytes: some two hundred thousand connections. The agent has 256 MiB.
+const LENGTH: usize = 32 << 20;
+
 /// How long ovs-vswitchd may take. It answers between other things that it does.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks the ovs-vswitchd whose run directory this is.
 ///
 /// # Errors
-/// It does not run, gives no answer within five seconds, or refuses.
+/// It does not run, gives no answer within five seconds or one of more than 32 MiB, or refuses.
 pub async fn ask(run_dir: &Path, method: &str, params: &[&str]) -> io::Result<String> {
     let pid = tokio::fs::read_to_string(run_dir.join("ovs-vswitchd.pid")).await?;
     let path = run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.trim()));
@@ -32,6 +35,9 @@ async fn converse(path: &Path, method: &str, params: &[&str]) -> io::Result<Stri
     loop {
         if stream.read_buf(&mut answer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if answer.len() > LENGTH {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
         // The object's end is the answer's, and nothing tells its length before. The text in it has no brace.
         if answer.last() != Some(&b'}') {
