@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::support::{Controller, Server, now, read};
-use ycloud_api::{VNic, Vpc};
+use crate::support::{Controller, Server, now, read, vpc};
+use ycloud_api::VNic;
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner, Settings};
 use ycloud_controller::write::Action;
 use ycloud_ovsdb::{Operation, nb};
@@ -17,10 +17,7 @@ fn base(cidr: &str) -> Vec<Object> {
     let subnet = format!(
         "{{apiVersion: iaas.yusur.io/v1, kind: Subnet, metadata: {{name: s1}}, spec: {{vpc: vpc1, cidr: {cidr}}}}}"
     );
-    vec![
-        Object::Vpc(Arc::new(Vpc::new("vpc1", Default::default()))),
-        Object::Subnet(read(&subnet)),
-    ]
+    vec![vpc("vpc1"), Object::Subnet(read(&subnet))]
 }
 
 fn pod(name: &str) -> Object {

@@ -37,7 +37,8 @@ struct Both {
 impl Both {
     /// A YusurService of machines in one Vpc, programmed, with all probes healthy; and the probes.
     async fn start(server: &Server) -> (Self, Vec<NetworkProbe>) {
-        let vpc = read::<Vpc>("{metadata: {name: vpc1}, spec: {}}");
+        let vpc =
+            read::<Vpc>("{metadata: {name: vpc1}, spec: {allowedNamespaces: {selector: {}}}}");
         let subnet =
             read::<Subnet>("{metadata: {name: s, uid: u}, spec: {vpc: vpc1, cidr: 10.0.1.0/24}}");
         let vnics = (0..BACKENDS).map(|n| {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::support::{Controller, Server, now, read};
+use crate::support::{Controller, Server, now, read, vpc};
 use uuid::Uuid;
-use ycloud_api::{Eip, EipGateway, Vpc, key};
+use ycloud_api::{Eip, EipGateway, key};
 use ycloud_compiler::row::external_ids;
 use ycloud_compiler::{Chassis, Claim, Event, Object, ObjectKey, ObjectRef, Owner};
 use ycloud_controller::failover::moves;
@@ -52,8 +52,8 @@ pub fn base() -> Vec<Object> {
     );
     let mut objects = vec![
         Object::EipGateway(gateway("gw", "198.51.100.0/29", "2026-01-01T00:00:00Z")),
-        Object::Vpc(Arc::new(Vpc::new("ovn-cluster", Default::default()))),
-        Object::Vpc(Arc::new(Vpc::new("vpc1", Default::default()))),
+        vpc("ovn-cluster"),
+        vpc("vpc1"),
         Object::Subnet(subnet),
         service("web", ""),
     ];

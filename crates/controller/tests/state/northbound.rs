@@ -2,19 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::support::{Controller, Server, now, read};
+use crate::support::{Controller, Server, now, read, vpc};
 use uuid::Uuid;
-use ycloud_api::{Subnet, VNic, Vpc, key};
+use ycloud_api::{Subnet, VNic, key};
 use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Owner};
 use ycloud_controller::status::RowState;
 use ycloud_controller::write::Action;
 use ycloud_ovsdb::{Columns, Mutation, Operation, Where, nb};
-
-fn vpc(name: &str) -> Object {
-    let spec = serde_json::json!({"allowedNamespaces": {"selector": {}}});
-    let spec = serde_json::from_value(spec).unwrap();
-    Object::Vpc(Arc::new(Vpc::new(name, spec)))
-}
 
 fn subnet(name: &str, vpc: &str, cidr: &str) -> Object {
     let spec = serde_json::json!({"vpc": vpc, "cidr": cidr});

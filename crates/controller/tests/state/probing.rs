@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
-use ycloud_api::{NetworkProbe, Vpc};
+use ycloud_api::NetworkProbe;
 use ycloud_compiler::{Chassis, Event, Object, ObjectKey, ObjectRef, Owner, wanted_chassis_probe};
 use ycloud_controller::write::Action;
 use ycloud_ovsdb::{Columns, Operation, nb};
 
-use crate::support::{Controller, Server, now, read};
+use crate::support::{Controller, Server, now, read, vpc};
 
 fn lease(chassis: &str, renewed: u32) -> Lease {
     serde_yaml::from_str(&format!(
@@ -43,7 +43,6 @@ fn subnet(name: &str, vpc: &str, cidr: &str) -> Object {
 
 /// A Vpc with a VM on chassis `a`, which a probe asks; chassis `a` and `b` could.
 fn world() -> Vec<Object> {
-    let vpc = |name: &str| Object::Vpc(Arc::new(Vpc::new(name, Default::default())));
     vec![
         vpc("ovn-cluster"),
         vpc("vpc1"),

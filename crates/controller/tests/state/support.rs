@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use uuid::Uuid;
+use ycloud_api::Vpc;
 use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{Event, Object, Settings};
 use ycloud_controller::metrics::Metrics;
@@ -209,6 +210,13 @@ impl Controller {
 /// Reads an object of one kind.
 pub fn read<K: DeserializeOwned>(yaml: &str) -> Arc<K> {
     Arc::new(serde_yaml::from_str(yaml).unwrap())
+}
+
+/// A Vpc that permits every namespace.
+pub fn vpc(name: &str) -> Object {
+    let spec = serde_json::json!({"allowedNamespaces": {"selector": {}}});
+    let spec = serde_json::from_value(spec).unwrap();
+    Object::Vpc(Arc::new(Vpc::new(name, spec)))
 }
 
 /// Some moment.

@@ -46,11 +46,14 @@ fn spread(backends: &str) -> News {
 const BOTH: &str = "{kind: Pod, vpc: vpc1, selector: {matchLabels: {app: svc}}},
     {kind: Pod, vpc: vpc2, namespace: other, selector: {matchLabels: {app: svc}}}";
 
+/// The spec of a Vpc that permits every namespace.
+const OPEN: &str = "{allowedNamespaces: {selector: {}}}";
+
 #[test]
 fn pods_and_vpcs_of_other_namespaces_concern_who_looks_at_them() {
     let mut world = World::default();
     assert_eq!(concerned(&mut world, spread(BOTH)), ["ns/svc"]);
-    assert_eq!(concerned(&mut world, vpc_with("vpc1", "{}")), ["ns/svc"]);
+    assert_eq!(concerned(&mut world, vpc_with("vpc1", OPEN)), ["ns/svc"]);
     let lent = "{allowedNamespaces: {names: [ns]}}";
     assert_eq!(concerned(&mut world, vpc_with("vpc2", lent)), ["ns/svc"]);
     assert_eq!(concerned(&mut world, vpc_with("vpc3", "{}")), [""; 0]);
@@ -91,7 +94,7 @@ fn a_grant_taken_back_concerns_a_refused_spec_that_names_the_vpc_no_more() {
     let lent = "{allowedNamespaces: {names: [ns]}}";
     for news in [
         spread(BOTH),
-        vpc_with("vpc1", "{}"),
+        vpc_with("vpc1", OPEN),
         vpc_with("vpc2", lent),
         pod_of("ns", "p", "svc"),
         pod_of("other", "q", "svc"),
