@@ -154,11 +154,6 @@ impl Layout {
         Ipv4Net::new_assert(self.force_snat(0), 24)
     }
 
-    /// All addresses of [`Self::alias`].
-    pub fn alias_range(self) -> Ipv4Net {
-        self.range(96, 11)
-    }
-
     /// The alias of this slot.
     pub fn alias(self, slot: u32) -> Ipv4Addr {
         self.at(96, 1 + slot)

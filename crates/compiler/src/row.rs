@@ -88,7 +88,6 @@ pub const MEMBERSHIPS: &[Membership] = &[
         false,
     ),
     membership("HA_Chassis_Group", "ha_chassis", "HA_Chassis", true, true),
-    membership("NAT", "allowed_ext_ips", "Address_Set", true, false),
     membership("Port_Group", "ports", "Logical_Switch_Port", false, true),
     membership(
         "Load_Balancer_Group",
@@ -101,7 +100,6 @@ pub const MEMBERSHIPS: &[Membership] = &[
 
 /// Tables in which ycloud has rows, and whether a row there lives without a reference to it (`isRoot`).
 pub const TABLES: &[(&str, bool)] = &[
-    ("Address_Set", true),
     ("Chassis_Template_Var", true),
     ("HA_Chassis", false),
     ("HA_Chassis_Group", true),
@@ -143,7 +141,6 @@ pub fn external_ids(owner: &Owner, role: &str) -> BTreeMap<String, String> {
 
 /// The columns that must be monitored so that [`crate::Batch`] and [`crate::OwnerIndex`] see all they need.
 pub const MONITORED: &[(&str, &[&str])] = &[
-    ("Address_Set", &["name", "addresses", "external_ids"]),
     ("HA_Chassis", &["chassis_name", "priority", "external_ids"]),
     ("HA_Chassis_Group", &["name", "ha_chassis", "external_ids"]),
     (
@@ -244,7 +241,6 @@ pub const MONITORED: &[(&str, &[&str])] = &[
             "logical_ip",
             "external_mac",
             "logical_port",
-            "allowed_ext_ips",
             "options",
             "external_ids",
         ],

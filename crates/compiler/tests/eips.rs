@@ -275,48 +275,6 @@ fn service_gateways_are_on_different_nodes_while_there_are_enough() {
 }
 
 #[test]
-fn aliases_are_stateless_while_a_chassis_has_no_room_for_another_pass_through_conntrack() {
-    const PORTS: &[(&str, i32)] = &[("TCP", 80)];
-    let mut snapshot = world();
-    allocated(&mut snapshot, "a", None).expect("an address");
-    let service = objects::service("ns", "a", None, "10.96.0.1", PORTS);
-    let slice = objects::slice("ns", "a-1", "a", PORTS, &[("10.0.1.1".into(), "ready")]);
-    for object in [
-        Object::Service(objects::with_eip(&service, true, Some("a"))),
-        Object::EndpointSlice(objects::slice_of_vpc(&slice, "v1")),
-    ] {
-        snapshot.apply(Event::Apply(object));
-    }
-    let owner = Owner::Vpc("v1".into());
-    let types = |snapshot: &Snapshot| -> Vec<String> {
-        let rows = compile(snapshot, &owner).expect("rows").into_iter();
-        let aliases = rows.filter(|row| row.table == "NAT");
-        let text = |row: ycloud_compiler::Row| {
-            let column = |name| row.columns.get(name).map(|value| format!("{value:?}"));
-            let stateless = column("options").is_some_and(|text| text.contains("stateless"));
-            let both = column("type").is_some_and(|text| text.contains("dnat_and_snat"));
-            assert_eq!(stateless, both);
-            if both { "stateless" } else { "dnat" }.to_owned()
-        };
-        aliases.map(text).collect()
-    };
-    let chassis = |few_recirculations| {
-        Event::Apply(Object::Chassis(Chassis {
-            name: "n1".into(),
-            physical_networks: ["ext".to_owned()].into(),
-            few_recirculations,
-            ..Chassis::default()
-        }))
-    };
-    snapshot.apply(chassis(false));
-    assert_eq!(types(&snapshot), ["dnat", "dnat"]);
-    assert!(snapshot.apply(chassis(true)).contains(&owner));
-    assert_eq!(types(&snapshot), ["stateless", "stateless"]);
-    assert!(snapshot.apply(chassis(false)).contains(&owner));
-    assert_eq!(types(&snapshot), ["dnat", "dnat"]);
-}
-
-#[test]
 fn the_default_is_the_oldest_that_is_marked_or_else_the_oldest() {
     let gateway = |name: &str, cidr: &str, default, created| -> Object {
         Object::EipGateway(objects::eip_gateway(name, cidr, default, created))

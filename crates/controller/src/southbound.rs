@@ -19,9 +19,6 @@ const DATAPATH_TYPE: &str = "datapath-type";
 /// include/ovn/features.h. Nothing in the database says Open vSwitch's own version.
 const SINCE_23_09: &str = "fdb-timestamp";
 
-/// Likewise since 24.03, whose Open vSwitch is 3.3.
-const SINCE_24_03: &str = "ls-dpg-column";
-
 /// Whether one of the changes may change [`claims`].
 pub fn concerns_claims(changes: &[Change]) -> bool {
     let tables = [
@@ -39,13 +36,11 @@ pub fn chassis(observed: &Snapshot) -> BTreeMap<String, Chassis> {
     let all = sb::Chassis::all(observed).map(|row| {
         let config = row.other_config();
         let mappings = config.get(BRIDGE_MAPPINGS);
-        let user_space_before =
-            |since| config.get(DATAPATH_TYPE) == Some("netdev") && config.get(since).is_none();
         let chassis = Chassis {
             name: row.name().to_owned(),
             physical_networks: physical_networks(mappings.unwrap_or_default()),
-            without_sctp_ports: user_space_before(SINCE_23_09),
-            few_recirculations: user_space_before(SINCE_24_03),
+            without_sctp_ports: config.get(DATAPATH_TYPE) == Some("netdev")
+                && config.get(SINCE_23_09).is_none(),
         };
         (chassis.name.clone(), chassis)
     });
@@ -356,24 +351,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_chassis_in_user_space_cannot_do_follows_from_the_age_of_its_ovn_controller() {
-        let cannot = |config: &[(&'static str, &'static str)]| {
+    fn a_chassis_in_user_space_before_23_09_translates_no_ports_of_sctp() {
+        let without = |config: &[(&'static str, &'static str)]| {
             let row = sb::Chassis::new().name("a");
             let row = row.other_config(config.iter().copied());
             let columns = row.into_columns();
             let id = Uuid::from_u128(1);
             let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
             let observed = Snapshot::of(&schema, [(sb::Chassis::TABLE, id, columns)]).unwrap();
-            let found = &chassis(&observed)["a"];
-            (found.without_sctp_ports, found.few_recirculations)
+            chassis(&observed)["a"].without_sctp_ports
         };
-        let netdev = (DATAPATH_TYPE, "netdev");
-        let (since_23_09, since_24_03) = ((SINCE_23_09, "true"), (SINCE_24_03, "true"));
-        assert_eq!(cannot(&[netdev]), (true, true));
-        assert_eq!(cannot(&[netdev, since_23_09]), (false, true));
-        assert_eq!(cannot(&[netdev, since_23_09, since_24_03]), (false, false));
-        assert_eq!(cannot(&[(DATAPATH_TYPE, "system")]), (false, false));
-        assert_eq!(cannot(&[]), (false, false));
+        let (netdev, since) = ((DATAPATH_TYPE, "netdev"), (SINCE_23_09, "true"));
+        assert!(without(&[netdev]));
+        assert!(!without(&[netdev, since]));
+        assert!(!without(&[(DATAPATH_TYPE, "system")]));
+        assert!(!without(&[]));
     }
 
     /// Its tunnels are not up yet: it hears nobody, and claims what another one holds.

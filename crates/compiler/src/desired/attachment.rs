@@ -170,11 +170,7 @@ fn rules(snapshot: &Snapshot, owner: &Owner, name: &str, layout: Layout) -> Vec<
 }
 
 /// What lets service gateways reach backends in this Vpc although other Vpcs have the same addresses: each backend has an
-/// alias that is its own, translated one to one by a router between service gateway and Vpc.
-///
-/// It does so with conntrack, which translates the packet that an ICMP error quotes, without which nobody learns the MTU of
-/// the path or that a port is closed; and in user space fragments, whose later ones Open vSwitch spoils without it: it
-/// corrects the checksum of a UDP header that they do not have. Where a chassis has no room for that pass, without.
+/// alias that is its own, translated one to one, without conntrack, by a router between service gateway and Vpc.
 fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachment) -> Vec<Row> {
     let backends: Vec<_> = snapshot.aliases_of(&vpc.name).collect();
     if backends.is_empty() {
@@ -201,7 +197,6 @@ fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachmen
     };
     let mut rows = vec![row(owner, "alias", "Logical_Switch", columns, [])];
     rows.extend(link.rows(owner, "alias"));
-    let stateless = snapshot.few_recirculations();
     for k in 1..=attachment.service_gateways {
         rows.extend(alias_router(owner, vpc, &switch, attachment, k));
         for (ip, slot) in &backends {
@@ -209,8 +204,7 @@ fn aliases(snapshot: &Snapshot, owner: &Owner, vpc: &End, attachment: &Attachmen
                 key::DEFAULT_VPC => snapshot.join_ipv4_of(*ip).unwrap_or(*ip),
                 _ => *ip,
             };
-            let translated = (*ip, reached, stateless);
-            rows.extend(alias(owner, attachment, k, *slot, translated));
+            rows.extend(alias(owner, attachment, k, *ip, *slot, reached));
         }
     }
     rows
@@ -288,14 +282,14 @@ fn alias_router(
     rows
 }
 
-/// The alias of one backend at service gateway `k`: of its address, by which the backend is known, that by which it is reached, and
-/// whether without conntrack. ovn-nb(5) NAT type, options:stateless.
+/// One backend's alias at service gateway `k`.
 fn alias(
     owner: &Owner,
     attachment: &Attachment,
     k: u32,
+    ip: Ipv4Addr,
     slot: u32,
-    (ip, reached, stateless): (Ipv4Addr, Ipv4Addr, bool),
+    reached: Ipv4Addr,
 ) -> [Row; 2] {
     let alias = attachment.layout.alias(slot).to_string();
     [
@@ -303,11 +297,10 @@ fn alias(
             owner,
             &format!("alias/{k}/{ip}"),
             alias_router_uuid(owner, k),
-            // With conntrack the answer's way back needs no row, and is one pass instead of two.
-            if stateless { "dnat_and_snat" } else { "dnat" },
+            "dnat_and_snat",
             alias.clone(),
             reached.to_string(),
-            stateless,
+            true,
         ),
         route(
             owner,

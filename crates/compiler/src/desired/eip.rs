@@ -18,11 +18,6 @@ use crate::validate::eip_gateway::Gateway;
 /// EipGateway, which sends it to a service gateway again.
 const LOOP_PRIORITY: i64 = 1000;
 
-/// Priority of the policies by which a service gateway hands ICMP errors on.
-const ERRORS_PRIORITY: i64 = LOOP_PRIORITY + 1;
-/// The ICMP messages that quote a packet: destination unreachable, time exceeded, parameter problem. RFC 792.
-const ERRORS: &str = "icmp4.type == {3, 11, 12}";
-
 /// Priority of the policies that share connections to an Eip among the service gateways: below what is dropped.
 const SHARE_PRIORITY: i64 = 300;
 
@@ -109,7 +104,6 @@ fn to_service_gateways(owner: &Owner, address: Ipv4Addr, of: &Of<'_>) -> Vec<Row
             service_numbers(of.object).map(next_hop),
         ),
     ];
-    rows.extend(errors(owner, address, of));
     rows.extend(service_numbers(of.object).map(|k| {
         let port = service_transit_port(of.name, k);
         policy(
@@ -120,30 +114,6 @@ fn to_service_gateways(owner: &Owner, address: Ipv4Addr, of: &Of<'_>) -> Vec<Row
             format!("inport == \"{port}\" && outport == \"{port}\" && ip4.dst == {address}"),
             "drop",
             None,
-        )
-    }));
-    rows
-}
-
-/// An ICMP error is about a connection of one service gateway, and nothing in its own header says of which: it is taken to
-/// the first one, which translates it if it knows the connection, and otherwise hands it on to the next. What the last one does
-/// not know is dropped as all else.
-fn errors(owner: &Owner, address: Ipv4Addr, of: &Of<'_>) -> Vec<Row> {
-    let matches = format!("ip4.dst == {address} && {ERRORS}");
-    let hand = |role: &str, router, priority, to: u32| {
-        let next_hop = of.layout.transit_service_gateway(to).to_string();
-        let (matches, next_hop) = (matches.clone(), Some(next_hop));
-        policy(owner, role, router, priority, matches, "reroute", next_hop)
-    };
-    let mut rows = vec![hand("errors", router(of.name).uuid, SHARE_PRIORITY + 1, 1)];
-    let numbers: Vec<u32> = service_numbers(of.object).collect();
-    rows.extend(numbers.windows(2).map(|pair| {
-        let router = service_router(of.name, pair[0]).uuid;
-        hand(
-            &format!("errors/{}", pair[0]),
-            router,
-            ERRORS_PRIORITY,
-            pair[1],
         )
     }));
     rows

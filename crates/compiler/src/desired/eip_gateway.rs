@@ -9,7 +9,7 @@ use ycloud_ovsdb::Columns;
 
 use crate::desired::link::{End, Link};
 use crate::desired::vpc::load_balancer_group;
-use crate::desired::{mtu, nat, none, policy, route, row};
+use crate::desired::{mtu, none, policy, route, row};
 use crate::eip::bound;
 use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::layout::{Layout, SERVICE_LENGTH, TRANSIT_LENGTH};
@@ -176,9 +176,6 @@ pub(crate) fn rows(
     let settings = snapshot.settings();
     rows.extend(router_rows(settings, &owner, name, object, gateway, layout));
     rows.extend(rules(snapshot, &owner, name, gateway, layout));
-    let aliases = aliases(&owner, name, layout);
-    let set = aliases.uuid;
-    rows.push(aliases);
     let eips = addresses_over_several(snapshot, name);
     for (k, nodes) in service_order(snapshot, name, object) {
         let group = service_ha_group_name(name, k);
@@ -191,7 +188,6 @@ pub(crate) fn rows(
             &eips,
             layout,
         ));
-        rows.push(client_nat(&owner, name, k, set, layout));
     }
     rows
 }
@@ -377,34 +373,6 @@ fn addresses_over_several(snapshot: &Snapshot, gateway: &str) -> BTreeSet<String
     several
         .map(|(address, _)| format!("{address}/32"))
         .collect()
-}
-
-/// The set of all addresses that backends have behind service gateways. ovn-nb(5) Address_Set name:
-/// `[a-zA-Z_.][a-zA-Z_.0-9]*`.
-fn aliases(owner: &Owner, gateway: &str, layout: Layout) -> Row {
-    let hash = Uuid::new_v5(&UUID_NAMESPACE, gateway.as_bytes());
-    let columns = Columns::new()
-        .with("name", format!("aliases_{}", hash.simple()))
-        .with("addresses", layout.alias_range().to_string());
-    row(owner, "aliases", "Address_Set", columns, [])
-}
-
-/// Puts all that service gateway `k` sends to a backend behind its own address. `lb_force_snat_ip` does so for the first packet
-/// of a connection and once there was an answer, not for what a client sends in between (seen on OVN 25.03: northd's flows for
-/// new packets want the VIP as destination, which conntrack has already translated): such datagrams, and SYNs that
-/// are repeated, would come from the client's own address. ovn-nb(5) NAT allowed_ext_ips: of an snat, the destinations.
-fn client_nat(owner: &Owner, gateway: &str, k: u32, aliases: Uuid, layout: Layout) -> Row {
-    let mut row = nat(
-        owner,
-        &format!("sg/{k}/clients"),
-        service_router(gateway, k).uuid,
-        "snat",
-        layout.force_snat(k).to_string(),
-        "0.0.0.0/0".to_owned(),
-        false,
-    );
-    row.columns = row.columns.with("allowed_ext_ips", aliases);
-    row
 }
 
 /// Service gateway `k` on a node: a gateway router, as only those can put clients behind an address of their own, so that

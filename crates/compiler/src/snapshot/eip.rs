@@ -35,8 +35,6 @@ pub struct Chassis {
     pub physical_networks: BTreeSet<String>,
     /// Of a packet of SCTP, it translates the address alone: Open vSwitch in user space before 3.2.
     pub without_sctp_ports: bool,
-    /// It drops a packet that goes round its datapath more than six times, not eight: Open vSwitch in user space before 3.3.
-    pub few_recirculations: bool,
 }
 
 /// A backend of a Service over several Vpcs: Vpc and address there.
@@ -239,12 +237,6 @@ impl Snapshot {
         let mut all = self.elastic.chassis.values();
         let found = all.find(|chassis| chassis.without_sctp_ports)?;
         Some(&found.name)
-    }
-
-    /// Whether a chassis has no room for the aliases' pass through conntrack.
-    pub(crate) fn few_recirculations(&self) -> bool {
-        let mut all = self.elastic.chassis.values();
-        all.any(|chassis| chassis.few_recirculations)
     }
 
     /// The Eips that hold an address of an EipGateway.
@@ -504,7 +496,6 @@ impl Snapshot {
     pub(super) fn set_chassis(&mut self, name: String, chassis: Option<Chassis>) -> Owners {
         let new = chassis.clone();
         let without = self.without_sctp_ports().map(str::to_owned);
-        let few = self.few_recirculations();
         if put(&mut self.elastic.chassis, &name, chassis) == new {
             return Owners::new();
         }
@@ -512,10 +503,6 @@ impl Snapshot {
         if self.without_sctp_ports() != without.as_deref() {
             let sctp = self.services().filter(|(_, service)| has_sctp(service));
             owners.extend(sctp.map(|(key, _)| Owner::Service(key.clone())));
-        }
-        if self.few_recirculations() != few {
-            let with_aliases = self.elastic.alias_users.keys();
-            owners.extend(with_aliases.map(|(vpc, _)| Owner::Vpc(vpc.clone())));
         }
         self.want_join(&name);
         let vnic = ObjectKey::new(ycloud_api::key::SYSTEM_NAMESPACE, name.clone());

@@ -178,9 +178,9 @@ fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
     let nodes = scene.programmed("nodes", 1);
     let outside = address_of(far);
     let (before, mut faults) = (NODES.map(drops), Vec::new());
-    // Four on the way to the backend and three back, without those of the aliases where these are stateless; both come by one tunnel
-    // where the EIP's gateway and the backend are on one node.
-    let over_vpcs = if gateway == free { 4 + 3 } else { 4 };
+    // Three on the way to the backend and two back; both come by one tunnel where the EIP's gateway and the backend are on one
+    // node.
+    let over_vpcs = if gateway == free { 3 + 2 } else { 3 };
     // Passes at most: at the client's node, at the gateways', and at the backend's.
     let table = [
         (
