@@ -12,6 +12,7 @@ pub mod service;
 pub mod subnet;
 pub mod vnic;
 pub mod vpc;
+pub(crate) mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
 

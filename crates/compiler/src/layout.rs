@@ -8,6 +8,7 @@
 //! | 100.70.0.0/16 | where chassis are asked whether they are there, on the default Vpc's probe network: router .0.1, chassis as above |
 //! | 100.72.0.0/13 | transit switch of each EipGateway; in the upper half the addresses behind which Vpcs' tenants appear |
 //! | 100.80.0.0/14 | switch between service gateway k of an EipGateway and the alias routers |
+//! | 100.84.0.0/16, 100.85.0.0/16 | between the default Vpc's router and those of the nodes' ways back, with the lower 16 bits of their join addresses |
 //! | 100.96.0.0/11 | aliases: one of each backend of a Service over several Vpcs |
 //!
 //! The probe networks' IPv6 range is the /64 of the IPv6 system range whose fourth group is 44 (hexadecimal), see
@@ -154,12 +155,24 @@ impl Layout {
         Ipv4Net::new_assert(self.force_snat(0), 24)
     }
 
+    /// A router of a node's way back, where packets of EIPs come to it: `offset` as for [`Settings::probe_source`].
+    pub fn back_eip(self, offset: u16) -> Ipv4Addr {
+        self.at(84, u32::from(offset))
+    }
+
+    /// Likewise where Pods are.
+    pub fn back_pods(self, offset: u16) -> Ipv4Addr {
+        self.at(85, u32::from(offset))
+    }
+
     /// The alias of this slot.
     pub fn alias(self, slot: u32) -> Ipv4Addr {
         self.at(96, 1 + slot)
     }
 }
 
+/// Prefix length of the switches between the default Vpc's router and those of the nodes' ways back.
+pub const BACK_LENGTH: u8 = 16;
 /// Prefix length of the alias links.
 pub const ALIAS_LINK_LENGTH: u8 = 24;
 /// Prefix length of the transit switches.
@@ -189,6 +202,9 @@ mod tests {
         assert_eq!(text(layout.service_gateway(1)), "100.80.0.1");
         assert!(layout.alias_router(VPCS - 1) < layout.force_snat(1));
         assert_eq!(text(layout.force_snat(8)), "100.83.255.8");
+        assert!(layout.force_snat(255) < layout.back_eip(0));
+        assert_eq!(text(layout.back_eip(0x0107)), "100.84.1.7");
+        assert_eq!(text(layout.back_pods(0xfffe)), "100.85.255.254");
         assert_eq!(text(layout.alias(0)), "100.96.0.1");
         assert_eq!(text(layout.alias(ALIASES - 1)), "100.127.255.254");
     }

@@ -27,6 +27,7 @@ mod asked;
 mod attach;
 mod dead;
 mod eip;
+mod eip_entry;
 mod eip_use;
 mod external;
 mod facts;
@@ -36,6 +37,7 @@ mod slices;
 
 pub use eip::{Chassis, Claim};
 pub(crate) use eip::{asked_address, held_address, recorded};
+pub(crate) use eip_entry::EipEntry;
 pub(crate) use eip_use::{EipUse, Wish};
 pub(crate) use external::external_ips;
 pub(crate) use facts::{Endpoint, Slice};
@@ -237,6 +239,7 @@ pub struct Snapshot {
     /// Services by their `spec.externalIPs`.
     external: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     elastic: eip::Elastic,
+    eip_entry: Option<EipEntry>,
     probing: probe::Probing,
 }
 
@@ -278,6 +281,8 @@ impl Snapshot {
         let more = self.follow(concern, &owners, &moved);
         owners.extend(more);
         let more = self.keep_gateways(&owners);
+        owners.extend(more);
+        let more = self.follow_eip_entry(&owners);
         owners.extend(more);
         owners.extend(self.follow_probes(before, &moved));
         owners

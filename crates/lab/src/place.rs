@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +32,8 @@ pub struct Place {
     netns: Arc<File>,
     /// At most one of each family.
     sources: Vec<IpAddr>,
+    /// The port of its sockets; 0: the kernel chooses.
+    port: u16,
 }
 
 impl Lab {
@@ -136,6 +138,7 @@ impl Place {
             name,
             netns: Arc::new(file),
             sources: Vec::new(),
+            port: 0,
         })
     }
 
@@ -155,6 +158,15 @@ impl Place {
             .retain(|other| other.is_ipv4() != source.is_ipv4());
         place.sources.push(source);
         place
+    }
+
+    /// The same place, sending from this port: one connection or socket at a time.
+    #[must_use]
+    pub fn from_port(&self, port: u16) -> Self {
+        Self {
+            port,
+            ..self.clone()
+        }
     }
 
     /// A TCP connection, for which it waits no longer than `limit`; reads and writes time out after `limit` too.
@@ -218,8 +230,13 @@ impl Place {
         let domain = Domain::for_address(SocketAddr::new(peer, 0));
         let socket = self.inside(|| Socket::new(domain, kind, Some(protocol)))?;
         let same = |source: &&IpAddr| source.is_ipv4() == peer.is_ipv4();
-        if let Some(source) = self.sources.iter().find(same) {
-            socket.bind(&SocketAddr::new(*source, 0).into())?;
+        let source = self.sources.iter().find(same).copied();
+        if source.is_some() || self.port != 0 {
+            let any = || match peer {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            socket.bind(&SocketAddr::new(source.unwrap_or_else(any), self.port).into())?;
         }
         Ok(socket)
     }

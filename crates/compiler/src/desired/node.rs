@@ -1,19 +1,21 @@
 //! `Node`: the group of the default Vpc's Pods on it, and their way out.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use uuid::Uuid;
 use ycloud_api::address::Family;
 use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
-use crate::desired::{EGRESS_PRIORITY, ip, none, of_family, policy, row, service, vpc};
+use crate::desired::{EGRESS_PRIORITY, ip, none, of_family, policy, row, service, vpc, way_back};
 use crate::owner::{Owner, UUID_NAMESPACE};
 use crate::row::{Parent, Row};
 use crate::snapshot::Snapshot;
 
 /// The rows of a Node. Traffic of its Pods to where no other policy applies is sent to its join address, and leaves
-/// through its own network card; before the node has a join address there is no such policy. Backends that only this node
+/// through its own network card, unless it answers a client of an EIP ([`way_back`]); before the node has a join address there
+/// is no such policy. Backends that only this node
 /// may use are variables of its chassis.
 pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
     let owner = Owner::Node(name.to_owned());
@@ -25,12 +27,22 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
         Columns::new().with("name", group.as_str()),
         [],
     )];
+    let entry = snapshot.eip_entry();
     for family in Family::ALL {
         let Some(join_address) = snapshot.join_address(name, family) else {
             continue;
         };
         // northd makes the address sets <group>_ip4 and <group>_ip6 of a port group's addresses: ovn-nb(5), Port_Group
         // name.
+        let next_hop = match join_address {
+            IpAddr::V4(join) => {
+                let pods = format!("{group}_ip4");
+                let back = entry.map(|entry| way_back::of_node(&owner, name, &pods, join, entry));
+                rows.extend(back.into_iter().flatten());
+                IpAddr::V4(way_back::egress(join, entry))
+            }
+            IpAddr::V6(_) => join_address,
+        };
         let ip = ip(family);
         let matches = format!("{ip}.src == ${group}_{ip}");
         rows.push(policy(
@@ -40,7 +52,7 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Vec<Row> {
             EGRESS_PRIORITY,
             matches,
             "reroute",
-            Some(join_address.to_string()),
+            Some(next_hop.to_string()),
         ));
     }
     rows.push(variables(name, service::variables(snapshot, name)));

@@ -8,7 +8,9 @@ use ycloud_api::key;
 use ycloud_ovsdb::Columns;
 
 use crate::desired::attachment::{self, Attachment};
-use crate::desired::{DROP_PRIORITY, ip, none, of_family, policy, probe_network, route, row};
+use crate::desired::{
+    DROP_PRIORITY, ip, none, of_family, policy, probe_network, route, row, way_back,
+};
 use crate::owner::Owner;
 use crate::ownerindex::{GROUP_PREFIX, ROUTER_GROUP_PREFIX};
 use crate::row::Row;
@@ -71,9 +73,11 @@ pub(crate) fn load_balancer_group(uuid: Uuid, name: String) -> Row {
     }
 }
 
-/// What lets the Pods of the default Vpc leave through their node: see the policies of `Node`.
+/// What lets the Pods of the default Vpc leave through their node: see the policies of `Node`. What is no node's Pod answers
+/// clients of EIPs by the default route, and the EipGateway lets nothing else out.
 fn default_vpc(snapshot: &Snapshot, owner: &Owner, name: &str) -> Vec<Row> {
     let join = snapshot.network(key::JOIN_SUBNET);
+    let entry = snapshot.eip_entry();
     let has_ipv6 = join.is_some_and(|join| join.vpc == name && join.cidr(Family::Ipv6).is_some());
     let families = Family::ALL.into_iter().filter(|family| match family {
         Family::Ipv4 => true,
@@ -85,15 +89,25 @@ fn default_vpc(snapshot: &Snapshot, owner: &Owner, name: &str) -> Vec<Row> {
                 Family::Ipv4 => "0.0.0.0/0",
                 Family::Ipv6 => "::/0",
             };
+            let unused = snapshot.settings().unused_join_address(family);
+            let next_hop = match entry {
+                Some(entry) if family == Family::Ipv4 => entry.layout.transit_gateway().into(),
+                _ => unused,
+            };
             route(
                 owner,
                 &of_family("default-route", family),
                 router(name),
                 everything.to_owned(),
-                snapshot.settings().unused_join_address(family).to_string(),
+                next_hop.to_string(),
             )
         })
         .collect();
+    rows.extend(
+        entry
+            .into_iter()
+            .flat_map(|entry| way_back::of_vpc(owner, entry)),
+    );
     let ranges: BTreeSet<_> = snapshot.service_cidrs().map(|(_, range)| range).collect();
     rows.extend(ranges.into_iter().map(|range| {
         let matches = format!("{}.dst == {range}", ip(Family::of(range.addr())));

@@ -171,11 +171,13 @@ fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
     scene.load_balancer("one", &vpc, "web", "");
     scene.over_vpcs("several", &[&other], "several", "");
     scene.cluster_service("nodes", "default");
+    scene.load_balancer("entered", "ovn-cluster", "default", "");
     scene.pods_ready();
     let own = scene.programmed("one", 1);
     let one = scene.programmed_eip("one", 1);
     let several = scene.programmed_eip("several", 1);
     let nodes = scene.programmed("nodes", 1);
+    let entered = scene.programmed_eip("entered", 1);
     let outside = address_of(far);
     let (before, mut faults) = (NODES.map(drops), Vec::new());
     // Three on the way to the backend and two back; both come by one tunnel where the EIP's gateway and the backend are on one
@@ -226,18 +228,27 @@ fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
             80,
             [0, over_vpcs, 1],
         ),
+        // Two more on the way in and one on the way back than in other Vpcs: of the backend's node's way back.
+        (
+            "outside to an EIP of the default Vpc",
+            machine("external"),
+            &entered,
+            80,
+            [0, 1, 3],
+        ),
+        // One of them is that of its way back, as an EIP leads to the default Vpc.
         (
             "the default Vpc to the outside",
             pod(&scene, "default"),
             &outside,
             port,
-            [2, 0, 0],
+            [3, 0, 0],
         ),
     ];
     for (what, client, address, port, [at_client, at_gateway, at_backend]) in table {
         let passes = passes(&client, address, port);
         eprintln!("{what}: {passes:?}");
-        let over = what.starts_with('4');
+        let (over, outwards) = (what.starts_with('4'), address == &outside);
         for ((node, from), passes) in &passes {
             let carries = if over {
                 free != *node
@@ -258,7 +269,9 @@ fn faults(carriers: &Carriers, attempt: usize) -> Vec<String> {
             let most = most.unwrap_or(0);
             // The choice of a service gateway is a hash of each packet, which goes round once more. Where the chosen one is on
             // the same node, that adds to its passes.
-            let again = most + usize::from(over && gateway == *node);
+            // Likewise that of a way back's routes, of which only one leads anywhere.
+            let hashed = (over && gateway == *node) || outwards;
+            let again = most + usize::from(hashed);
             if passes.conntrack > most || passes.again > again {
                 faults.push(format!(
                     "{what}: {node} by {from}: more than {most}, or round more than {again}: {passes:?}"

@@ -29,6 +29,7 @@ mod dual_native;
 mod dual_vpc;
 mod eip_lifecycle;
 mod endpoints;
+mod entries;
 mod failover;
 mod isolation;
 mod isolation_matrix;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ycloud_lab::ask::{self, Heard, knock, ping};
 
 use crate::asking::{
-    ROUTED_GATEWAY, SILENCE, assert_answer, assert_met, assert_silent, behind_its_vpc,
+    ROUTED_GATEWAY, SILENCE, ask_often, assert_answer, assert_met, assert_silent, behind_its_vpc,
     clients_outside, gateways, machine, met, pod, target, unanswered,
 };
 use crate::city::{default_vpc, tenant};
@@ -221,11 +221,11 @@ spec:
     let to = target(&eip, 80);
     let start = Instant::now();
     eventually("the Service is programmed", SOON, || {
-        let met = knock(&machine("external"), ask::Protocol::Udp, to, SILENCE);
-        if met == Heard::Answer {
-            Ok(())
-        } else {
-            Err(format!("{met:?}"))
+        let answered = ask_often(&machine("external"), ask::Protocol::Tcp, to, 12);
+        // Kubernetes may have made the slice before the last Pod was ready.
+        match answered.names() == BACKENDS {
+            true => Ok(()),
+            false => Err(format!("{answered:?}")),
         }
     });
     eprintln!("its EIP answers {:?} after it is known", start.elapsed());
