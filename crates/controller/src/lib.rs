@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod chores;
 mod eip;
+pub mod events;
 pub mod failover;
 pub mod health;
 pub mod intake;

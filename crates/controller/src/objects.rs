@@ -9,7 +9,7 @@ use kube::Resource;
 use serde::Serialize;
 use serde_json::{Value, json};
 use ycloud_api::address::Family;
-use ycloud_api::condition::READY;
+use ycloud_api::condition::{self, READY};
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::{Subnet, SubnetSpec, Vpc, VpcSpec, key};
 use ycloud_compiler::{Owner, Settings, users};
@@ -192,7 +192,8 @@ pub(crate) fn status_patch<S: Serialize>(
     })
 }
 
-/// A warning, if `new` says that the object is not ready for another reason than `old` does.
+/// What to tell if `new` says that the object is not ready for another reason than `old` does: a warning, unless it is just on
+/// its way.
 pub(crate) fn refusal<K: Resource<DynamicType = ()>>(
     object: &K,
     action: &'static str,
@@ -206,7 +207,7 @@ pub(crate) fn refusal<K: Resource<DynamicType = ()>>(
     let (reason, message) = verdict(new).filter(|new| verdict(old).as_ref() != Some(new))?;
     Some(Report {
         regarding: object.object_ref(&()),
-        warning: true,
+        warning: reason != condition::reason::PENDING,
         reason,
         action,
         message,

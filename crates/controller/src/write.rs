@@ -5,10 +5,9 @@
 //!   nothing is written and the newest object is returned instead.
 //! * Every write ends, within [`LIMIT`] a request.
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use ycloud_api::{Eip, NetworkProbe, Subnet, VNic, Vpc};
@@ -17,7 +16,10 @@ use ycloud_compiler::{Event, Object, ObjectKey, Owner};
 mod request;
 
 pub use request::LIMIT;
-use request::{answer, change, create, delete, describe, failed, limited};
+use request::{answer, change, create, delete, failed, limited};
+
+use crate::events::Events;
+pub use crate::events::Report;
 
 /// Field manager of every write.
 pub const FIELD_MANAGER: &str = "ycloud-controller";
@@ -74,21 +76,6 @@ pub enum Action {
     },
 }
 
-/// What an Event says, and on which object.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// The object.
-    pub regarding: ObjectReference,
-    /// Whether people should look at it.
-    pub warning: bool,
-    /// Reason, as in the condition.
-    pub reason: String,
-    /// What was being done.
-    pub action: &'static str,
-    /// For people; cut at 1,024 bytes, the API's limit.
-    pub message: String,
-}
-
 /// What became of a write.
 #[derive(Debug)]
 pub enum Written {
@@ -121,18 +108,14 @@ impl Written {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    recorder: Recorder,
+    events: Events,
 }
 
 impl Writer {
     /// `identity`: name of this replica, for Events.
     pub fn new(client: Client, identity: &str) -> Self {
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.to_owned(),
-            instance: Some(identity.to_owned()),
-        };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            events: Events::new(client.clone(), FIELD_MANAGER, identity),
             client,
         }
     }
@@ -290,31 +273,8 @@ impl Writer {
 
     /// Publishes an Event; a failure is logged only.
     pub async fn report(&self, report: Report) {
-        let note = Note {
-            type_: match report.warning {
-                true => EventType::Warning,
-                false => EventType::Normal,
-            },
-            reason: report.reason,
-            note: Some(cut(&report.message, 1024)),
-            action: report.action.to_owned(),
-            secondary: None,
-        };
-        let request = self.recorder.publish(&note, &report.regarding);
-        if let Err(error) = limited(request).await {
-            let name = report.regarding.name.unwrap_or_default();
-            tracing::warn!(object = name, error = %describe(&error), "failed to publish an Event");
-        }
+        self.events.publish(report).await;
     }
-}
-
-/// At most `limit` bytes of a text, cut between characters.
-fn cut(text: &str, limit: usize) -> String {
-    let mut end = limit.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 fn finished(pod: &Pod) -> bool {
@@ -323,16 +283,4 @@ fn finished(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_cut_between_characters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("", 5), "");
-    }
 }

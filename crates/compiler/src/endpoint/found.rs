@@ -1,7 +1,7 @@
 //! The backends that a YusurService selects, and what becomes of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -13,7 +13,7 @@ use ycloud_api::{NetworkProbe, YusurService};
 
 use super::backend::{Candidate, kind_name};
 use super::health::{Asked, Former, Judgement, Rules, earlier, judge};
-use super::probe::Check;
+use super::probe::{Check, asked_port};
 use super::scope::{Set, sets};
 
 /// A port of endpoints: the Service's port name, the protocol, and the number in the backend.
@@ -62,6 +62,21 @@ pub struct Look<'a, 'b> {
     pub probe: &'b dyn Fn(&NetworkProbe) -> Option<&'a NetworkProbe>,
 }
 
+impl Look<'_, '_> {
+    /// Whether the status says that the backend fails its check at this address.
+    fn is_known_to_fail(&self, candidate: &Candidate, address: IpAddr) -> bool {
+        let status = self.ysvc.status.as_ref();
+        let backends = status.and_then(|status| status.backends.as_ref());
+        let mut items = backends.into_iter().flat_map(|backends| &backends.items);
+        let (name, address) = (candidate.shown(self.ysvc), address.to_string());
+        items.any(|item| {
+            item.state == BackendState::Unhealthy
+                && item.name == name
+                && item.address.as_ref() == Some(&address)
+        })
+    }
+}
+
 /// The backends of one YusurService.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -99,10 +114,12 @@ pub struct Found {
 /// A backend that became an endpoint, or is none any more, because of how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthChange {
-    /// Its name with its address.
+    /// Its name with its address, and with the port at which it is asked.
     pub name: String,
     /// Whether it takes new connections now.
     pub healthy: bool,
+    /// Whether it took some before.
+    pub served: bool,
     /// What is wrong; empty if it is healthy.
     pub why: String,
 }
@@ -193,6 +210,7 @@ impl Found {
             self.changes.push(HealthChange {
                 name: candidate.shown(look.ysvc),
                 healthy: false,
+                served: true,
                 why: why.clone(),
             });
         }
@@ -240,13 +258,26 @@ impl Found {
             Some(Err(lack)) => Asked::Nothing(lack),
         };
         let judgement = judge(candidate, asked, former, look.rules);
+        let port = wanted.as_ref().and_then(|wanted| wanted.as_ref().ok());
+        let port = port.and_then(asked_port);
         self.probes.extend(wanted.and_then(Result::ok));
         let ready = |state: &EndpointConditions| state.ready == Some(true);
         let now = judgement.conditions.as_ref().is_some_and(ready);
-        if former.is_some_and(|former| ready(former) != now) && candidate.deleted().is_none() {
+        let was = former.map(ready);
+        // Of who never served the status says whether it was told of.
+        let first_failure = judgement.state == BackendState::Unhealthy
+            && !now
+            && was != Some(true)
+            && !look.is_known_to_fail(candidate, address);
+        if (was.is_some_and(|was| was != now) || first_failure) && candidate.deleted().is_none() {
+            let place = match port {
+                Some(port) => SocketAddr::new(address, port).to_string(),
+                None => address.to_string(),
+            };
             self.changes.push(HealthChange {
-                name: format!("{} ({address})", candidate.shown(look.ysvc)),
+                name: format!("{} ({place})", candidate.shown(look.ysvc)),
                 healthy: now,
+                served: was == Some(true),
                 why: judgement.message.clone().unwrap_or_default(),
             });
         }

@@ -168,6 +168,8 @@ pub fn judge(
     }
     let (state, message) = match (finding.state, candidate.halted()) {
         (_, Some(why)) => (BackendState::NotReady, Some(why)),
+        // A Pod that begins says itself when its check may be believed.
+        _ if !candidate.ready() && !was => (BackendState::NotReady, Some("not ready".into())),
         (ProbeState::Unhealthy, _) => {
             let text = finding.words().unwrap_or("its check fails".into());
             (BackendState::Unhealthy, Some(text))

@@ -192,6 +192,13 @@ pub fn way(check: &HealthCheck) -> Option<(&'static str, Protocol, Option<i32>)>
     Some(("udp", Protocol::UDP, udp.port))
 }
 
+/// The port that a NetworkProbe asks; `None`: it asks by ICMP.
+pub fn asked_port(probe: &NetworkProbe) -> Option<u16> {
+    let named = way(&probe.spec.check).and_then(|(_, _, port)| port);
+    let port = named.or(probe.spec.target.port)?;
+    u16::try_from(port).ok()
+}
+
 /// Whether a port of `ysvc` is of this protocol.
 pub fn has(ysvc: &YusurService, protocol: Protocol) -> bool {
     let mut ports = ysvc.spec.ports.iter();

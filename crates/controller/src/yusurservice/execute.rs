@@ -8,22 +8,19 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use ycloud_api::{YusurService, YusurServiceStatus};
 use ycloud_compiler::endpoint::STILL_SERVES;
 
 use super::plan::{Plan, Transition, transitions};
+use crate::events::{Events, Report};
 
 /// Field manager of every write, and the controller's name in Events.
 pub const NAME: &str = "yusurservice-controller";
 
 /// Longest wait for the answer to one request.
 const LIMIT: Duration = Duration::from_secs(15);
-
-/// Longest note of an Event, in bytes. Source: events.k8s.io/v1 `Event.note`.
-const MAX_NOTE: usize = 1024;
 
 /// Why a plan was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -101,20 +98,14 @@ pub struct Outcome {
 #[derive(Clone)]
 pub struct Executor {
     client: Client,
-    recorder: Recorder,
-    reporter: Reporter,
+    events: Events,
 }
 
 impl Executor {
     /// `identity`: name of this replica, for Events.
     pub fn new(client: Client, identity: &str) -> Self {
-        let reporter = Reporter {
-            controller: NAME.to_owned(),
-            instance: Some(identity.to_owned()),
-        };
         Self {
-            recorder: Recorder::new(client.clone(), reporter.clone()),
-            reporter,
+            events: Events::new(client.clone(), NAME, identity),
             client,
         }
     }
@@ -139,16 +130,14 @@ impl Executor {
                 None => return Err(error),
             },
         };
-        // The Recorder makes one Event of several, with the note of the first: these must not become one.
-        let fresh = || Recorder::new(self.client.clone(), self.reporter.clone());
         for transition in health {
-            self.publish(plan, transition.clone(), &fresh()).await;
+            self.publish(plan, transition.clone()).await;
         }
         let status = plan.status(refused.as_deref(), base, &Time(Timestamp::now()));
         if base != Some(&status) {
             self.tell(&plan.ysvc, &status).await?;
             for transition in transitions(base, &status) {
-                self.publish(plan, transition, &self.recorder).await;
+                self.publish(plan, transition).await;
             }
         }
         Ok(Outcome {
@@ -229,27 +218,21 @@ impl Executor {
         }
     }
 
-    async fn publish(&self, plan: &Plan, transition: Transition, recorder: &Recorder) {
-        let kind = match transition.warning {
-            true => EventType::Warning,
-            false => EventType::Normal,
+    async fn publish(&self, plan: &Plan, transition: Transition) {
+        let Transition {
+            warning,
+            reason,
+            action,
+            message,
+        } = transition;
+        let report = Report {
+            regarding: plan.reference(),
+            warning,
+            reason,
+            action,
+            message,
         };
-        let mut note = transition.message;
-        note.truncate(note.floor_char_boundary(MAX_NOTE));
-        let event = Event {
-            type_: kind,
-            reason: transition.reason,
-            note: Some(note),
-            action: transition.action.to_owned(),
-            secondary: None,
-        };
-        let name = plan.ysvc.name_any();
-        let reference = plan.reference();
-        let request = recorder.publish(&event, &reference);
-        if let Err(error) = limited("publish", "Event", &name, request).await {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "an Event is lost");
-        }
+        self.events.publish(report).await;
     }
 }
 

@@ -132,9 +132,10 @@ impl Teller {
 }
 
 fn transition(changes: &[&HealthChange], warning: bool, before: &str) -> Transition {
-    let line = |change: &&HealthChange| match warning {
-        true => format!("{} left: {}", change.name, change.why),
-        false => format!("{} takes connections", change.name),
+    let line = |change: &&HealthChange| match (warning, change.served) {
+        (true, true) => format!("{} left: {}", change.name, change.why),
+        (true, false) => format!("{} takes no connections: {}", change.name, change.why),
+        (false, _) => format!("{} takes connections", change.name),
     };
     let lines: Vec<String> = changes.iter().take(NAMED).map(line).collect();
     let rest = match changes.len().saturating_sub(NAMED) {
@@ -161,6 +162,7 @@ mod tests {
         HealthChange {
             name: name.into(),
             healthy,
+            served: !healthy,
             why: if healthy { "" } else { "connection refused" }.into(),
         }
     }
@@ -197,6 +199,13 @@ mod tests {
         assert_eq!(said[0].message, "vm-7 (10.2.0.7) left: connection refused");
         assert!(said[0].warning);
         assert_eq!(teller.tell(&left, now), [], "the watch lags");
+        let never = [HealthChange {
+            served: false,
+            ..change("new (10.2.0.9:8081)", false)
+        }];
+        let said = Teller::default().tell(&never, now);
+        let text = "new (10.2.0.9:8081) takes no connections: connection refused";
+        assert_eq!((said[0].message.as_str(), said[0].warning), (text, true));
         let both = [
             change("vm-7 (10.2.0.7)", true),
             change("b (10.2.0.8)", false),

@@ -402,6 +402,22 @@ pub struct Transition {
     pub message: String,
 }
 
+/// What an Event says of a condition: its message, but for figures, which change while the condition stands.
+fn event_text(kind: &str, now: &Condition) -> String {
+    match (kind, now.status == "True") {
+        (condition::BACKENDS_RESOLVED, true) => {
+            "the selectors find backends; status.backends counts them".to_owned()
+        }
+        (condition::READY, true) => {
+            "clients are served; status.backends says by how many backends".to_owned()
+        }
+        (condition::READY, false) if now.reason == reason::NO_BACKENDS => {
+            "no backend is healthy; clients are refused".to_owned()
+        }
+        _ => now.message.clone(),
+    }
+}
+
 /// The transitions between two statuses. `Programmed` has none: it comes and goes with every change of an endpoint.
 pub fn transitions(old: Option<&YusurServiceStatus>, new: &YusurServiceStatus) -> Vec<Transition> {
     let find = |status: &YusurServiceStatus, kind: &str| -> Option<Condition> {
@@ -421,17 +437,18 @@ pub fn transitions(old: Option<&YusurServiceStatus>, new: &YusurServiceStatus) -
             None => kind != condition::READY || now.status == "True",
             Some(before) if before.status != now.status => true,
             Some(before) => {
-                kind == condition::ACCEPTED
+                kind != condition::READY
                     && now.status == "False"
                     && (before.reason != now.reason || before.message != now.message)
             }
         };
         if changed {
             all.push(Transition {
-                warning: now.status != "True",
+                // What is being done is no fault.
+                warning: now.status != "True" && now.reason != reason::PENDING,
+                message: event_text(kind, &now),
                 reason: now.reason,
                 action: kind,
-                message: now.message,
             });
         }
     }

@@ -462,6 +462,13 @@ fn events_tell_transitions_once() {
     assert_eq!(said(Some(&pending), &pending), [""; 0]);
     assert_eq!(said(Some(&pending), &ready), ["Normal Ready R"]);
     assert_eq!(said(Some(&ready), &pending), ["Warning Ready R"]);
+    let mut waits = pending.clone();
+    waits.conditions[2].reason = condition::reason::PENDING.into();
+    assert_eq!(said(Some(&ready), &waits), ["Normal Ready Pending"]);
+    let mut counted = ready.clone();
+    counted.conditions[2].message = "1/12 backends are healthy".into();
+    let text = &transitions(Some(&pending), &counted)[0].message;
+    assert!(!text.contains("12"), "figures change: {text}");
     assert_eq!(said(None, &refused), ["Warning Accepted Refused"]);
     assert_eq!(
         said(Some(&refused), &differently),

@@ -54,7 +54,7 @@ fn endpoints_follow_their_probes() {
     let change = &healthy.changes[0];
     assert_eq!(
         (change.name.as_str(), change.healthy),
-        ("p0001 (10.0.0.3)", true)
+        ("p0001 (10.0.0.3:8080)", true)
     );
     world.settle(&web());
     assert_eq!(world.translate(&web()).changes, []);
@@ -74,6 +74,33 @@ fn endpoints_follow_their_probes() {
     let mut all = web();
     all.spec.publish_not_ready_addresses = true;
     assert_eq!(endpoints(&world.translate(&all))[0], "http=8080 10.0.0.3 r");
+}
+
+#[test]
+fn the_first_failure_of_who_never_served_is_news_once() {
+    let mut world = World::new().pod(1, true).pod(2, false);
+    world.made = false;
+    let mut web = web();
+    world.settle(&web);
+    world.probed(&web, ProbeState::Unhealthy, SINCE, "connection refused");
+    let failed = world.translate(&web);
+    // The second one does not call itself ready: it begins, and its kubelet tells of it.
+    let [change] = failed.changes.as_slice() else {
+        panic!("{:?}", failed.changes);
+    };
+    assert_eq!(
+        (change.name.as_str(), change.why.as_str()),
+        ("p0001 (10.0.0.3:8080)", "connection refused")
+    );
+    assert!(!change.healthy && !change.served);
+    assert_eq!(items(&failed)[1], "p0002 NotReady not ready");
+
+    let told = web.status.get_or_insert_default();
+    told.backends = Some(failed.counts);
+    assert_eq!(world.translate(&web).changes, [], "the status says it");
+    world.pods[1] = pod(2, true);
+    let ready = world.translate(&web);
+    assert_eq!(ready.changes[0].name, "p0002 (10.0.0.4:8080)");
 }
 
 #[test]

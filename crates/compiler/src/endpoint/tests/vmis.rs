@@ -216,7 +216,7 @@ fn a_guest_that_migrates_goes_on_until_somebody_could_ask_it() {
         ["http=80 10.0.0.22 "],
         "it did not survive"
     );
-    assert_eq!(dead.changes[0].name, "vm (10.0.0.22)");
+    assert_eq!(dead.changes[0].name, "vm (10.0.0.22:80)");
 
     // One that was not healthy before has to prove itself.
     let mut world = guest(ON_N1);
