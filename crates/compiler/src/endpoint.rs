@@ -114,6 +114,9 @@ pub struct Objects {
     /// The Service, with the fields that ycloud sets and no others. None when the spec is refused: none is made, and one
     /// that exists keeps its ports.
     pub service: Option<Service>,
+    /// The Service to be instead if there is none and the API server refuses that one: without what was remembered of a former
+    /// one, such as an address of another cluster's service range. None: nothing was remembered.
+    pub afresh: Option<Service>,
     /// The EndpointSlices, sorted by name, likewise. When the spec is refused, these are the ones that exist, with the
     /// present state of their Pods.
     pub slices: Vec<EndpointSlice>,
@@ -183,7 +186,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
     let families = family::served(ysvc, input.service);
     let refusal = refusal::check(ysvc, input);
     let withholds = refusal.as_ref().is_some_and(|refusal| refusal.withholds);
-    let foreign = input.service.is_some_and(|service| !belongs(service, ysvc));
+    let foreign = input.service.is_some_and(|service| !takes(ysvc, service));
     let candidates = backend::candidates(ysvc, input);
     let former = Former::of(ysvc, input.slices);
     let rules = Rules::of(ysvc, input.now);
@@ -220,6 +223,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
     let objects = if withholds {
         Objects {
             service: None,
+            afresh: None,
             slices: refreshed(),
             kept: Vec::new(),
             owner,
@@ -237,6 +241,7 @@ pub fn translate(ysvc: &YusurService, input: &TranslateInput) -> Translation {
             kept: Some(refreshed)
                 .filter(|_| edits)
                 .map_or_else(Vec::new, |all| all()),
+            afresh: service::afresh(ysvc, input.service).filter(|afresh| *afresh != service),
             service: Some(service),
             owner,
         }
@@ -296,6 +301,13 @@ fn owner_reference(ysvc: &YusurService) -> OwnerReference {
 pub fn belongs(service: &Service, ysvc: &YusurService) -> bool {
     let owner = owner_uid(&service.metadata.owner_references);
     !owner.is_empty() && Some(owner) == ysvc.metadata.uid.as_deref()
+}
+
+/// Whether `ysvc` may make `service` its own: it was made for it, or for a YusurService that left it behind
+/// (`kubectl delete --cascade=orphan`), so that it belongs to nobody.
+pub fn takes(ysvc: &YusurService, service: &Service) -> bool {
+    belongs(service, ysvc)
+        || (owner_uid(&service.metadata.owner_references).is_empty() && service::is_left(service))
 }
 
 /// The UID of the controlling owner; empty if there is none.

@@ -12,7 +12,7 @@ use ycloud_api::{YusurService, key};
 
 use crate::desired::service::DEFAULT_TIMEOUT;
 
-use super::{TranslateInput, belongs, family, permission, probe, scope};
+use super::{TranslateInput, family, permission, probe, scope, takes};
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
@@ -230,7 +230,7 @@ fn unknown_eip(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
 
 fn conflict(ysvc: &YusurService, input: &TranslateInput) -> Option<Verdict> {
     let service = input.service?;
-    if belongs(service, ysvc) {
+    if takes(ysvc, service) {
         return None;
     }
     let mut owners = service.metadata.owner_references.iter().flatten();

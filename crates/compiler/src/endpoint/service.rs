@@ -70,6 +70,28 @@ pub fn build(ysvc: &YusurService, present: Option<&Service>, keep_address: bool)
     }
 }
 
+/// The Service that `ysvc` must have if there is none, and nothing is remembered of a former one.
+pub fn afresh(ysvc: &YusurService, present: Option<&Service>) -> Option<Service> {
+    if present.is_some() || ysvc.status.is_none() {
+        return None;
+    }
+    let unknown = YusurService {
+        status: None,
+        ..ysvc.clone()
+    };
+    Some(build(&unknown, None, false))
+}
+
+/// Whether a Service was made by yusurservice-controller, whosever it is now: it has the marks that [`build`] sets on each.
+pub fn is_left(service: &Service) -> bool {
+    let meta = &service.metadata;
+    let label = meta.labels.as_ref();
+    let label = label.and_then(|all| all.get(key::SERVICE_PROXY_NAME));
+    let annotations = meta.annotations.as_ref();
+    label.is_some_and(|name| name == key::PROXY)
+        && annotations.is_some_and(|all| all.contains_key(key::SCOPE))
+}
+
 /// The addresses to keep of a Service of two families that is to have one: the API server wants to be told.
 fn without_second(present: &Service) -> Option<Vec<String>> {
     let addresses = present.spec.as_ref()?.cluster_ips.as_deref()?;

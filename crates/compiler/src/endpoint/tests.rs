@@ -562,9 +562,45 @@ fn a_service_that_somebody_deleted_comes_back_under_its_address() {
     assert_eq!(address(&world, &known).as_deref(), Some("10.96.0.7"));
     known.spec.cluster_ip = Some("10.96.0.8".into());
     assert_eq!(address(&world, &known).as_deref(), Some("10.96.0.8"));
-    world.settle(&web());
+    // The API server may refuse what is remembered: then what the spec asks for is left.
+    let afresh = |world: &World, ysvc: &YusurService| {
+        let afresh = world.translate(ysvc).objects.unwrap().afresh;
+        afresh.map(|service| service.spec.unwrap().cluster_ip)
+    };
+    assert_eq!(afresh(&world, &known), None, "the spec says which");
+    assert_eq!(afresh(&world, &web()), None, "nothing is remembered");
     known.spec.cluster_ip = None;
+    assert_eq!(afresh(&world, &known), Some(None));
+    world.settle(&web());
     assert_eq!(address(&world, &known), None, "it has one");
+    assert_eq!(afresh(&world, &known), None);
+}
+
+#[test]
+fn a_service_that_was_left_behind_is_taken() {
+    let mut world = World::new().pod(1, true);
+    world.settle(&web());
+    let left = |service: &mut Option<Service>| {
+        let meta = &mut service.as_mut().unwrap().metadata;
+        meta.owner_references = None;
+    };
+    left(&mut world.service);
+    let mut anew = web();
+    anew.metadata.uid = Some("uid-2".into());
+    let translation = world.translate(&anew);
+    said(&translation.accepted, true, reason::ACCEPTED, "");
+    let objects = translation.objects.unwrap();
+    let writes = objects.writes(world.service.as_ref(), &[]);
+    let owners = &writes.service.unwrap().metadata.owner_references;
+    assert_eq!(owners.as_ref().unwrap()[0].uid, "uid-2");
+    let mut other = world.clone();
+    other.service.as_mut().unwrap().metadata.labels = None;
+    said(
+        &other.translate(&anew).accepted,
+        false,
+        reason::CONFLICT,
+        "was made by somebody else",
+    );
 }
 
 #[test]

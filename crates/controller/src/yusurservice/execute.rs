@@ -9,12 +9,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
+use ycloud_api::condition::{self, reason};
 use ycloud_api::{YusurService, YusurServiceStatus};
 use ycloud_compiler::endpoint::STILL_SERVES;
 
 use super::plan::{Plan, Transition, transitions};
 use crate::events::{Events, Report};
+use crate::mergepatch;
 
 /// Field manager of every write, and the controller's name in Events.
 pub const NAME: &str = "yusurservice-controller";
@@ -168,12 +170,12 @@ impl Executor {
         let services: Api<Service> = Api::namespaced(self.client.clone(), &namespace);
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &namespace);
         // Asked before anything is written.
-        write_service(&services, plan, true).await?;
+        let service = self.ask(&services, plan).await?;
         for slice in &plan.slices {
             apply(&slices, slice).await?;
             *written += 1;
         }
-        *written += write_service(&services, plan, false).await?;
+        *written += write_service(&services, plan, service, false).await?;
         let params = DeleteParams::default();
         for name in &plan.surplus {
             let request = slices.delete(name, &params);
@@ -196,6 +198,38 @@ impl Executor {
         Ok(())
     }
 
+    /// The Service that the API server takes, if one is to be written: the one of the plan; else, if it refuses that, one without
+    /// what was remembered, which may be of another cluster. What the spec asks for is in both.
+    async fn ask<'p>(
+        &self,
+        api: &Api<Service>,
+        plan: &'p Plan,
+    ) -> Result<Option<&'p Service>, Error> {
+        let wanted = plan.service.as_ref();
+        let error = match write_service(api, plan, wanted, true).await {
+            Ok(_) => return Ok(wanted),
+            Err(error) => error,
+        };
+        let (Some(why), Some(afresh)) = (error.refusal(), &plan.afresh) else {
+            return Err(error);
+        };
+        write_service(api, plan, Some(afresh), true).await?;
+        let text = format!(
+            "the Service is made without what it was before, as the API server refuses that: {why}"
+        );
+        self.publish(
+            plan,
+            Transition {
+                warning: false,
+                reason: reason::REFUSED.to_owned(),
+                action: condition::ACCEPTED,
+                message: text,
+            },
+        )
+        .await;
+        Ok(Some(afresh))
+    }
+
     async fn tell(&self, ysvc: &YusurService, status: &YusurServiceStatus) -> Result<(), Error> {
         let namespace = ysvc.namespace().unwrap_or_default();
         let name = ysvc.name_any();
@@ -210,12 +244,21 @@ impl Executor {
         let params = PatchParams::apply(NAME).force();
         let patch = Patch::Apply(body);
         let request = api.patch_status(&name, &params, &patch);
-        match limited("write the status of", "YusurService", &name, request).await {
-            Ok(_) => Ok(()),
-            // It is gone, or another one now; the watch says so too.
-            Err(error) if error.has_code(404) || error.has_code(409) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let answer = limited("write the status of", "YusurService", &name, request).await;
+        let Some(stands) = unless_gone(answer)? else {
+            return Ok(());
+        };
+        let Some(rest) = leftover(stands.status.as_ref(), status) else {
+            return Ok(());
+        };
+        let params = PatchParams {
+            field_manager: Some(NAME.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(json!({"metadata": {"uid": ysvc.uid()}, "status": rest}));
+        let request = api.patch_status(&name, &params, &patch);
+        unless_gone(limited("write the status of", "YusurService", &name, request).await)?;
+        Ok(())
     }
 
     async fn publish(&self, plan: &Plan, transition: Transition) {
@@ -236,10 +279,37 @@ impl Executor {
     }
 }
 
+/// The answer; none: the object is gone, or another one now, which the watch says too.
+fn unless_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.has_code(404) || error.has_code(409) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What stands in a status that was just applied, and is not said any more: an apply leaves what others wrote, such as who
+/// restored it from a backup. A merge patch that takes it away; conditions of others stay.
+fn leftover(stands: Option<&YusurServiceStatus>, said: &YusurServiceStatus) -> Option<Value> {
+    let mut stands = stands?.clone();
+    stands.conditions = said.conditions.clone();
+    // Serializing cannot fail: plain structs with string keys.
+    let (stands, said) = (
+        serde_json::to_value(stands).ok()?,
+        serde_json::to_value(said).ok()?,
+    );
+    mergepatch::between(&stands, &said)
+}
+
 /// Makes or changes the Service, if it needs that; how many objects were written. One that somebody made meanwhile is
 /// not taken over: that is a conflict, to be planned anew.
-async fn write_service(api: &Api<Service>, plan: &Plan, dry_run: bool) -> Result<u64, Error> {
-    let (Some(service), Some(patch)) = (&plan.service, plan.service_patch()) else {
+async fn write_service(
+    api: &Api<Service>,
+    plan: &Plan,
+    service: Option<&Service>,
+    dry_run: bool,
+) -> Result<u64, Error> {
+    let (Some(service), Some(patch)) = (service, plan.service_patch()) else {
         return Ok(0);
     };
     let name = service.name_any();
@@ -291,5 +361,26 @@ pub(super) async fn limited<T>(
             kind,
             name: name.to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_left_in_the_status_is_taken_away() {
+        let read = |text: &str| -> YusurServiceStatus { serde_yaml::from_str(text).unwrap() };
+        let other = "{type: Other, status: 'True', reason: R, message: m, lastTransitionTime: 2026-01-01T00:00:00Z}";
+        let stands = read(&format!(
+            "{{clusterIP: 10.9.0.7, eip: 198.51.100.9, ports: 80/TCP, conditions: [{other}]}}"
+        ));
+        let mut said = read("{ports: 80/TCP}");
+        let gone = json!({"clusterIP": null, "eip": null});
+        assert_eq!(leftover(Some(&stands), &said), Some(gone));
+        said = stands.clone();
+        said.conditions.clear();
+        assert_eq!(leftover(Some(&stands), &said), None);
+        assert_eq!(leftover(None, &said), None);
     }
 }

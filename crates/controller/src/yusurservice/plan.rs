@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use ycloud_api::condition::{self, Verdict, reason};
 use ycloud_api::made::{
     self, ENDPOINTS_MANAGED_BY, ENDPOINTSLICE_CONTROLLER, ENDPOINTSLICE_MIRRORING_CONTROLLER,
-    MANAGED_BY, SERVICE_NAME, made_for, slice_made_for,
+    MANAGED_BY, SERVICE_NAME, slice_made_for,
 };
 use ycloud_api::{NetworkProbe, YusurService, YusurServiceStatus, key};
 use ycloud_compiler::ObjectKey;
 use ycloud_compiler::desired::service::takes_eip;
-use ycloud_compiler::endpoint::{ANNOTATIONS, HealthChange, Translation, belongs, translate};
+use ycloud_compiler::endpoint::{
+    ANNOTATIONS, HealthChange, Translation, belongs, takes, translate,
+};
 
 use super::probes::is_of;
 use super::world::World;
@@ -31,8 +33,12 @@ pub struct Plan {
     pub slices: Vec<EndpointSlice>,
     /// The Service to apply.
     pub service: Option<Service>,
+    /// The Service to make instead of that one, if the API server refuses what it was remembered to be.
+    pub afresh: Option<Service>,
     /// Whether the Service does not exist yet.
     pub creates: bool,
+    /// The owners to give to a Service that exists and is nobody's.
+    adopts: Option<Vec<OwnerReference>>,
     /// Names of EndpointSlices to delete, at last.
     pub surplus: Vec<String>,
     /// Whether to delete the Endpoints of the Service's name, which Kubernetes wrote while the Service had a selector.
@@ -72,7 +78,20 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
     let writes = translation.objects.as_ref();
     let writes = writes.map(|objects| objects.writes(present, &slices));
     let writes = writes.unwrap_or_default();
-    let mine = present.filter(|service| belongs(service, ysvc));
+    let mine = present.filter(|service| takes(ysvc, service));
+    let adopts = mine
+        .filter(|service| !belongs(service, ysvc))
+        .zip(writes.service);
+    let owners = |service: &Service| {
+        service
+            .metadata
+            .owner_references
+            .clone()
+            .unwrap_or_default()
+    };
+    let adopts = adopts.map(|(mine, wanted)| [owners(mine), owners(wanted)].concat());
+    let objects = translation.objects.as_ref();
+    let afresh = objects.and_then(|objects| objects.afresh.clone());
     let spec = mine.and_then(|service| service.spec.as_ref());
     let pending = Verdict::no(
         reason::PENDING,
@@ -83,7 +102,7 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         _ => pending,
     };
     let (wanted_probes, surplus_probes) = probes(world, ysvc, &translation);
-    let others = mine.map(|service| Others::of(service, &slices));
+    let others = mine.map(|service| Others::of(ysvc, service, &slices));
     let others = others.unwrap_or_default();
     let mut surplus = writes.surplus;
     surplus.extend(others.left);
@@ -94,7 +113,9 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         unwritten: None,
         slices: writes.slices.into_iter().cloned().collect(),
         service: writes.service.cloned(),
+        afresh,
         creates: present.is_none(),
+        adopts,
         surplus,
         surplus_endpoints: others.endpoints,
         foreign: others.foreign,
@@ -112,7 +133,7 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
 /// EndpointSlices that name a YusurService's Service, and that somebody else wrote: nobody is sent to their endpoints.
 #[derive(Default)]
 struct Others {
-    /// Names of those that Kubernetes wrote while the Service had a selector.
+    /// Names of those that Kubernetes wrote while the Service had a selector, and of those that a YusurService left behind.
     left: Vec<String>,
     /// Whether there are Endpoints that Kubernetes wrote then, of which it goes on to make EndpointSlices.
     endpoints: bool,
@@ -121,24 +142,29 @@ struct Others {
 }
 
 impl Others {
-    fn of(service: &Service, slices: &[&EndpointSlice]) -> Self {
+    fn of(ysvc: &YusurService, service: &Service, slices: &[&EndpointSlice]) -> Self {
         let mut others = Self::default();
         let selector = service
             .spec
             .as_ref()
             .and_then(|spec| spec.selector.as_ref());
         let selects = selector.is_some_and(|selector| !selector.is_empty());
-        let maker = made_for(&service.metadata);
         for slice in slices {
-            if made::counts(maker, slice_made_for(&slice.metadata)) {
+            if made::counts(
+                ysvc.metadata.uid.as_deref(),
+                slice_made_for(&slice.metadata),
+            ) {
                 continue;
             }
+            let mut owners = slice.metadata.owner_references.iter().flatten();
+            let owned = owners.clone().any(|owner| owner.controller == Some(true));
             let says = |label: &str, by: &str| slice.labels().get(label).is_some_and(|is| is == by);
             let (label, by) = ENDPOINTS_MANAGED_BY;
-            let mut owners = slice.metadata.owner_references.iter().flatten();
+            // Of a YusurService that left them behind, as its Service.
+            let orphan = says(MANAGED_BY, key::ENDPOINTSLICE_MANAGED_BY) && !owned;
             let mirrors = says(MANAGED_BY, ENDPOINTSLICE_MIRRORING_CONTROLLER)
                 && owners.any(|owner| owner.kind == "Endpoints");
-            match says(MANAGED_BY, ENDPOINTSLICE_CONTROLLER) {
+            match says(MANAGED_BY, ENDPOINTSLICE_CONTROLLER) || orphan {
                 // As long as there is a selector, it would only be written again.
                 _ if selects => {}
                 true => others.left.push(slice.name_any()),
@@ -272,11 +298,15 @@ impl Plan {
         for (name, value) in meta.annotations.iter().flatten() {
             annotations.insert(name, Some(value));
         }
-        Some(json!({
+        let mut patch = json!({
             // The UID: one that was made anew by somebody else under this name is not patched.
             "metadata": {"uid": self.uid, "labels": meta.labels, "annotations": annotations},
             "spec": spec,
-        }))
+        });
+        if let Some(owners) = &self.adopts {
+            patch["metadata"]["ownerReferences"] = json!(owners);
+        }
+        Some(patch)
     }
 
     /// The status to tell. `refused`: what the API server answered to the Service, if it would not have it. `base`: the

@@ -97,3 +97,37 @@ fn what_kubernetes_wrote_for_a_selector_goes_once_that_is_gone() {
     assert!(plan_now.surplus_endpoints && plan_now.writes());
     assert_eq!(said(&plan_now), None);
 }
+
+#[test]
+fn what_a_yusurservice_left_behind_is_adopted_in_the_order_that_keeps_it_serving() {
+    let mut world = written();
+    let mut service = world.service(&svc()).unwrap().clone();
+    service.metadata.uid = Some("uid-service".to_owned());
+    service.metadata.owner_references = Some(vec![yaml(
+        "{apiVersion: v1, kind: ConfigMap, name: somebody, uid: else}",
+    )]);
+    world.apply(News::Service(Change::Apply(service)));
+    let mut left = world.slices(&svc())[0].clone();
+    left.metadata.owner_references = None;
+    world.apply(News::EndpointSlice(Change::Apply(left.clone())));
+    let anew = "{metadata: {name: svc, namespace: ns, uid: uid-2, generation: 1},
+        spec: {vpc: vpc1, selector: {app: svc}, ports: [{name: http, port: 80}]}}";
+    world.apply(News::YusurService(Box::new(Change::Apply(yaml(anew)))));
+    let adopts = plan(&world, &svc()).unwrap();
+    assert!(!adopts.creates && adopts.slices.len() == 1);
+    let patch = adopts.service_patch().unwrap();
+    assert_eq!(patch["metadata"]["uid"], "uid-service");
+    let owners = &patch["metadata"]["ownerReferences"];
+    assert_eq!(
+        (owners[0]["uid"].as_str(), owners[1]["uid"].as_str()),
+        (Some("else"), Some("uid-2"))
+    );
+    assert_eq!(adopts.surplus, [left.metadata.name.unwrap()]);
+    assert_eq!(
+        adopts.slices[0].endpoints[0].conditions,
+        left.endpoints[0].conditions
+    );
+    assert_eq!(said(&adopts), None);
+    let told = adopts.status(None, None, &now(1));
+    assert_eq!(told.cluster_ip.as_deref(), Some("10.96.0.7"));
+}
