@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// The spec is valid and the named objects permit it.
 pub const ACCEPTED: &str = "Accepted";
+/// The same on Services and Pods, with the group in front, since these kinds are not ours: what ycloud-controller has against one.
+pub const OURS_ACCEPTED: &str = "iaas.yusur.io/Accepted";
 /// Every selector was resolved to backends (perhaps none).
 pub const BACKENDS_RESOLVED: &str = "BackendsResolved";
 /// Every living hypervisor has the state in its flow tables.

@@ -25,6 +25,7 @@ mod probing;
 pub mod programmed;
 pub mod queue;
 pub mod reconcile;
+mod refusal;
 pub mod runtime;
 mod service;
 pub mod southbound;

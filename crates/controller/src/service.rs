@@ -26,7 +26,9 @@ impl State {
     ) -> Option<Need> {
         let service = self.snapshot.service(key)?;
         let state = self.said(owner);
-        if let Some(condition) = status::service::condition(service, &state, now) {
+        let refused = self.refusal_of_service(key).map(RowState::Refused);
+        let told = refused.as_ref().unwrap_or(&state);
+        if let Some(condition) = status::service::condition(service, told, now) {
             let report = (condition.status == "False").then(|| Report {
                 regarding: service.object_ref(&()),
                 warning: true,

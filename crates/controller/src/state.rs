@@ -72,8 +72,11 @@ pub struct State {
     pub(crate) leaving: BTreeMap<Leaving, Option<Instant>>,
     /// Chassis that are gone from OVN and whose VNic on the join switch stays for a while, and since when.
     pub(crate) chassis_gone: BTreeMap<ObjectKey, Time>,
-    /// What was last reported of Pods that cannot have a VNic.
-    pub(crate) reported: HashMap<ObjectKey, ycloud_compiler::Rejection>,
+    /// What Pods were told last of what they lack to have an address, reason and message, by their VNics; `None`: that nothing
+    /// is lacking any more.
+    pub(crate) reported: HashMap<ObjectKey, Option<(String, String)>>,
+    /// Owners of which the API server refuses a write, with its words.
+    pub(crate) refusals: HashMap<Owner, String>,
     /// Events to publish that belong to no write.
     pub(crate) notes: Vec<Report>,
     /// The replica of the Northbound database as it was last looked at.
@@ -106,6 +109,7 @@ impl State {
             leaving: BTreeMap::new(),
             chassis_gone: BTreeMap::new(),
             reported: HashMap::new(),
+            refusals: HashMap::new(),
             notes: Vec::new(),
             observed: Arc::default(),
             unsettled: HashMap::new(),

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
-use ycloud_api::condition::READY;
 use ycloud_api::vnic::AttachmentKind;
 use ycloud_api::{VNic, key};
 use ycloud_compiler::{
-    Allocation, Event, Object, ObjectKey, Owner, PodFacts, Rejection, allocate, wanted_vnic,
+    Allocation, Event, Object, ObjectKey, Owner, Rejection, allocate, wanted_vnic,
 };
 
 use crate::objects::{Need, status_patch};
@@ -18,7 +16,7 @@ use crate::state::{State, is_made_here};
 use crate::status;
 use crate::status::vnic::Port;
 use crate::unconfirmed::Addressed;
-use crate::write::{Action, Report};
+use crate::write::Action;
 
 /// How long a VNic rests after its status was written: time for its port to be bound, so that most VNics go from an
 /// address to `Up` in a single step.
@@ -50,9 +48,8 @@ impl State {
     ) -> Option<Need> {
         let wanted = wanted_vnic(&self.snapshot, key);
         let Some(vnic) = self.snapshot.vnic(key).cloned() else {
-            return self.missing_vnic(key, wanted);
+            return self.missing_vnic(key, wanted, now);
         };
-        self.reported.remove(key);
         let addressed = vnic.has_address();
         let unwanted = is_made_here(&vnic)
             && match wanted {
@@ -106,8 +103,12 @@ impl State {
             },
             false => None,
         };
-        if let (false, Some(rejection)) = (addressed, &lack) {
-            return self.refuse_address(key, &vnic, rejection, now);
+        if let (false, Some(rejection)) = (addressed, lack.clone()) {
+            let told = self.tell_pod(key, Some(rejection.clone()), now);
+            return told.or_else(|| refuse_address(&vnic, &rejection, now));
+        }
+        if let Some(need) = self.tell_pod(key, None, now) {
+            return Some(need);
         }
         let chassis = vnic.spec.attachment.chassis.as_deref();
         let no_node = chassis.is_some_and(|chassis| self.snapshot.node(chassis).is_none());
@@ -175,6 +176,7 @@ impl State {
         &mut self,
         key: &ObjectKey,
         wanted: Result<Option<VNic>, Rejection>,
+        now: &Time,
     ) -> Option<Need> {
         self.chassis_gone.remove(key);
         match wanted {
@@ -188,15 +190,7 @@ impl State {
                 self.reported.remove(key);
                 None
             }
-            Err(rejection) => {
-                if self.reported.get(key) != Some(&rejection) {
-                    let pod = self.snapshot.pod_of_vnic(key)?;
-                    let report = no_address(pod, rejection.reason, &rejection.message);
-                    self.notes.push(report);
-                    self.reported.insert(key.clone(), rejection);
-                }
-                None
-            }
+            Err(rejection) => self.tell_pod(key, Some(rejection), now),
         }
     }
 
@@ -225,30 +219,13 @@ impl State {
         self.unconfirmed.give(key.clone(), &vnic, status, owners);
         need
     }
+}
 
-    fn refuse_address(
-        &self,
-        key: &ObjectKey,
-        vnic: &VNic,
-        rejection: &Rejection,
-        now: &Time,
-    ) -> Option<Need> {
-        let status = status::vnic::refused(vnic, rejection, now);
-        let conditions = |status: Option<&ycloud_api::VNicStatus>| {
-            not_ready(status.map_or(&[], |status| &status.conditions))
-        };
-        let news = conditions(vnic.status.as_ref()) != conditions(Some(&status));
-        let pod = self.snapshot.pod_of_vnic(key);
-        let report = pod.filter(|_| news);
-        let report = report.map(|pod| no_address(pod, rejection.reason, &rejection.message));
-        status_patch(
-            &vnic.metadata,
-            vnic.status.as_ref(),
-            &status,
-            VNIC_REST,
-            report,
-        )
-    }
+/// The write that says that a VNic gets no address.
+fn refuse_address(vnic: &VNic, rejection: &Rejection, now: &Time) -> Option<Need> {
+    let status = status::vnic::refused(vnic, rejection, now);
+    let old = vnic.status.as_ref();
+    status_patch(&vnic.metadata, old, &status, VNIC_REST, None)
 }
 
 /// What is left of `limit` since the deletion of a VNic; `None`: nothing, or it is not being deleted.
@@ -256,13 +233,6 @@ fn left(vnic: &VNic, limit: Duration, now: &Time) -> Option<Duration> {
     let deleted = vnic.metadata.deletion_timestamp.as_ref()?;
     let passed = Duration::try_from(now.0.duration_since(deleted.0)).unwrap_or_default();
     limit.checked_sub(passed).filter(|wait| !wait.is_zero())
-}
-
-fn not_ready(conditions: &[Condition]) -> Option<(String, String)> {
-    let ready = conditions
-        .iter()
-        .find(|c| c.type_ == READY && c.status == "False");
-    ready.map(|c| (c.reason.clone(), c.message.clone()))
 }
 
 /// Whether it was made for a Pod. Such a VNic has a finalizer while the Pod runs, so that neither the deletion of its
@@ -329,23 +299,5 @@ fn pod_of(vnic: &VNic) -> Option<(ObjectKey, String)> {
             Some((ObjectKey::new(namespace, name.clone()), uid.clone()))
         }
         _ => None,
-    }
-}
-
-/// The Event on a Pod that gets no address.
-fn no_address(pod: &PodFacts, reason: &str, message: &str) -> Report {
-    Report {
-        regarding: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.key.namespace.clone()),
-            name: Some(pod.key.name.clone()),
-            uid: Some(pod.uid.clone()),
-            ..ObjectReference::default()
-        },
-        warning: true,
-        reason: reason.to_owned(),
-        action: "Addressing",
-        message: message.to_owned(),
     }
 }

@@ -5,7 +5,7 @@
 //!   nothing is written and the newest object is returned instead.
 //! * Every write ends, within [`LIMIT`] a request.
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -16,7 +16,7 @@ use ycloud_compiler::{Event, Object, ObjectKey, Owner};
 mod request;
 
 pub use request::LIMIT;
-use request::{answer, change, create, delete, failed, limited};
+use request::{answer, change, create, delete, failed, has_code, limited};
 
 use crate::events::Events;
 pub use crate::events::Report;
@@ -46,8 +46,24 @@ pub enum Action {
         /// The version that the patch was computed from.
         version: Option<String>,
     },
+    /// Sets the conditions in the status of the owner's object, and nothing else of it.
+    Conditions {
+        /// All of them.
+        conditions: Vec<Condition>,
+        /// The version that they were computed from.
+        version: Option<String>,
+    },
     /// Sets one condition of a Service, by server-side apply.
     ServiceCondition(Condition),
+    /// Sets one condition of the Pod that the owner's VNic is for, by server-side apply.
+    PodCondition {
+        /// The Pod.
+        pod: ObjectKey,
+        /// Its UID, so that no later one of the same name is told.
+        uid: String,
+        /// The condition.
+        condition: Box<PodCondition>,
+    },
     /// Deletes the owner's Eip.
     DeleteEip {
         /// UID of the Eip, so that no later one of the same name is deleted.
@@ -76,6 +92,16 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it only tells how the object is, or another one: the object needs more than that.
+    pub fn tells(&self) -> bool {
+        matches!(
+            self,
+            Action::ServiceCondition(_) | Action::PodCondition { .. } | Action::Conditions { .. }
+        )
+    }
+}
+
 /// What became of a write.
 #[derive(Debug)]
 pub enum Written {
@@ -87,6 +113,8 @@ pub enum Written {
     Gone,
     /// Not done; a watch has yet to tell something that the API server knows.
     TooSoon,
+    /// Not done, and not to be done as long as nobody changes something: the API server's words.
+    Refused(String),
     /// Not done; in words.
     Failed(String),
 }
@@ -99,6 +127,7 @@ impl Written {
             Written::Stale(_) => "stale",
             Written::Gone => "gone",
             Written::TooSoon => "too soon",
+            Written::Refused(_) => "refused",
             Written::Failed(_) => "failed",
         }
     }
@@ -149,10 +178,22 @@ impl Writer {
                 subresource,
                 version,
             } => self.patch(owner, patch, subresource, version).await,
+            Action::Conditions {
+                conditions,
+                version,
+            } => {
+                let patch = json!({"status": {"conditions": conditions}});
+                self.patch(owner, patch, Some("status"), version).await
+            }
             Action::ServiceCondition(condition) => match owner {
                 Owner::Service(key) => self.service_condition(key, condition).await,
                 _ => Written::Gone,
             },
+            Action::PodCondition {
+                pod,
+                uid,
+                condition,
+            } => self.pod_condition(&pod, &uid, *condition).await,
             Action::DeleteEip { uid } => match owner {
                 Owner::Eip(key) => {
                     let api: Api<Eip> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -242,6 +283,25 @@ impl Writer {
         let patch = Patch::Apply(body);
         let request = api.patch_status(&key.name, &params, &patch);
         answer(&api, &key.name, limited(request).await, Object::Service).await
+    }
+
+    async fn pod_condition(&self, pod: &ObjectKey, uid: &str, condition: PodCondition) -> Written {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": uid},
+            "status": {"conditions": [condition]},
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(body);
+        let request = api.patch_status(&pod.name, &params, &patch);
+        match limited(request).await {
+            Ok(_) => Written::Done(None),
+            // It is gone, or another one by now; the owner of the write is not.
+            Err(error) if has_code(&error, 404) || has_code(&error, 409) => Written::Done(None),
+            Err(error) => failed(error),
+        }
     }
 
     /// Why nothing must be taken from this Pod (key and UID); `None`: it is gone or finished.

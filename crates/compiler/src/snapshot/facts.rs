@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ycloud_api::address::Family;
+use ycloud_api::condition::OURS_ACCEPTED;
 use ycloud_api::key;
 use ycloud_api::made::{self, SERVICE_NAME, made_for, slice_made_for};
 use ycloud_api::vnic::pod_vnic_name;
@@ -31,6 +32,8 @@ pub struct PodFacts {
     pub host_network: bool,
     /// It ended (phase Succeeded or Failed) and will not run again.
     pub finished: bool,
+    /// Reason and message of its condition [`OURS_ACCEPTED`], if that is False.
+    pub refused: Option<(String, String)>,
 }
 
 impl PodFacts {
@@ -61,6 +64,7 @@ impl PodFacts {
             ip: annotation(key::IP),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
+            refused: refusal(pod),
         })
     }
 
@@ -74,6 +78,14 @@ impl PodFacts {
         let name = pod_vnic_name(&self.key.name, &self.uid);
         ObjectKey::new(self.key.namespace.clone(), name)
     }
+}
+
+/// Why a Pod has no address, as its condition says.
+fn refusal(pod: &Pod) -> Option<(String, String)> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let found = conditions.find(|c| c.type_ == OURS_ACCEPTED && c.status == "False")?;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Some((text(&found.reason), text(&found.message)))
 }
 
 /// What is kept of a Node.

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use ycloud_compiler::Owner;
 
 use super::Reconciler;
+use crate::objects::Need;
 use crate::write::{Report, Written};
 
 /// Writes to the API server that are under way at once.
@@ -21,6 +22,8 @@ pub(super) struct Finished {
     written: Written,
     /// What an Event is to say if it was done.
     report: Option<Report>,
+    /// It only tells how something else is.
+    tells: bool,
 }
 
 impl Reconciler {
@@ -37,13 +40,19 @@ impl Reconciler {
     /// Starts the write that the object needs next, if any.
     pub(super) fn start_write(&mut self, owner: &Owner, time: &Time) {
         let Some(need) = self.state.next_write(owner, time) else {
+            self.state.refused_no_more(owner);
             self.state.objects.idle(owner);
             return;
         };
-        tracing::debug!(%owner, action = ?need.action, "write");
         self.state.objects.begin(owner);
+        self.spawn_write(owner, need);
+    }
+
+    fn spawn_write(&mut self, owner: &Owner, need: Need) {
+        tracing::debug!(%owner, action = ?need.action, "write");
         let (owner, writer) = (owner.clone(), self.writer.clone());
         let uid = self.state.uid(&owner);
+        let tells = need.action.tells();
         self.writes.spawn(async move {
             let written = writer.write(&owner, need.action).await;
             Finished {
@@ -52,6 +61,7 @@ impl Reconciler {
                 rest: need.rest,
                 written,
                 report: need.report,
+                tells,
             }
         });
     }
@@ -63,6 +73,7 @@ impl Reconciler {
             rest,
             written,
             report,
+            tells,
         } = finished;
         self.metrics.write_ended(owner.kind(), written.word());
         let now = Instant::now();
@@ -70,7 +81,15 @@ impl Reconciler {
             Written::Done(event) => {
                 report.into_iter().for_each(|report| self.report(report));
                 self.state.take_answer(&owner, event);
-                self.state.objects.succeeded(&owner, rest, now);
+                match tells {
+                    // What is refused waits for its next turn.
+                    true if self.state.is_refused(&owner) => self.state.objects.failed(&owner, now),
+                    true => self.state.objects.succeeded(&owner, rest, now),
+                    false => {
+                        self.state.refused_no_more(&owner);
+                        self.state.objects.succeeded(&owner, rest, now);
+                    }
+                }
             }
             Written::Stale(event) => {
                 self.state.take_answer(&owner, event);
@@ -81,7 +100,25 @@ impl Reconciler {
                 self.state.objects.idle(&owner);
             }
             Written::TooSoon => self.state.objects.failed(&owner, now),
+            Written::Refused(why) => {
+                // It is told all the same: by an Event, if a condition cannot be written.
+                report.into_iter().for_each(|report| self.report(report));
+                let time = Time(Timestamp::now());
+                let told = match tells {
+                    true => None,
+                    false => self.state.refuse(&owner, &why, &time),
+                };
+                tracing::warn!(%owner, why, "the API server refuses a write; trying again");
+                if let Some(need) = told {
+                    self.spawn_write(&owner, need);
+                    return;
+                }
+                self.state.objects.failed(&owner, now);
+            }
             Written::Failed(why) => {
+                if tells {
+                    self.state.untold(&owner);
+                }
                 tracing::warn!(%owner, why, "failed to write to the API server; trying again");
                 self.state.objects.failed(&owner, now);
             }

@@ -6,8 +6,8 @@ use ycloud_api::condition::{self, Verdict, reason};
 
 use super::RowState;
 
-/// The condition type on a Service. With the group in front, since the kind is not ours.
-pub const ACCEPTED: &str = "iaas.yusur.io/Accepted";
+/// The condition type on a Service.
+pub const ACCEPTED: &str = condition::OURS_ACCEPTED;
 
 /// The condition that `service` shall have; `None`: none, or leave what it has. A Service that was never refused gets
 /// none, so that Services of others are left alone.

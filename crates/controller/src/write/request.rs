@@ -56,8 +56,17 @@ pub(super) fn describe(error: &RequestError) -> String {
     }
 }
 
+/// What a request's failure means. The API server understood some, and will not do what they ask however often it is asked, until
+/// somebody changes something: a quota, a webhook, its validation.
 pub(super) fn failed(error: RequestError) -> Written {
-    Written::Failed(describe(&error))
+    let text = describe(&error);
+    match [400, 403, 405, 422]
+        .iter()
+        .any(|code| has_code(&error, *code))
+    {
+        true => Written::Refused(text),
+        false => Written::Failed(text),
+    }
 }
 
 pub(super) async fn create<K>(api: &Api<K>, object: K, wrap: fn(Arc<K>) -> Object) -> Written
@@ -143,5 +152,30 @@ where
             Err(error) => failed(error),
         },
         Err(error) => failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_will_not_do_is_refused_and_told_in_its_words() {
+        let answer = |code: u16| {
+            let status = kube::core::Status::failure("exceeded quota: q", "Forbidden");
+            failed(RequestError::Kube(kube::Error::Api(Box::new(
+                status.with_code(code),
+            ))))
+        };
+        for code in [400, 403, 405, 422] {
+            let Written::Refused(words) = answer(code) else {
+                panic!("{code}");
+            };
+            assert_eq!(words, format!("exceeded quota: q ({code})"));
+        }
+        for code in [401, 404, 409, 429, 500, 503] {
+            assert!(matches!(answer(code), Written::Failed(_)), "{code}");
+        }
+        assert!(matches!(failed(RequestError::Timeout), Written::Failed(_)));
     }
 }

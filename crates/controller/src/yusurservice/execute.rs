@@ -127,17 +127,28 @@ impl Executor {
         let mut written = 0;
         let refused = match self.write(plan, &mut written).await {
             Ok(()) => None,
-            Err(error) => match error.refusal() {
-                Some(text) => Some(self.fall_back(plan, text, &mut written).await?),
-                None => return Err(error),
-            },
+            Err(error) if error.refusal().is_some() => {
+                Some(self.fall_back(plan, &error, &mut written).await?)
+            }
+            Err(error) => return Err(error),
         };
         for transition in health {
             self.publish(plan, transition.clone()).await;
         }
         let status = plan.status(refused.as_deref(), base, &Time(Timestamp::now()));
         if base != Some(&status) {
-            self.tell(&plan.ysvc, &status).await?;
+            if let Err(error) = self.tell(&plan.ysvc, &status).await {
+                if let Some(text) = refusal_text(&error) {
+                    let transition = Transition {
+                        warning: true,
+                        reason: reason::REFUSED.to_owned(),
+                        action: "Writing",
+                        message: text,
+                    };
+                    self.publish(plan, transition).await;
+                }
+                return Err(error);
+            }
             for transition in transitions(base, &status) {
                 self.publish(plan, transition).await;
             }
@@ -149,19 +160,27 @@ impl Executor {
         })
     }
 
-    /// The API server refuses the Service, and says why: what exists goes on to serve, without Pods that went. Returns
-    /// what to tell.
-    async fn fall_back(&self, plan: &Plan, why: &str, written: &mut u64) -> Result<String, Error> {
+    /// The API server refuses the Service or one of its EndpointSlices: what exists goes on to serve, without Pods that went.
+    /// Returns what to tell.
+    async fn fall_back(
+        &self,
+        plan: &Plan,
+        error: &Error,
+        written: &mut u64,
+    ) -> Result<String, Error> {
         let namespace = plan.ysvc.namespace().unwrap_or_default();
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &namespace);
         for slice in &plan.if_refused {
-            apply(&slices, slice).await?;
-            *written += 1;
+            match apply(&slices, slice).await {
+                Ok(()) => *written += 1,
+                // Told already.
+                Err(error) if error.refusal().is_some() => {}
+                Err(error) => return Err(error),
+            }
         }
         let rest = if plan.creates { "" } else { STILL_SERVES };
-        Ok(format!(
-            "the API server refuses the Service: {why}; correct the spec{rest}"
-        ))
+        let text = refusal_text(error).unwrap_or_default();
+        Ok(format!("{text}{rest}"))
     }
 
     /// Slices before the Service, so that it never stands without its endpoints; deletions at last.
@@ -279,6 +298,18 @@ impl Executor {
     }
 }
 
+/// What the API server refuses, its words, and the cure.
+fn refusal_text(error: &Error) -> Option<String> {
+    let why = error.refusal()?;
+    let (Error::Request { kind, name, .. } | Error::Timeout { kind, name, .. }) = error;
+    Some(match *kind {
+        "Service" => format!("the API server refuses the Service: {why}; correct the spec"),
+        _ => format!(
+            "the API server refuses {kind} {name}: {why}; see the quotas and webhooks of the namespace, and the ClusterRole of {NAME}"
+        ),
+    })
+}
+
 /// The answer; none: the object is gone, or another one now, which the watch says too.
 fn unless_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
@@ -367,6 +398,29 @@ pub(super) async fn limited<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_is_named_with_the_cure() {
+        let refused = |kind| {
+            let status = kube::core::Status::failure("exceeded quota", "Forbidden").with_code(403);
+            let error = Error::Request {
+                verb: "apply",
+                kind,
+                name: "svc-1".into(),
+                source: Box::new(kube::Error::Api(Box::new(status))),
+            };
+            refusal_text(&error).unwrap()
+        };
+        assert_eq!(
+            refused("Service"),
+            "the API server refuses the Service: exceeded quota; correct the spec"
+        );
+        let text = refused("EndpointSlice");
+        assert!(
+            text.starts_with("the API server refuses EndpointSlice svc-1: exceeded quota; see"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn what_somebody_else_left_in_the_status_is_taken_away() {

@@ -636,3 +636,91 @@ async fn the_default_subnets_are_made_with_ipv6_or_get_it() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn what_the_api_server_refuses_is_told_on_whom_it_is_for() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    controller.state.take_in(Event::Apply(pod("p")));
+    let vnic = create(&mut controller, "p");
+    let told = |need: Option<ycloud_controller::objects::Need>| {
+        let need = need.expect("nothing is told");
+        let Action::PodCondition { pod, condition, .. } = need.action else {
+            panic!("{:?}", need.action)
+        };
+        assert_eq!(pod, ObjectKey::new("ns", "p"));
+        let words = need.report.map(|report| {
+            assert_eq!(report.regarding.kind.as_deref(), Some("Pod"));
+            assert!(report.warning);
+            report.message
+        });
+        (condition.status, condition.message.unwrap(), words)
+    };
+    let why = "vnics is forbidden: exceeded quota: few (403)";
+    let need = controller.state.refuse(&owner("p"), why, &now());
+    let (status, message, words) = told(need);
+    assert!(message.ends_with(why), "{message}");
+    assert_eq!((status.as_str(), words), ("False", Some(message)));
+    assert_eq!(
+        controller.state.refuse(&owner("p"), why, &now()),
+        None,
+        "once"
+    );
+    // It is tried again, and taken back once there is an address.
+    assert_eq!(create(&mut controller, "p"), vnic);
+    controller.state.refused_no_more(&owner("p"));
+    let vnic = stored(vnic, 10);
+    controller
+        .state
+        .take_in(Event::Apply(Object::VNic(vnic.clone())));
+    let vnic = address(&mut controller, "p", &vnic, 20);
+    controller
+        .state
+        .take_answer(&owner("p"), Some(Event::Apply(Object::VNic(vnic.clone()))));
+    let need = controller.state.next_write(&owner("p"), &now());
+    let (status, _, words) = told(need);
+    assert_eq!((status.as_str(), words), ("True", None));
+
+    // Of an object that exists, its own condition says it.
+    let why = "denied the request (403)";
+    let need = controller.state.refuse(&owner("p"), why, &now()).unwrap();
+    let Action::Conditions { conditions, .. } = need.action else {
+        panic!("{:?}", need.action)
+    };
+    let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "Refused")
+    );
+    assert!(ready.message.ends_with(why), "{}", ready.message);
+    assert_eq!(need.report.unwrap().regarding.kind.as_deref(), Some("VNic"));
+}
+
+#[tokio::test]
+async fn what_is_refused_of_an_eip_is_told_on_its_service() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    let service = "{metadata: {name: web, namespace: ns, uid: u, resourceVersion: '5',
+            annotations: {iaas.yusur.io/vpc: vpc1}},
+          spec: {type: LoadBalancer, loadBalancerClass: iaas.yusur.io/eip, clusterIP: 10.96.0.7,
+            clusterIPs: [10.96.0.7], ports: [{port: 80}]}}";
+    let service = Event::Apply(Object::Service(read(service)));
+    controller.state.take_in(service);
+    controller.settle().await;
+    let key = ObjectKey::new("ns", "web");
+    let eip = Owner::Eip(key.clone());
+    let why = "eips is forbidden: exceeded quota (403)";
+    assert_eq!(controller.state.refuse(&eip, why, &now()), None);
+    let need = controller.state.next_write(&Owner::Service(key), &now());
+    let need = need.expect("nothing is told");
+    let Action::ServiceCondition(condition) = need.action else {
+        panic!("{:?}", need.action)
+    };
+    assert_eq!(
+        (condition.status.as_str(), condition.reason.as_str()),
+        ("False", "Refused")
+    );
+    assert!(condition.message.ends_with(why), "{}", condition.message);
+    let report = need.report.expect("no Event");
+    assert!(report.warning && report.message == condition.message);
+}
