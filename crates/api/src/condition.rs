@@ -72,6 +72,8 @@ pub mod reason {
     pub const IGNORED: &str = "Ignored";
     /// Still used by the objects named in the message.
     pub const IN_USE: &str = "InUse";
+    /// It, or what it is to be in, is being deleted, and takes no newcomers.
+    pub const DELETING: &str = "Deleting";
 }
 
 /// What a condition shall say. The transition time is worked out by [`set`].

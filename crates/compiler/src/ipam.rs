@@ -376,17 +376,25 @@ fn reference(kind: &str, name: &str, uid: &str) -> OwnerReference {
 pub fn users(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
     match owner {
         Owner::Vpc(vpc) => {
-            let subnets = snapshot
-                .subnets_of(vpc)
-                .map(|subnet| format!("Subnet {subnet}"));
+            let object = snapshot.vpc(vpc);
+            let late = |meta: Option<&ObjectMeta>| {
+                let parts = object.zip(meta);
+                parts.is_some_and(|(vpc, meta)| validate::vpc::is_late(vpc, meta))
+            };
+            let subnets = snapshot.subnets_of(vpc).filter(|name| {
+                let meta = snapshot.subnet(name).map(|subnet| &subnet.metadata);
+                snapshot.network(name).is_some() || !late(meta)
+            });
+            let subnets = subnets.map(|subnet| format!("Subnet {subnet}"));
             let services = snapshot.services_of(vpc);
             let several = snapshot.eip_uses_of(vpc);
             let several = several
                 .filter(|service| snapshot.eip_use(service).is_some_and(|used| used.several));
-            // Who may not use it does not hold it.
-            let object = snapshot.vpc(vpc);
+            // Who may not use it, or came too late, does not hold it.
             let may = |service: &&ObjectKey| {
+                let meta = snapshot.service(service).map(|service| &service.metadata);
                 object.is_some_and(|vpc| validate::permits(snapshot, vpc, &service.namespace))
+                    && !late(meta)
             };
             let services = services.chain(several).filter(may);
             let services = services.map(|service| format!("Service {service}"));

@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use support::objects;
 use ycloud_api::condition::reason;
 use ycloud_api::{EipGateway, EipGatewayStatus, Subnet, SubnetStatus, VNic};
@@ -388,4 +389,67 @@ fn a_status_that_is_behind_its_holders_brings_no_former_network_back() {
     apply(&mut snapshot, behind("10.96.0.0/12"));
     let (_, stays) = refusal(&snapshot, "s");
     assert_eq!(stays.as_deref(), Some("10.0.2.0/24"));
+}
+
+#[test]
+fn a_vpc_or_subnet_that_is_being_deleted_takes_no_newcomers() {
+    let mut leaving = ycloud_api::Vpc::clone(&objects::vpc("v", &[]));
+    let began = "2026-01-01T00:00:05Z".parse().unwrap();
+    leaving.metadata.deletion_timestamp = Some(Time(began));
+    let key = ObjectKey::new("ns", "late");
+    let late = objects::vnic("ns", "late", "a", None, None);
+    // In whichever order the watches tell.
+    let mut snapshot = cluster([
+        vpc("v"),
+        subnet("a", "v", "10.0.1.0/24", 1),
+        subnet("b", "v", "10.0.2.0/24", 9),
+    ]);
+    apply(
+        &mut snapshot,
+        user("a", "old", "10.0.1.9", (24, "10.0.1.1")),
+    );
+    apply(&mut snapshot, Object::VNic(late.clone()));
+    assert!(allocate(&snapshot, &late).is_ok());
+    let concerned = apply(&mut snapshot, Object::Vpc(Arc::new(leaving)));
+    for owner in [owner("b"), Owner::VNic(key)] {
+        assert!(concerned.contains(&owner), "{owner}");
+    }
+    let refused = |why: Rejection| {
+        assert_eq!(why.reason, reason::DELETING);
+        assert!(
+            why.message.contains("takes no newcomers"),
+            "{}",
+            why.message
+        );
+    };
+    refused(compile(&snapshot, &owner("b")).unwrap_err());
+    refused(allocate(&snapshot, &late).unwrap_err());
+    assert!(
+        compile(&snapshot, &owner("a")).is_ok(),
+        "who was there stays"
+    );
+    let mut service = objects::service("ns", "s", Some("v"), "10.96.0.7", &[("TCP", 80)]);
+    let service_key = Owner::Service(ObjectKey::new("ns", "s"));
+    for (second, comes) in [(5, true), (6, false)] {
+        let made = format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
+        Arc::make_mut(&mut service).metadata.creation_timestamp = Some(Time(made));
+        apply(&mut snapshot, Object::Service(service.clone()));
+        match compile(&snapshot, &service_key) {
+            Ok(_) => assert!(comes),
+            Err(why) => {
+                assert!(!comes, "{why}");
+                refused(why);
+            }
+        }
+        let users = ycloud_compiler::users(&snapshot, &Owner::Vpc("v".to_owned()));
+        let holds = users.contains(&"Service ns/s".to_owned());
+        assert_eq!(holds, comes, "who comes too late holds nobody: {users:?}");
+        assert!(!users.contains(&"Subnet b".to_owned()), "{users:?}");
+    }
+
+    let mut leaving = Subnet::clone(&objects::subnet("a", "v", "10.0.1.0/24", 1));
+    leaving.metadata.deletion_timestamp = Some(Time(began));
+    let mut snapshot = cluster([vpc("v"), Object::Subnet(Arc::new(leaving))]);
+    apply(&mut snapshot, Object::VNic(late.clone()));
+    refused(allocate(&snapshot, &late).unwrap_err());
 }

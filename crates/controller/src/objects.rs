@@ -207,7 +207,8 @@ pub(crate) fn refusal<K: Resource<DynamicType = ()>>(
     let (reason, message) = verdict(new).filter(|new| verdict(old).as_ref() != Some(new))?;
     Some(Report {
         regarding: object.object_ref(&()),
-        warning: reason != condition::reason::PENDING,
+        warning: ![condition::reason::PENDING, condition::reason::DELETING]
+            .contains(&reason.as_str()),
         reason,
         action,
         message,

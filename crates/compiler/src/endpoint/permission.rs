@@ -7,6 +7,8 @@
 use ycloud_api::condition::{Verdict, reason};
 use ycloud_api::{Vpc, YusurService};
 
+use crate::validate::vpc::is_late;
+
 use super::TranslateInput;
 use super::scope::{namespace_of, own_namespace, own_vpc, vpc_of};
 
@@ -84,7 +86,12 @@ fn check_vpc(
     };
     let namespace = own_namespace(ysvc);
     if uses(ysvc, input, name, vpc) {
-        return None;
+        return is_late(vpc, &ysvc.metadata).then(|| {
+            let text = format!(
+                "{field}: Vpc {name} is being deleted and takes no newcomers; use another Vpc"
+            );
+            Verdict::no(reason::DELETING, text)
+        });
     }
     let text = format!(
         "{field}: Vpc {name} does not permit namespace {namespace}; have it added to the Vpc's spec.allowedNamespaces"

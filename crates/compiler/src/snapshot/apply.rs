@@ -129,8 +129,18 @@ impl Snapshot {
         if before != after {
             owners.extend(before.into_iter().chain(after).map(Owner::EipGateway));
         }
+        let leaves = |vpc: &Option<Arc<Vpc>>| {
+            let vpc = vpc.as_ref();
+            vpc.and_then(|vpc| vpc.metadata.deletion_timestamp.clone())
+        };
+        let leaving = leaves(&old) != leaves(&new);
+        if leaving {
+            // It takes no newcomers any more, and may have been told of after one.
+            owners.extend(self.recheck(&name));
+        }
         let owner = Owner::Vpc(name);
-        if old.as_ref().map(|vpc| &vpc.spec) != new.as_ref().map(|vpc| &vpc.spec) {
+        let spec = |vpc: &Option<Arc<Vpc>>| vpc.as_ref().map(|vpc| vpc.spec.clone());
+        if leaving || spec(&old) != spec(&new) {
             owners.extend(self.dependents(&owner));
             owners.extend(self.waiting_vnics());
         }

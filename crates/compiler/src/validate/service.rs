@@ -13,12 +13,12 @@ use crate::eip::allocate_eip;
 use crate::owner::ObjectKey;
 use crate::snapshot::{Snapshot, Wish, held_address};
 use crate::validate::eip::binding;
-use crate::validate::{eip_gateway, external, permits};
+use crate::validate::{eip_gateway, external, permits, vpc};
 
 /// The Vpc of a Service.
 ///
 /// # Errors
-/// No such Vpc, or one that does not permit the Service's namespace; or several Vpcs without an EIP. A Service that ycloud does not serve is never
+/// No such Vpc, one that does not permit the Service's namespace, or one that was being deleted when the Service came; or several Vpcs without an EIP. A Service that ycloud does not serve is never
 /// refused.
 pub fn check<'a>(
     snapshot: &Snapshot,
@@ -62,14 +62,14 @@ fn several(snapshot: &Snapshot, key: &ObjectKey, service: &Service) -> Result<()
 fn permitted(
     snapshot: &Snapshot,
     key: &ObjectKey,
-    vpc: &str,
+    name: &str,
     source: &str,
 ) -> Result<(), Rejection> {
-    let Some(object) = snapshot.vpc(vpc) else {
+    let Some(object) = snapshot.vpc(name) else {
         return Err(Rejection::new(
             reason::NOT_FOUND,
             format!(
-                "Service {key}: Vpc {vpc} ({source}) does not exist; create it or name another one"
+                "Service {key}: Vpc {name} ({source}) does not exist; create it or name another one"
             ),
         ));
     };
@@ -77,13 +77,15 @@ fn permitted(
         return Err(Rejection::new(
             reason::NOT_PERMITTED,
             format!(
-                "Service {key}: Vpc {vpc} ({source}) does not permit namespace {}; \
-                 name another Vpc, or add the namespace to spec.allowedNamespaces of Vpc {vpc}",
+                "Service {key}: Vpc {name} ({source}) does not permit namespace {}; \
+                 name another Vpc, or add the namespace to spec.allowedNamespaces of Vpc {name}",
                 key.namespace
             ),
         ));
     }
-    Ok(())
+    let meta = snapshot.service(key).map(|service| &service.metadata);
+    let late = meta.and_then(|meta| vpc::late(snapshot, name, meta, &format!("Service {key}")));
+    late.map_or(Ok(()), Err)
 }
 
 /// What keeps an accepted Service from being reached at its EIP, or at all of its other addresses from outside. Its cluster

@@ -12,6 +12,7 @@ use crate::compile::Rejection;
 use crate::snapshot::{Age, Pool, Snapshot, age, age_of, recorded};
 use crate::validate::eip_gateway::Gateway;
 use crate::validate::network::{Cidr, Network, field};
+use crate::validate::vpc;
 
 /// What came of a Subnet's spec.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,6 +163,10 @@ pub(crate) fn judge(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Standing
         let asked = match snapshot.asked_network(&name) {
             Some(Ok(network)) => {
                 let conflict = conflict(snapshot, &name, network);
+                let metadata = snapshot.subnet(&name).map(|subnet| &subnet.metadata);
+                let late = metadata.filter(|_| record.is_none()).and_then(|metadata| {
+                    vpc::late(snapshot, vpc, metadata, &format!("Subnet {name}"))
+                });
                 let with = |cidr: &Cidr| {
                     let within = taken.iter().chain(&foreign);
                     let mut within = within.filter(|(range, _)| meet(*range, cidr.range));
@@ -180,7 +185,7 @@ pub(crate) fn judge(snapshot: &Snapshot, vpc: &str) -> BTreeMap<String, Standing
                     );
                     Rejection::new(reason::OVERLAPS, message)
                 });
-                match overlap.or_else(|| conflict.clone()) {
+                match late.or(overlap).or_else(|| conflict.clone()) {
                     None => Ok(network.clone()),
                     Some(refused) => Err((refused, conflict)),
                 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ycloud_api::address::Family;
 use ycloud_api::condition::reason;
 use ycloud_api::vnic::AttachmentKind;
@@ -13,7 +14,7 @@ use crate::ipam::{PORT_MAC, derived_mac};
 use crate::owner::ObjectKey;
 use crate::snapshot::{PodFacts, Snapshot};
 use crate::validate::network::Network;
-use crate::validate::{permits, subnet};
+use crate::validate::{permits, subnet, vpc};
 
 /// What a VNic's port must carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub fn check(
 /// The network in which a VNic may be given an address.
 ///
 /// # Errors
-/// As [`check`], and if the Subnet is refused or being deleted.
+/// As [`check`], and if the Subnet is refused, or it or its Vpc is being deleted.
 pub fn network<'a>(
     snapshot: &'a Snapshot,
     key: &ObjectKey,
@@ -83,12 +84,23 @@ pub fn network<'a>(
         &network.vpc,
         &key.namespace,
     )?;
-    let object = snapshot.subnet(name);
-    if object.is_some_and(|subnet| subnet.metadata.deletion_timestamp.is_some()) {
+    let leaves = |meta: &ObjectMeta| meta.deletion_timestamp.is_some();
+    if snapshot
+        .subnet(name)
+        .is_some_and(|subnet| leaves(&subnet.metadata))
+    {
         return Err(Rejection::new(
-            reason::NOT_FOUND,
-            format!("VNic {key}: Subnet {name} is being deleted; use another Subnet"),
+            reason::DELETING,
+            format!(
+                "VNic {key}: Subnet {name} is being deleted and takes no newcomers; use another Subnet"
+            ),
         ));
+    }
+    if snapshot
+        .vpc(&network.vpc)
+        .is_some_and(|vpc| leaves(&vpc.metadata))
+    {
+        return Err(vpc::leaving(&network.vpc, &format!("VNic {key}")));
     }
     Ok(network)
 }

@@ -48,6 +48,17 @@ fn ready(state: &RowState) -> Option<Verdict> {
     }
 }
 
+/// That of a Vpc or Subnet, which takes no newcomers while it is being deleted, whatever else there is to be said.
+fn ready_or_leaving(deleting: bool, state: &RowState) -> Option<Verdict> {
+    match deleting {
+        true => Some(Verdict::no(
+            reason::DELETING,
+            "it is being deleted and takes no newcomers; condition InUse says for whom it waits",
+        )),
+        false => ready(state),
+    }
+}
+
 /// How many names stand in a column of `kubectl get`.
 const SUMMARY: usize = 8;
 

@@ -73,7 +73,7 @@ pub fn status(
     let deleting = subnet.metadata.deletion_timestamp.is_some();
     let generation = subnet.metadata.generation;
     let mut conditions = former.conditions;
-    if let Some(verdict) = super::ready(state) {
+    if let Some(verdict) = super::ready_or_leaving(deleting, state) {
         condition::set(&mut conditions, READY, &verdict, generation, now);
     }
     match super::in_use(deleting, users) {

@@ -23,7 +23,8 @@ pub struct Knowledge {
 pub fn status(vpc: &Vpc, state: &RowState, known: Knowledge, now: &Time) -> VpcStatus {
     let mut conditions = vpc.status.clone().unwrap_or_default().conditions;
     let generation = vpc.metadata.generation;
-    if let Some(mut verdict) = super::ready(state) {
+    let deleting = vpc.metadata.deletion_timestamp.is_some();
+    if let Some(mut verdict) = super::ready_or_leaving(deleting, state) {
         if known.closed && verdict.status == Some(true) {
             verdict.message.push_str(
                 "; it permits nobody: name namespaces in spec.allowedNamespaces, or in spec.namespaces of one of its Subnets",
@@ -31,8 +32,7 @@ pub fn status(vpc: &Vpc, state: &RowState, known: Knowledge, now: &Time) -> VpcS
         }
         condition::set(&mut conditions, READY, &verdict, generation, now);
     }
-    conditions.retain(|c| c.type_ != IN_USE || vpc.metadata.deletion_timestamp.is_some());
-    match super::in_use(vpc.metadata.deletion_timestamp.is_some(), &known.users) {
+    match super::in_use(deleting, &known.users) {
         Some(verdict) => condition::set(&mut conditions, IN_USE, &verdict, generation, now),
         None => conditions.retain(|c| c.type_ != IN_USE),
     }
@@ -83,6 +83,8 @@ mod tests {
         let users = known(false, &["Subnet s1"]);
         let deleting = status(&vpc, &RowState::Settled, users, &late);
         assert!(condition::is_true(&deleting.conditions, IN_USE));
+        assert_eq!(deleting.conditions[0].reason, "Deleting");
+        assert!(!condition::is_true(&deleting.conditions, READY));
         vpc.status = Some(deleting);
         let free = status(&vpc, &RowState::Settled, known(false, &[]), &late);
         assert!(!free.conditions.iter().any(|c| c.type_ == IN_USE));

@@ -201,7 +201,7 @@ fn probes(
 }
 
 /// The reasons that ycloud-controller refuses Services for, besides [`reason::REFUSED`].
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 12] = [
     reason::INVALID,
     reason::NOT_FOUND,
     reason::NOT_SUPPORTED,
@@ -213,6 +213,7 @@ const REASONS: [&str; 11] = [
     reason::OTHER_GATEWAY,
     reason::NO_NODES,
     reason::OVERLAPS,
+    reason::DELETING,
 ];
 
 /// Why ycloud-controller does not serve the Service, if it does not.

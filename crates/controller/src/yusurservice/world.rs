@@ -292,6 +292,7 @@ impl World {
         let former = self.vpcs.get(&name);
         if let (Some(former), Some(new)) = (former, &vpc)
             && former.spec == new.spec
+            && former.metadata.deletion_timestamp == new.metadata.deletion_timestamp
         {
             return BTreeSet::new();
         }

@@ -243,3 +243,22 @@ fn a_subnet_that_names_a_namespace_permits_it_and_lends_it_nobody_elses_pods() {
     let lent = world.translate(&ysvc(theirs));
     assert_eq!(lent.accepted.reason, reason::NOT_PERMITTED);
 }
+
+#[test]
+fn a_vpc_that_is_being_deleted_takes_no_newcomers() {
+    let mut world = World::new().pod(1, true);
+    world.vpcs[0].metadata.deletion_timestamp = Some(time("2026-01-01T00:00:05Z"));
+    let mut ysvc = web();
+    for (made, accepted) in [
+        ("2026-01-01T00:00:05Z", true),
+        ("2026-01-01T00:00:06Z", false),
+    ] {
+        ysvc.metadata.creation_timestamp = Some(time(made));
+        let translation = world.translate(&ysvc);
+        let (reason, words) = match accepted {
+            true => (reason::ACCEPTED, ""),
+            false => (reason::DELETING, "spec.vpc vpc1: Vpc vpc1 is being deleted"),
+        };
+        said(&translation.accepted, accepted, reason, words);
+    }
+}
