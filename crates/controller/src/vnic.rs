@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
 use serde_json::json;
+use ycloud_api::condition::{self, READY};
 use ycloud_api::vnic::AttachmentKind;
-use ycloud_api::{VNic, key};
+use ycloud_api::{VNic, VNicStatus, key};
 use ycloud_compiler::{
     Allocation, Event, Object, ObjectKey, Owner, Rejection, allocate, wanted_vnic,
 };
 
-use crate::objects::{Need, status_patch};
+use crate::objects::{Need, refusal, status_patch};
 use crate::state::{State, is_made_here};
 use crate::status;
 use crate::status::vnic::Port;
 use crate::unconfirmed::Addressed;
-use crate::write::Action;
+use crate::write::{Action, Report};
 
 /// How long a VNic rests after its status was written: time for its port to be bound, so that most VNics go from an
 /// address to `Up` in a single step.
@@ -115,18 +117,17 @@ impl State {
         let port = match self.is_up(owner) {
             true => Port::Up,
             false if no_node && is_made_here(&vnic) && !is_of_pod(&vnic) => Port::OfNoNode,
+            false if chassis.is_some_and(|name| !self.chassis.contains_key(name)) => {
+                Port::OfNoChassis(self.chassis.keys().cloned().collect())
+            }
             false => Port::Down,
         };
         let users = self.users_of_vnic(&vnic);
         let state = self.row_state(owner);
         let status = status::vnic::status(&vnic, state, port, lack.as_ref(), &users, now);
-        status_patch(
-            &vnic.metadata,
-            vnic.status.as_ref(),
-            &status,
-            VNIC_REST,
-            None,
-        )
+        let old = vnic.status.as_ref();
+        let report = told(&vnic, &status);
+        status_patch(&vnic.metadata, old, &status, VNIC_REST, report)
     }
 
     /// What a deletion of a VNic waits for: what it was made for, or the YusurServices whose clients it still has.
@@ -225,7 +226,27 @@ impl State {
 fn refuse_address(vnic: &VNic, rejection: &Rejection, now: &Time) -> Option<Need> {
     let status = status::vnic::refused(vnic, rejection, now);
     let old = vnic.status.as_ref();
-    status_patch(&vnic.metadata, old, &status, VNIC_REST, None)
+    let report = told(vnic, &status);
+    status_patch(&vnic.metadata, old, &status, VNIC_REST, report)
+}
+
+/// The Event of a VNic: what is wrong with it; and, of one that somebody made by hand, that it is ready. The steps in between are
+/// as many as there are Pods.
+fn told(vnic: &VNic, new: &VNicStatus) -> Option<Report> {
+    let old = vnic.status.clone().unwrap_or_default().conditions;
+    if let Some(fault) = refusal(vnic, "Attaching", &old, &new.conditions) {
+        return Some(fault).filter(|fault| fault.warning);
+    }
+    let mut conditions = new.conditions.iter();
+    let ready = conditions.find(|c| c.type_ == READY && c.status == "True")?;
+    let news = !condition::is_true(&old, READY) && !is_made_here(vnic);
+    news.then(|| Report {
+        regarding: vnic.object_ref(&()),
+        warning: false,
+        reason: ready.reason.clone(),
+        action: "Attaching",
+        message: ready.message.clone(),
+    })
 }
 
 /// What is left of `limit` since the deletion of a VNic; `None`: nothing, or it is not being deleted.

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use support::pod::{Sandbox, connect};
-use support::{Node, eventually, on_node, pod_ref, run};
+use support::{Node, REFUSED, eventually, on_node, pod_ref, run};
 use ycloud_node::agent::pod_links::host_interface;
 use ycloud_node::agent::{add, check, del, gc};
 use ycloud_node::protocol::{Failure, Wiring, code};
@@ -239,6 +239,14 @@ fn an_add_that_fails_says_why_and_leaves_nothing() {
             failure
                 .msg
                 .contains("Pod default/nobody: VNic default/nobody-nobodyui is not known"),
+            "{failure}"
+        );
+
+        let failure = fail(REFUSED).await;
+        assert!(
+            failure
+                .msg
+                .ends_with("does not exist: Subnet s9 does not exist"),
             "{failure}"
         );
 

@@ -496,10 +496,15 @@ impl Snapshot {
     pub(super) fn set_chassis(&mut self, name: String, chassis: Option<Chassis>) -> Owners {
         let new = chassis.clone();
         let without = self.without_sctp_ports().map(str::to_owned);
-        if put(&mut self.elastic.chassis, &name, chassis) == new {
+        let old = put(&mut self.elastic.chassis, &name, chassis);
+        if old == new {
             return Owners::new();
         }
         let mut owners = self.around_nodes();
+        if old.is_some() != new.is_some() {
+            // Those attached there are told whether there is such a chassis.
+            owners.extend(self.dependents(&Owner::Node(name.clone())));
+        }
         if self.without_sctp_ports() != without.as_deref() {
             let sctp = self.services().filter(|(_, service)| has_sctp(service));
             owners.extend(sctp.map(|(key, _)| Owner::Service(key.clone())));

@@ -46,7 +46,7 @@ pub fn refused(vnic: &VNic, rejection: &Rejection, now: &Time) -> VNicStatus {
 }
 
 /// Whether something is attached to the logical port of a VNic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Port {
     /// OVN has bound it (`Logical_Switch_Port:up`).
     Up,
@@ -54,6 +54,8 @@ pub enum Port {
     Down,
     /// Nor will there be: its chassis is no Node, and has an address only for NetworkProbes to be asked from.
     OfNoNode,
+    /// Nor can there be: OVN knows no such chassis, but those named here.
+    OfNoChassis(Vec<String>),
 }
 
 /// The status of a VNic that has an address. `lack`: why it cannot have the address of another family that its Subnet has.
@@ -68,15 +70,18 @@ pub fn status(
 ) -> VNicStatus {
     let mut status = vnic.status.clone().unwrap_or_default();
     let attachment = &vnic.spec.attachment;
-    let verdict = match (state, port) {
+    let verdict = match (state, &port) {
         (RowState::Pending, _) => return status,
         (RowState::Settled, Port::Up) => {
             status.phase = Phase::Up;
             Verdict::yes(reason::READY, "its logical port is bound")
         }
-        (RowState::Settled, Port::Down | Port::OfNoNode) => {
+        (RowState::Settled, Port::Down | Port::OfNoNode | Port::OfNoChassis(_)) => {
             status.phase = Phase::Bound;
             match (attachment.kind, &attachment.chassis) {
+                (_, Some(chassis)) if matches!(port, Port::OfNoChassis(_)) => {
+                    no_chassis(chassis, &port)
+                }
                 (AttachmentKind::None, _) => {
                     Verdict::yes(reason::READY, "it has a logical port; nothing is attached")
                 }
@@ -119,6 +124,22 @@ pub fn status(
         status.conditions.retain(|c| c.type_ != WIRED);
     }
     status
+}
+
+/// That there is no such chassis, and which there are.
+fn no_chassis(chassis: &str, port: &Port) -> Verdict {
+    let known = match port {
+        Port::OfNoChassis(known) => super::summary(known),
+        _ => None,
+    };
+    Verdict::no(
+        reason::NOT_FOUND,
+        format!(
+            "OVN knows no chassis {chassis}, but {}; correct spec.attachment.chassis, or see that ovn-controller runs there with \
+             this name as its system-id",
+            known.as_deref().unwrap_or("none at all")
+        ),
+    )
 }
 
 /// A VNic that is deleted while somebody uses it says that it waits for them.
@@ -202,6 +223,30 @@ mod tests {
             let status = status(&vnic, &RowState::Settled, Port::Up, None, &[], &now());
             assert_eq!(condition::is_true(&status.conditions, WIRED), stays);
             assert!(condition::is_true(&status.conditions, READY));
+        }
+    }
+
+    #[test]
+    fn a_chassis_that_does_not_exist_is_named_with_those_that_do() {
+        let vnic = vnic(AttachmentKind::BM, Some("dpu-9"));
+        for (known, words) in [
+            (&["dpu-1", "node-1"][..], "but dpu-1,node-1;"),
+            (&[], "but none at all;"),
+        ] {
+            let known = known.iter().map(|&name| name.to_owned()).collect();
+            let port = Port::OfNoChassis(known);
+            let status = status(&vnic, &RowState::Settled, port, None, &[], &now());
+            let ready = &status.conditions[0];
+            assert_eq!(
+                (ready.status.as_str(), ready.reason.as_str()),
+                ("False", "NotFound")
+            );
+            assert!(
+                ready.message.contains("no chassis dpu-9"),
+                "{}",
+                ready.message
+            );
+            assert!(ready.message.contains(words), "{}", ready.message);
         }
     }
 

@@ -724,3 +724,36 @@ async fn what_is_refused_of_an_eip_is_told_on_its_service() {
     let report = need.report.expect("no Event");
     assert!(report.warning && report.message == condition.message);
 }
+
+#[tokio::test]
+async fn a_vnic_tells_what_is_wrong_with_it_and_that_it_is_ready() {
+    let server = Server::start().await;
+    let mut controller = Controller::start(&server, &base("10.0.1.0/24")).await;
+    let key = ObjectKey::new("ns", "bm");
+    let owner = Owner::VNic(key);
+    let vnic: Arc<VNic> = read(
+        "{metadata: {name: bm, namespace: ns, uid: u, resourceVersion: '10', finalizers: [iaas.yusur.io/in-use]},
+          spec: {subnet: s1, attachment: {kind: BM, name: bm, chassis: dpu-9}},
+          status: {ip: 10.0.1.9, prefixLength: 24, gateway: 10.0.1.1, mac: '0a:00:0a:00:01:09', vpc: vpc1, phase: Bound}}",
+    );
+    controller.state.take_in(Event::Apply(Object::VNic(vnic)));
+    controller.settle().await;
+    let report = |controller: &mut Controller| {
+        let need = controller.state.next_write(&owner, &now());
+        let report = need.and_then(|need| need.report).expect("no Event");
+        assert_eq!(report.regarding.kind.as_deref(), Some("VNic"));
+        (report.warning, report.reason, report.message)
+    };
+    let (warning, reason, message) = report(&mut controller);
+    assert_eq!((warning, reason.as_str()), (true, "NotFound"));
+    assert!(message.contains("no chassis dpu-9"), "{message}");
+    let vnic: Arc<VNic> = read(
+        "{metadata: {name: bm, namespace: ns, uid: u, resourceVersion: '11', finalizers: [iaas.yusur.io/in-use]},
+          spec: {subnet: s1, attachment: {kind: None}},
+          status: {ip: 10.0.1.9, prefixLength: 24, gateway: 10.0.1.1, mac: '0a:00:0a:00:01:09', vpc: vpc1, phase: Bound}}",
+    );
+    controller.state.take_in(Event::Apply(Object::VNic(vnic)));
+    controller.settle().await;
+    let (warning, reason, _) = report(&mut controller);
+    assert_eq!((warning, reason.as_str()), (false, "Ready"));
+}

@@ -13,8 +13,13 @@
 //! and made anew. An ADD that fails leaves nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Api;
 use tokio::time::{Instant, timeout, timeout_at};
 use ycloud_api::key::DEFAULT_VPC;
 use ycloud_api::vnic::{Attachment, AttachmentKind, logical_port, pod_vnic_name};
@@ -50,6 +55,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// How long the API server is waited for when it is asked why a Pod has no VNic.
+const ASK: Duration = Duration::from_secs(3);
 
 /// Why a Pod was not wired.
 #[derive(Debug, thiserror::Error)]
@@ -299,7 +307,12 @@ async fn wait_installed(agent: &Agent, facts: &Facts, name: &str) -> Result<(), 
         Ok(result) => Ok(result?),
         Err(_) => {
             let port = agent.ovs.view().port(&facts.id);
-            let reason = port.and_then(|p| p.error).unwrap_or_else(|| {
+            let told = {
+                let objects = agent.mirrors.vnics.borrow();
+                let vnic = find_vnic(objects.by_key.values(), &facts.pod);
+                vnic.and_then(not_ready).map(str::to_owned)
+            };
+            let reason = port.and_then(|p| p.error).or(told).unwrap_or_else(|| {
                 "ovn-controller did not report ovn-installed; does it run, and is it connected to the Southbound database?".into()
             });
             Err(Error::Install {
@@ -314,6 +327,8 @@ async fn wait_installed(agent: &Agent, facts: &Facts, name: &str) -> Result<(), 
 async fn wait_for_vnic(agent: &Agent, pod: &PodRef) -> Result<Nic, Error> {
     let start = Instant::now();
     let mut vnics = agent.mirrors.vnics.clone();
+    // Without a VNic the Pod may say why; who makes both is given a moment.
+    let mut patience = agent.limits.refused;
     loop {
         let (found, limit, synced) = {
             let objects = vnics.borrow_and_update();
@@ -324,6 +339,7 @@ async fn wait_for_vnic(agent: &Agent, pod: &PodRef) -> Result<Nic, Error> {
             };
             (vnic.map(nic), limit, objects.synced)
         };
+        let is_there = found.is_some();
         let reason = match found {
             Some(Ok(nic)) => return Ok(nic),
             Some(Err(reason)) => reason,
@@ -333,18 +349,56 @@ async fn wait_for_vnic(agent: &Agent, pod: &PodRef) -> Result<Nic, Error> {
             }
             None => "does not exist; does ycloud-controller run?".to_owned(),
         };
-        match timeout_at(start + limit, vnics.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => {
-                return Err(Error::Vnic {
-                    namespace: pod.namespace.clone(),
-                    pod: pod.name.clone(),
-                    vnic: vnic_name(pod),
-                    reason,
-                });
-            }
+        let error = |reason| Error::Vnic {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            vnic: vnic_name(pod),
+            reason,
+        };
+        let until = if is_there { limit } else { limit.min(patience) };
+        if let Ok(Ok(())) = timeout_at(start + until, vnics.changed()).await {
+            continue;
         }
+        if !is_there && let Some(why) = (agent.pod_refusal)(pod.clone()).await {
+            return Err(error(format!("does not exist: {why}")));
+        }
+        if until == limit {
+            return Err(error(reason));
+        }
+        patience = limit;
     }
+}
+
+/// Asks why a Pod has no VNic: what ycloud-controller says of it, if it says something.
+pub type PodRefusal = Arc<dyn Fn(PodRef) -> BoxFuture<'static, Option<String>> + Send + Sync>;
+
+/// Asks the API server, by the Pod's condition.
+pub fn pod_refusal(client: kube::Client) -> PodRefusal {
+    Arc::new(move |pod: PodRef| {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+        Box::pin(async move {
+            match timeout(ASK, pods.get_opt(&pod.name)).await {
+                Ok(Ok(found)) => why_refused(&found?, &pod),
+                Ok(Err(error)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "failed to read a Pod that has no VNic");
+                    None
+                }
+                Err(_) => None,
+            }
+        })
+    })
+}
+
+/// What ycloud-controller has against a Pod, if it is the one that is meant.
+fn why_refused(found: &Pod, pod: &PodRef) -> Option<String> {
+    let known = pod.uid.as_ref().filter(|uid| uid.contains('-'));
+    if known.is_some() && found.metadata.uid.as_ref() != known {
+        return None;
+    }
+    let mut conditions = found.status.as_ref()?.conditions.iter().flatten();
+    let refused = |c: &&PodCondition| c.type_ == condition::OURS_ACCEPTED && c.status == "False";
+    conditions.find(refused)?.message.clone()
 }
 
 fn vnic_name(pod: &PodRef) -> String {
@@ -376,12 +430,20 @@ fn find_vnic<'a>(vnics: impl Iterator<Item = &'a VNic>, pod: &PodRef) -> Option<
 /// Why the controller gave it no address, if it said so.
 fn refusal(vnic: &VNic) -> Option<&str> {
     let status = vnic.status.as_ref()?;
-    let ready = status
-        .conditions
-        .iter()
-        .find(|c| c.type_ == condition::READY)?;
     let none = status.ip.is_none() && status.ipv6.is_none();
-    (none && ready.status == "False").then_some(ready.message.as_str())
+    let ready = unready(vnic).filter(|_| none)?;
+    Some(&ready.message)
+}
+
+/// What the controller says is wrong with it, other than that it waits.
+fn not_ready(vnic: &VNic) -> Option<&str> {
+    let ready = unready(vnic).filter(|ready| ready.reason != condition::reason::PENDING)?;
+    Some(&ready.message)
+}
+
+fn unready(vnic: &VNic) -> Option<&Condition> {
+    let mut conditions = vnic.status.as_ref()?.conditions.iter();
+    conditions.find(|c| c.type_ == condition::READY && c.status == "False")
 }
 
 fn nic(vnic: &VNic) -> Result<Nic, String> {
@@ -449,6 +511,33 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_without_a_vnic_says_why() {
+        let mut found = Pod::default();
+        found.metadata.uid = Some("aaaaaaaa-1".into());
+        assert_eq!(why_refused(&found, &pod(None)), None);
+        let condition = |status: &str| PodCondition {
+            type_: condition::OURS_ACCEPTED.into(),
+            status: status.into(),
+            message: Some("Subnet s9 does not exist".into()),
+            ..PodCondition::default()
+        };
+        let status = found.status.get_or_insert_default();
+        status.conditions = Some(vec![condition("True")]);
+        assert_eq!(why_refused(&found, &pod(None)), None);
+        let status = found.status.get_or_insert_default();
+        status.conditions = Some(vec![condition("False")]);
+        for (uid, meant) in [
+            (Some("aaaaaaaa-1"), true),
+            (Some("bbbbbbbb-2"), false),
+            (Some("0123456789abcdef"), true),
+            (None, true),
+        ] {
+            let why = meant.then(|| "Subnet s9 does not exist".to_owned());
+            assert_eq!(why_refused(&found, &pod(uid)), why, "{uid:?}");
+        }
+    }
+
+    #[test]
     fn a_vnic_without_address_says_why() {
         let mut vnic = vnic("web-0", "aaaaaaaa-1");
         assert!(nic(&vnic).unwrap_err().contains("ycloud-controller"));
@@ -480,6 +569,7 @@ mod tests {
             vpc: Some("v".into()),
             ..Default::default()
         });
+        assert_eq!(not_ready(&vnic), None);
         let nic = nic(&vnic).unwrap();
         let nets: Vec<String> = nic.addresses.iter().map(|a| a.net().to_string()).collect();
         assert_eq!(nets, ["10.0.1.5/24"]);

@@ -186,6 +186,8 @@ pub struct Agent {
     pub turns: Turns,
     /// How long an ADD waits.
     pub limits: add::Limits,
+    /// Why a Pod has no VNic.
+    pub pod_refusal: add::PodRefusal,
     /// Whether the kernel has nft_socket, see [`nft::has_socket`].
     pub nft_socket: bool,
     /// Whether the node interface is as it shall be.
@@ -308,6 +310,7 @@ async fn run_node(
         pod_links,
         turns: Turns::default(),
         limits: add::Limits::default(),
+        pod_refusal: add::pod_refusal(client.clone()),
         nft_socket: nft::has_socket().await,
         node_interface,
         services: progresses.clone(),

@@ -59,6 +59,9 @@ use ovn::Ovn;
 /// Name of the node, and of its chassis.
 pub const NODE: &str = "node-1";
 
+/// Name of a Pod that ycloud-controller makes no VNic for, and says why.
+pub const REFUSED: &str = "refused";
+
 /// The writing ends of the agent's mirrors: what an API server would say.
 pub struct Objs {
     pub vnics: watch::Sender<Objects<VNic>>,
@@ -165,6 +168,10 @@ impl Node {
                 refused: Duration::from_millis(200),
                 install: Duration::from_secs(10),
             },
+            pod_refusal: Arc::new(|pod: PodRef| {
+                let why = (pod.name == REFUSED).then(|| "Subnet s9 does not exist".to_owned());
+                Box::pin(std::future::ready(why))
+            }),
             nft_socket: nft::has_socket().await,
             node_interface,
             services,
