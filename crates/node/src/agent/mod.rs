@@ -6,7 +6,8 @@
 //!   objects (VNics, Subnets, …) ─────┤
 //!                                    ├──► pod_links       task: rules and routes of the host's ends, host ports
 //!                                    ├──► node_interface  task: node0, its routes, masquerade
-//!   Services, EndpointSlices, Nodes ─┴──► services        task: node ports, external addresses, health checks
+//!   Services, EndpointSlices, Nodes ─┼──► services        task: node ports, external addresses, health checks
+//!                                    └──► mismatch        task: Pods that have another address than their VNics say
 //!
 //!   VNics, links ───────────────────────► devices         task: ports of the devices that VNics name       ┐
 //!   OVN Southbound ──┬──────────────────► affinity        task: OpenFlow flows that session affinity needs │
@@ -40,6 +41,7 @@ pub mod health;
 pub mod install;
 pub mod mac;
 pub mod metrics;
+pub mod mismatch;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
@@ -327,6 +329,13 @@ async fn run_node(
         services: progresses,
         ready,
     };
+    let task = mismatch::Watch {
+        client,
+        node: agent.options.node.clone(),
+        vnics: agent.chassis.vnics.clone(),
+        ovs: agent.ovs.clone(),
+    };
+    supervisor.spawn("addresses of Pods", LIMIT, |heartbeat| task.run(heartbeat));
     let events = Events::open(&supervisor, "the node interface")?;
     supervisor.spawn("node interface", LIMIT, |heartbeat| {
         interface.run(events, heartbeat)
