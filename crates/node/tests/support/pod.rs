@@ -45,15 +45,26 @@ impl Sandbox {
         run("ip", &[&["-n", self.name.as_str()], arguments].concat())
     }
 
-    /// What its kernel sent a second time, and whom it looked for: why a connection was slow.
+    /// Waits until its kernel knows the router's MAC. ovn-controller answers the question for it, and Open vSwitch in user space
+    /// may lose what goes there (`datapath_drop_userspace_action_error` of `ovs-appctl coverage/show`): the kernel asks again after a
+    /// second.
+    pub fn finds(&self, router: &str) {
+        // Until the first answer, at most five questions.
+        let ping = ["ping", "-q", "-c1", "-w5", router];
+        run("ip", &[&["netns", "exec", &self.name], &ping[..]].concat());
+    }
+
+    /// How many segments its kernel sent a second time.
     pub fn repeated(&self) -> String {
-        let counters = [
+        let words = [
+            "netns",
+            "exec",
+            &self.name,
+            "nstat",
+            "-asz",
             "TcpRetransSegs",
-            "Icmp6OutNeighborSolicits",
-            "Icmp6InNeighborAdvertisements",
         ];
-        let words = ["netns", "exec", &self.name, "nstat", "-asz"];
-        run("ip", &[&words[..], &counters].concat())
+        run("ip", &words)
     }
 
     /// Listens inside on `port`, and greets everybody with `name`.
