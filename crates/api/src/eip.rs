@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"VPC","type":"string","jsonPath":".status.vpc"}"#,
     printcolumn = r#"{"name":"Bound-To","type":"string","jsonPath":".status.summary"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.node","priority":1}"#,
+    printcolumn = r#"{"name":"Service-Gateways","type":"string","jsonPath":".status.serviceGateways","priority":1}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -57,6 +59,13 @@ pub struct EipStatus {
     /// The Vpc that its traffic goes to. Missing while nothing is bound to it, and where that is several Vpcs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vpc: Option<String>,
+    /// The node by which packets to it come in now, if something uses it: the one that carries its EipGateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The nodes of the service gateways behind that, which choose the backends where those are in several Vpcs; as text, for
+    /// example `node-2,node-3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_gateways: Option<String>,
     /// What uses it, as kind and name, for example `Service/web`; sorted.
     #[serde(default)]
     pub bound_to: Vec<String>,

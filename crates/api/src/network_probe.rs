@@ -34,6 +34,7 @@ use crate::probe::HealthCheck;
     printcolumn = r#"{"name":"Prober","type":"string","jsonPath":".status.prober"}"#,
     printcolumn = r#"{"name":"Since","type":"date","jsonPath":".status.since"}"#,
     printcolumn = r#"{"name":"Error","type":"string","jsonPath":".status.lastError","priority":1}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("has(self.target.port) || has(self.icmp) || (has(self.tcp) && has(self.tcp.port)) || (has(self.http) && has(self.http.port)) || (has(self.https) && has(self.https.port)) || (has(self.grpc) && has(self.grpc.port)) || (has(self.udp) && has(self.udp.port))").message("spec.target.port: required, except with icmp"))]

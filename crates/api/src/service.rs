@@ -28,6 +28,7 @@ use crate::probe::HealthCheck;
     printcolumn = r#"{"name":"Ports","type":"string","jsonPath":".status.ports"}"#,
     printcolumn = r#"{"name":"Healthy","type":"string","jsonPath":".status.backends.summary"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Gateway-Nodes","type":"string","jsonPath":".status.gatewayNodes","priority":1}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -342,6 +343,10 @@ pub struct YusurServiceStatus {
     /// The address that clients outside use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eip: Option<String>,
+    /// The nodes that choose the backends of what comes from outside, as text: the one that carries the EipGateway; with scope
+    /// multiVpc those of its service gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_nodes: Option<String>,
     /// The ports as text, for example `5001/TCP,53/UDP`; after eight ports it says how many more there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<String>,
@@ -386,6 +391,9 @@ pub struct BackendStatus {
     /// Its address, the primary one of the YusurService's families; absent while it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The node or chassis that it is on; absent while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// How it is.
     pub state: BackendState,
     /// Since when, as its probe says it; absent without one.

@@ -139,7 +139,19 @@ impl State {
         });
         let mut ports: Vec<EipPort> = ports.collect();
         ports.sort();
+        let gateway = self.snapshot.eip_gateway_of_eip(&eip);
+        let behind = gateway.filter(|_| binding.several);
+        let behind = behind.map(|name| service_gateways(&self.snapshot, name));
+        let mut behind: Vec<String> = behind
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, n)| n)
+            .collect();
+        behind.sort();
+        behind.dedup();
         let uses = Use {
+            node: gateway.and_then(|name| active_node(&self.snapshot, name)),
+            service_gateways: behind,
             bound_to,
             ports,
             vpc: binding.vpc,

@@ -82,6 +82,13 @@ pub fn service_ha_group_name(gateway: &str, k: u32) -> String {
     format!("sg/{gateway}/{k}")
 }
 
+/// The EipGateway of such a group.
+pub(crate) fn gateway_of_group(group: &str) -> Option<&str> {
+    let (kind, rest) = group.split_once('/')?;
+    let of = matches!(kind, "eipgw" | "sg").then_some(rest)?;
+    of.split('/').next()
+}
+
 /// UUID of the group of [`ha_group_name`].
 pub(crate) fn ha_group(gateway: &str) -> Uuid {
     owner(gateway).uuid("ha")

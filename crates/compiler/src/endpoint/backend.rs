@@ -194,26 +194,30 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// The node or chassis that it is on, as far as that is known.
+    pub fn node(&self) -> Option<String> {
+        let node = |pod: &Pod| pod.spec.as_ref()?.node_name.clone();
+        match self {
+            Candidate::Pod(pod) => node(pod.pod),
+            Candidate::Vmi(vmi) => vmi.launcher.and_then(|launcher| node(launcher.pod)),
+            Candidate::VNic(vnic) => vnic.status.as_ref()?.chassis.clone(),
+        }
+    }
+
     /// It in this state, at one of its addresses.
     pub fn endpoint(&self, address: IpAddr, state: EndpointConditions) -> Endpoint {
-        let node = |pod: &Pod| pod.spec.as_ref()?.node_name.clone();
         let (kind, version, node) = match self {
-            Candidate::Pod(pod) => ("Pod", None, node(pod.pod)),
-            Candidate::Vmi(vmi) => (
+            Candidate::Pod(_) => ("Pod", None, self.node()),
+            Candidate::Vmi(_) => (
                 VirtualMachineInstance::KIND,
                 Some(VirtualMachineInstance::API_VERSION.into()),
-                vmi.launcher.and_then(|launcher| node(launcher.pod)),
+                self.node(),
             ),
-            Candidate::VNic(vnic) => {
+            Candidate::VNic(_) => {
                 let version = format!("{}/{}", ycloud_api::GROUP, ycloud_api::VERSION);
-                let status = vnic.status.as_ref();
-                let chassis = status.and_then(|status| status.chassis.clone());
                 // Not all chassis are nodes, whose names the API server would take.
-                (
-                    "VNic",
-                    Some(version),
-                    chassis.filter(|name| is_node_name(name)),
-                )
+                let node = self.node().filter(|name| is_node_name(name));
+                ("VNic", Some(version), node)
             }
         };
         Endpoint {

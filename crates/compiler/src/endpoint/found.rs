@@ -300,6 +300,7 @@ impl Found {
             name: candidate.shown(look.ysvc),
             vpc: vpc.map(str::to_owned),
             address: address.map(|address| address.to_string()),
+            node: candidate.node(),
             state: judgement.state,
             since: judgement.since,
             message: judgement.message,

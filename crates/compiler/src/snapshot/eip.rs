@@ -11,6 +11,7 @@ use super::apply::{Owners, insert, put, remove};
 use super::eip_use::{EipUse, Wish};
 use super::{Age, Snapshot, age_of};
 use crate::compile::Rejection;
+use crate::desired::eip_gateway::gateway_of_group;
 use crate::layout::{ALIASES, VPCS};
 use crate::owner::{ObjectKey, Owner};
 use crate::slot::{self, Slots};
@@ -490,7 +491,11 @@ impl Snapshot {
         if put(&mut self.elastic.active_chassis, &group, chassis) == new {
             return Owners::new();
         }
-        self.gateway_owners().collect()
+        // Its Eips say where they are.
+        let of = gateway_of_group(&group);
+        let eips = of.into_iter().flat_map(|name| self.eips_held_of(name));
+        let eips = eips.map(|(_, eip)| Owner::Eip(eip.clone()));
+        self.gateway_owners().chain(eips).collect()
     }
 
     pub(super) fn set_chassis(&mut self, name: String, chassis: Option<Chassis>) -> Owners {

@@ -17,6 +17,10 @@ pub struct Use {
     pub ports: Vec<EipPort>,
     /// The one Vpc that its traffic goes to.
     pub vpc: Option<String>,
+    /// The node that carries its EipGateway.
+    pub node: Option<String>,
+    /// The nodes of the service gateways, if its traffic goes to several Vpcs.
+    pub service_gateways: Vec<String>,
     /// What a deletion waits for, as [`ycloud_compiler::users`] names it.
     pub users: Vec<String>,
 }
@@ -62,6 +66,8 @@ pub fn status(eip: &Eip, state: &RowState, uses: Use, now: &Time) -> EipStatus {
         status.bound_to = uses.bound_to;
         status.ports = uses.ports;
         status.vpc = uses.vpc;
+        status.node = uses.node.filter(|_| status.phase == EipPhase::Bound);
+        status.service_gateways = super::summary(&uses.service_gateways);
         set_ready(eip, &mut status, &verdict, now);
     }
     let deleting = eip.metadata.deletion_timestamp.is_some();
@@ -114,6 +120,8 @@ mod tests {
                 service: "web".to_owned(),
             }],
             vpc: Some("vpc1".to_owned()),
+            node: Some("node-1".to_owned()),
+            service_gateways: ["node-2", "node-3"].map(str::to_owned).into(),
             users: vec!["Service ns/web".to_owned()],
         };
         let bound = status(&eip, &RowState::Settled, uses.clone(), &now());
@@ -122,6 +130,10 @@ mod tests {
             (EipPhase::Bound, Some("vpc1"))
         );
         assert!(condition::is_true(&bound.conditions, READY));
+        assert_eq!(
+            (bound.node.as_deref(), bound.service_gateways.as_deref()),
+            (Some("node-1"), Some("node-2,node-3"))
+        );
         let rejection = Rejection::new(reason::ADDRESS_TAKEN, "Eip ns/old holds it");
         let refused = status(&eip, &RowState::Refused(rejection), uses.clone(), &now());
         assert_eq!(refused.phase, EipPhase::Failed);

@@ -58,6 +58,8 @@ pub struct Plan {
     cluster_ips: Vec<String>,
     /// The address of a Service that takes an EIP, once it has one.
     eip: Option<String>,
+    /// The nodes that choose the backends of what comes from outside.
+    gateway_nodes: Option<String>,
     /// Names of EndpointSlices that name the Service and are somebody else's.
     foreign: Vec<String>,
     /// What ycloud-controller has against the Service.
@@ -123,6 +125,7 @@ pub fn plan(world: &World, key: &ObjectKey, now: &Time) -> Option<Plan> {
         uid: mine.and_then(|service| service.metadata.uid.clone()),
         cluster_ips: spec.map(cluster_ips).unwrap_or_default(),
         eip: mine.and_then(eip),
+        gateway_nodes: mine.and_then(eip).and_then(|_| world.gateway_nodes(ysvc)),
         // Of a Service that is to be changed it was said of what it was.
         refused: mine.filter(|_| writes.service.is_none()).and_then(refusal),
         programmed,
@@ -348,6 +351,7 @@ impl Plan {
             cluster_ip: self.cluster_ips.first().cloned(),
             cluster_ips: self.cluster_ips.clone(),
             eip: self.eip.clone(),
+            gateway_nodes: self.gateway_nodes.clone(),
             ports: Some(self.translation.ports.clone()),
             backends: Some(self.translation.counts.clone()),
             conditions,

@@ -338,16 +338,28 @@ impl World {
             Change::Apply(eip) => insert(&mut self.eips, eip),
             Change::Delete(key) => remove(&mut self.eips, key),
         };
-        let exists = |all: &ByNamespace<Eip>| {
-            let all = all.get(&eip.namespace);
-            all.is_some_and(|all| all.contains_key(&eip.name))
-        };
-        if former.is_some() == exists(&self.eips) {
+        let new = self
+            .eips
+            .get(&eip.namespace)
+            .and_then(|all| all.get(&eip.name));
+        let tells = |eip: &Arc<Eip>| gateway_nodes(eip);
+        let known = former.is_some() == new.is_some();
+        if known && former.as_ref().map(tells) == new.map(tells) {
             return BTreeSet::new();
         }
         self.ysvcs_where(|key, ysvc| {
-            key.namespace == eip.namespace && ysvc.spec.eip.as_ref() == Some(&eip.name)
+            let means = ysvc.spec.eip.as_ref() == Some(&eip.name) || key.name == eip.name;
+            key.namespace == eip.namespace && means
         })
+    }
+
+    /// The nodes that choose the backends of what comes from outside to a YusurService, as the Eip says that it names, or that is
+    /// made for its Service.
+    pub fn gateway_nodes(&self, ysvc: &YusurService) -> Option<String> {
+        let all = self.eips.get(ysvc.metadata.namespace.as_ref()?)?;
+        let named = ysvc.spec.eip.as_ref().and_then(|name| all.get(name));
+        let made = || all.get(ysvc.metadata.name.as_ref()?);
+        gateway_nodes(named.or_else(made)?)
     }
 
     fn apply_vnic(&mut self, change: Change<VNic>) -> BTreeSet<ObjectKey> {
@@ -560,4 +572,9 @@ fn refused(ysvc: &YusurService) -> bool {
     conditions
         .into_iter()
         .any(|c| c.type_ == condition::ACCEPTED && c.status == "False")
+}
+
+fn gateway_nodes(eip: &Eip) -> Option<String> {
+    let status = eip.status.as_ref()?;
+    status.service_gateways.clone().or(status.node.clone())
 }

@@ -67,6 +67,7 @@ fn endpoints_follow_their_probes() {
     );
     assert_eq!(items(&sick)[0], "p0001 Unhealthy connection refused");
     assert_eq!(sick.counts.items[0].since, Some(time(SINCE)));
+    assert_eq!(sick.counts.items[0].node.as_deref(), Some("node-1"));
     assert_eq!(
         (sick.changes[0].healthy, sick.changes[0].why.as_str()),
         (false, "connection refused")

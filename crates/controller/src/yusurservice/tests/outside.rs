@@ -39,6 +39,22 @@ fn the_status_shows_the_eip_once_the_service_has_it() {
         .unwrap()
         .status(None, Some(&told), &now(2));
     assert_eq!(done.eip.as_deref(), Some("198.51.100.9"));
+    assert_eq!(done.gateway_nodes, None);
+
+    // The Eip says where it is.
+    let mut eip = |status: &str| {
+        let text =
+            format!("{{metadata: {{name: svc, namespace: ns}}, spec: {{}}, status: {status}}}");
+        assert_eq!(
+            concerned(&mut world, News::Eip(Change::Apply(yaml(&text)))),
+            ["ns/svc"]
+        );
+        let told = plan(&world, &svc()).unwrap().status(None, None, &now(2));
+        told.gateway_nodes
+    };
+    assert_eq!(eip("{node: node-1}").as_deref(), Some("node-1"));
+    let several = "{node: node-1, serviceGateways: 'node-2,node-3'}";
+    assert_eq!(eip(several).as_deref(), Some("node-2,node-3"));
     assert_eq!(state(&done)[2], "Programmed=True Programmed");
 }
 
