@@ -10,14 +10,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::icmp;
+use crate::links::DROPS;
 use crate::place::Place;
 
 /// Within what an answer of a [`Stream`] is as it shall be. TCP sends a first segment again after as long (RFC 6298 §2).
 const PROMPT: Duration = Duration::from_secs(1);
 /// By when an answer is there whose question was sent again once.
 const REPEATED: Duration = Duration::from_millis(1_500);
-/// How long before and after a change of links a question must begin to suffer by it: it takes a while, and so do revalidators.
-const DROPS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
 /// How long a [`Stream`] waits for any step of an answer: that a segment that was lost is sent again is seen.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 /// Between two questions of a [`Kept`] conversation.

@@ -4,8 +4,8 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -86,8 +86,13 @@ fn listen() -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    seen: JoinHandle<Result<Vec<Range<Instant>>>>,
+    seen: Arc<Mutex<Vec<Range<Instant>>>>,
+    watching: JoinHandle<Result<()>>,
 }
+
+/// How long before and after a change of links a packet must be sent to suffer by it: it takes a while, and so do revalidators.
+pub(crate) const DROPS: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_millis(200));
 
 impl Watch {
     /// Begins.
@@ -98,19 +103,35 @@ impl Watch {
         let changes = Changes::of(places)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let seen = thread::spawn(move || {
-            let (mut seen, mut last) = (Vec::new(), Instant::now());
+        let seen = Arc::default();
+        let sees: Arc<Mutex<Vec<Range<Instant>>>> = Arc::clone(&seen);
+        let watching = thread::spawn(move || {
+            let mut last = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
                 let looked = Instant::now();
                 if changes.any()? {
+                    let mut seen = sees.lock().unwrap_or_else(PoisonError::into_inner);
                     seen.push(last..looked);
                 }
                 last = looked;
                 thread::sleep(TICK);
             }
-            Ok(seen)
+            Ok(())
         });
-        Ok(Self { stop, seen })
+        Ok(Self {
+            stop,
+            seen,
+            watching,
+        })
+    }
+
+    /// Whether any changed so shortly before or after a moment that a packet of then may have been dropped for it. The moment is a
+    /// while ago.
+    pub fn about(&self, at: Instant) -> bool {
+        let (before, after) = DROPS;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = seen.iter();
+        seen.any(|span| at + before >= span.start && at <= span.end + after)
     }
 
     /// When they changed, since a moment: in each of these spans, of about 10 ms, or of what a busy machine leaves between two looks.
@@ -119,12 +140,11 @@ impl Watch {
     /// As [`at_rest`].
     pub fn finish(self, since: Instant) -> Result<Vec<Range<Duration>>> {
         self.stop.store(true, Ordering::Relaxed);
-        let seen = self.seen.join();
-        let seen = seen.map_err(|_| anyhow!("the watch of links panicked"))??;
+        let watched = self.watching.join();
+        watched.map_err(|_| anyhow!("the watch of links panicked"))??;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let after = |at: Instant| at.saturating_duration_since(since);
-        let spans = seen
-            .into_iter()
-            .map(|span| after(span.start)..after(span.end));
+        let spans = seen.iter().map(|span| after(span.start)..after(span.end));
         Ok(spans.collect())
     }
 }

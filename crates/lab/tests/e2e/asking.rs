@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,20 +138,34 @@ pub fn target(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().expect("an address"), port)
 }
 
+/// Whether links of chassis changed about a moment, a while ago, and after the first call.
+pub fn links_changed(at: Instant) -> bool {
+    static WATCH: LazyLock<Watch> =
+        LazyLock::new(|| Watch::start(&chassis()).expect("a watch of links"));
+    WATCH.about(at)
+}
+
 /// Asks `times` times, each with a connection or socket of its own. Where TCP sends a lost segment again, nobody does
-/// for a datagram, and Open vSwitch may drop one while a node's ports change (ARCHITECTURE, Known limits): of each thirty
-/// questions by UDP one may be put twice, of fewer none.
+/// for a datagram, and Open vSwitch may drop one while links change (ARCHITECTURE, Known limits): of each thirty questions by UDP one may
+/// be put twice, and one of ten whose beginning a change of links was about.
 pub fn ask_often(place: &Place, protocol: Protocol, to: SocketAddr, times: u32) -> Answered {
     let mut answered = Answered::default();
+    let (mut about_changes, mut without_cause) = (0, 0);
+    links_changed(Instant::now());
     for _ in 0..times {
+        let began = Instant::now();
         let mut reply = ask(place, protocol, to, PATIENCE);
         let lost = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
-        if protocol == Protocol::Udp
-            && reply.as_ref().is_err_and(lost)
-            && answered.repeated < times / 30
-        {
-            answered.repeated += 1;
-            reply = ask(place, protocol, to, PATIENCE);
+        if protocol == Protocol::Udp && reply.as_ref().is_err_and(lost) {
+            let (count, most) = match links_changed(began) {
+                true => (&mut about_changes, times.div_ceil(10)),
+                false => (&mut without_cause, times / 30),
+            };
+            if *count < most {
+                *count += 1;
+                answered.repeated += 1;
+                reply = ask(place, protocol, to, PATIENCE);
+            }
         }
         match reply {
             Ok(reply) => {
