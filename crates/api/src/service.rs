@@ -138,8 +138,9 @@ pub struct YusurServiceSpec {
     /// Details of `sessionAffinity`; only with ClientIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity_config: Option<SessionAffinityConfig>,
-    /// Cluster: an entry node may pass traffic on to any backend. Local: only to its own; only with type LoadBalancer.
-    /// Default: Cluster.
+    /// As in a Service, and without effect: clients are sent to any backend, and with scope vpc or cluster backends see their own
+    /// addresses either way, which is what Local is for. Local: only with type LoadBalancer, and not with scope multiVpc, where
+    /// backends see a service gateway's address. Default: Cluster.
     #[serde(default)]
     pub external_traffic_policy: ExternalTrafficPolicy,
     /// Clients that are let in, as CIDRs such as 203.0.113.0/24; at most 1024. With scope vpc or cluster, those in the
@@ -320,13 +321,13 @@ pub struct ClientIpConfig {
     pub timeout_seconds: Option<i32>,
 }
 
-/// Where an entry node may send external traffic.
+/// Whether backends shall see the addresses of clients outside.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ExternalTrafficPolicy {
-    /// To any backend.
+    /// They need not.
     #[default]
     Cluster,
-    /// Only to backends of its own.
+    /// They shall.
     Local,
 }
 

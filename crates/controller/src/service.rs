@@ -1,7 +1,7 @@
 //! What is written to Services: refusals, the address of a load balancer, and how far the hypervisors are.
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;
 use serde_json::json;
 use ycloud_api::key;
@@ -28,15 +28,20 @@ impl State {
         let state = self.said(owner);
         let refused = self.refusal_of_service(key).map(RowState::Refused);
         let told = refused.as_ref().unwrap_or(&state);
-        if let Some(condition) = status::service::condition(service, told, now) {
-            let report = (condition.status == "False").then(|| Report {
+        let ignored = ycloud_compiler::validate::service::ignored(service);
+        if let Some((all, news)) = status::service::conditions(service, told, ignored, now) {
+            let good = |condition: &Condition| {
+                condition.type_ == status::service::ACCEPTED && condition.status == "True"
+            };
+            let fault = news.into_iter().find(|condition| !good(condition));
+            let report = fault.map(|condition| Report {
                 regarding: service.object_ref(&()),
                 warning: true,
-                reason: condition.reason.clone(),
+                reason: condition.reason,
                 action: "Programming",
-                message: condition.message.clone(),
+                message: condition.message,
             });
-            let action = Action::ServiceCondition(condition);
+            let action = Action::ServiceConditions(all);
             return Some(Need {
                 report,
                 ..Need::from(action)

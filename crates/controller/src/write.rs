@@ -53,8 +53,8 @@ pub enum Action {
         /// The version that they were computed from.
         version: Option<String>,
     },
-    /// Sets one condition of a Service, by server-side apply.
-    ServiceCondition(Condition),
+    /// Sets this controller's conditions of a Service, all of them, by server-side apply.
+    ServiceConditions(Vec<Condition>),
     /// Sets one condition of the Pod that the owner's VNic is for, by server-side apply.
     PodCondition {
         /// The Pod.
@@ -97,7 +97,7 @@ impl Action {
     pub fn tells(&self) -> bool {
         matches!(
             self,
-            Action::ServiceCondition(_) | Action::PodCondition { .. } | Action::Conditions { .. }
+            Action::ServiceConditions(_) | Action::PodCondition { .. } | Action::Conditions { .. }
         )
     }
 }
@@ -185,8 +185,8 @@ impl Writer {
                 let patch = json!({"status": {"conditions": conditions}});
                 self.patch(owner, patch, Some("status"), version).await
             }
-            Action::ServiceCondition(condition) => match owner {
-                Owner::Service(key) => self.service_condition(key, condition).await,
+            Action::ServiceConditions(conditions) => match owner {
+                Owner::Service(key) => self.service_conditions(key, conditions).await,
                 _ => Written::Gone,
             },
             Action::PodCondition {
@@ -271,13 +271,13 @@ impl Writer {
     }
 
     /// By apply, since a merge patch would replace the conditions of others.
-    async fn service_condition(&self, key: &ObjectKey, condition: Condition) -> Written {
+    async fn service_conditions(&self, key: &ObjectKey, conditions: Vec<Condition>) -> Written {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
         let body = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": key.name, "namespace": key.namespace},
-            "status": {"conditions": [condition]},
+            "status": {"conditions": conditions},
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(body);

@@ -101,6 +101,23 @@ pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejectio
         .or_else(|| untranslated(snapshot, key))
 }
 
+/// What of a Service's spec its EIP looks past, and what there is instead. Its other addresses go by it.
+pub fn ignored(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref().filter(|_| takes_eip(service))?;
+    let address = spec.load_balancer_ip.as_ref().map(|ip| {
+        format!(
+            "spec.loadBalancerIP {ip}: name an Eip or an address in annotation {}",
+            key::EIP
+        )
+    });
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let local = local.then(|| {
+        "spec.externalTrafficPolicy Local: clients are sent to backends on any node, which see the clients' own addresses".to_owned()
+    });
+    let all: Vec<String> = address.into_iter().chain(local).collect();
+    (!all.is_empty()).then(|| format!("the EIP looks past {}", all.join("; ")))
+}
+
 /// Whether a Service has a port of SCTP.
 pub(crate) fn has_sctp(service: &Service) -> bool {
     sctp(service).next().is_some()

@@ -713,9 +713,10 @@ async fn what_is_refused_of_an_eip_is_told_on_its_service() {
     assert_eq!(controller.state.refuse(&eip, why, &now()), None);
     let need = controller.state.next_write(&Owner::Service(key), &now());
     let need = need.expect("nothing is told");
-    let Action::ServiceCondition(condition) = need.action else {
+    let Action::ServiceConditions(conditions) = need.action else {
         panic!("{:?}", need.action)
     };
+    let condition = &conditions[0];
     assert_eq!(
         (condition.status.as_str(), condition.reason.as_str()),
         ("False", "Refused")

@@ -172,7 +172,7 @@ async fn what_was_programmed_once_is_not_believed_after_a_refusal() {
 
 /// Follows the writes of the refused Service until its annotation goes.
 fn takes_digest_away(controller: &mut Controller, said: &str) -> bool {
-    let Some(Action::ServiceCondition(condition)) =
+    let Some(Action::ServiceConditions(conditions)) =
         next(controller, &web()).map(|need| need.action)
     else {
         panic!("no condition")
@@ -183,7 +183,7 @@ fn takes_digest_away(controller: &mut Controller, said: &str) -> bool {
     let object = Arc::make_mut(&mut told);
     object.metadata.resource_version = Some("6".to_owned());
     let status = object.status.get_or_insert_default();
-    status.conditions = Some(vec![condition]);
+    status.conditions = Some(conditions);
     let told = Event::Apply(Object::Service(told));
     controller.state.take_in(told);
     let Some(Action::Patch { patch, .. }) = next(controller, &web()).map(|need| need.action) else {
