@@ -10,7 +10,10 @@ use std::sync::Arc;
 use support::cases::{folder, names, snapshot};
 use support::database::{Database, uuids};
 use uuid::Uuid;
-use ycloud_compiler::{Batch, Owner, OwnerIndex, Rejection, Snapshot, compile, hindrance};
+use ycloud_compiler::{
+    Batch, Chassis, Event, Object, ObjectKey, Owner, OwnerIndex, Rejection, Snapshot, compile,
+    hindrance,
+};
 use ycloud_ovsdb::{Atom, Columns, Datum};
 
 #[test]
@@ -27,6 +30,33 @@ fn every_case_becomes_its_rows() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_forgets_connections_tells_answers_by_address_and_port() {
+    let mut snapshot = snapshot(&folder().join("scenario-3-eip-default-vpc"));
+    let by_connection = |snapshot: &Snapshot| {
+        let text = rendered(snapshot);
+        let ways = text.contains("Logical_Router back/node-1") && text.contains("100.85.0.2");
+        let ports = text.contains("&& tcp.src == 8080");
+        assert_ne!(ways, ports, "{text}");
+        ways
+    };
+    assert!(by_connection(&snapshot));
+    let chassis = |forgets_connections| {
+        Event::Apply(Object::Chassis(Chassis {
+            name: "node-9".to_owned(),
+            forgets_connections,
+            ..Chassis::default()
+        }))
+    };
+    let concerned = snapshot.apply(chassis(true));
+    assert!(!by_connection(&snapshot));
+    let node = Owner::Node("node-1".to_owned());
+    let service = Owner::Service(ObjectKey::new("default", "web"));
+    assert!(concerned.is_superset(&[node, service].into()));
+    snapshot.apply(chassis(false));
+    assert!(by_connection(&snapshot));
 }
 
 /// The database that the snapshot becomes, and what is refused.

@@ -207,8 +207,12 @@ pub(crate) fn refusal<K: Resource<DynamicType = ()>>(
     let (reason, message) = verdict(new).filter(|new| verdict(old).as_ref() != Some(new))?;
     Some(Report {
         regarding: object.object_ref(&()),
-        warning: ![condition::reason::PENDING, condition::reason::DELETING]
-            .contains(&reason.as_str()),
+        // Its own end is no fault; that of what it would be in is one.
+        warning: match reason.as_str() {
+            condition::reason::PENDING => false,
+            condition::reason::DELETING => object.meta().deletion_timestamp.is_none(),
+            _ => true,
+        },
         reason,
         action,
         message,

@@ -41,6 +41,7 @@ pub fn chassis(observed: &Snapshot) -> BTreeMap<String, Chassis> {
             physical_networks: physical_networks(mappings.unwrap_or_default()),
             without_sctp_ports: config.get(DATAPATH_TYPE) == Some("netdev")
                 && config.get(SINCE_23_09).is_none(),
+            forgets_connections: config.get(SINCE_23_09).is_none(),
         };
         (chassis.name.clone(), chassis)
     });
@@ -359,7 +360,10 @@ pub(crate) mod tests {
             let id = Uuid::from_u128(1);
             let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
             let observed = Snapshot::of(&schema, [(sb::Chassis::TABLE, id, columns)]).unwrap();
-            chassis(&observed)["a"].without_sctp_ports
+            let chassis = &chassis(&observed)["a"];
+            let since = config.iter().any(|(name, _)| *name == SINCE_23_09);
+            assert_eq!(chassis.forgets_connections, !since);
+            chassis.without_sctp_ports
         };
         let (netdev, since) = ((DATAPATH_TYPE, "netdev"), (SINCE_23_09, "true"));
         assert!(without(&[netdev]));

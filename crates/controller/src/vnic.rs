@@ -235,7 +235,8 @@ fn refuse_address(vnic: &VNic, rejection: &Rejection, now: &Time) -> Option<Need
 fn told(vnic: &VNic, new: &VNicStatus) -> Option<Report> {
     let old = vnic.status.clone().unwrap_or_default().conditions;
     if let Some(fault) = refusal(vnic, "Attaching", &old, &new.conditions) {
-        return Some(fault).filter(|fault| fault.warning);
+        // Of those made here as many come at once as a chassis has Pods; their condition says it, and the Pod.
+        return Some(fault).filter(|fault| fault.warning && !is_made_here(vnic));
     }
     let mut conditions = new.conditions.iter();
     let ready = conditions.find(|c| c.type_ == READY && c.status == "True")?;

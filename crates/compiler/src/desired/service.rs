@@ -68,6 +68,9 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
         });
         exposure.add_vips(service, &backends, &mut plain);
         rows.extend(exposure.source_ranges(&owner, service));
+        if vpc == key::DEFAULT_VPC && snapshot.eip_entry().is_none() {
+            rows.extend(exposure.answers(&owner, &plain));
+        }
     }
     let slices = slices_of(vpc, snapshot.slices(key));
     let all: Vec<IpAddr> = addresses(service)

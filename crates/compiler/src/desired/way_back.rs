@@ -85,6 +85,9 @@ const SECOND: u16 = 0xfffe;
 /// The rows of the default Vpc: both legs, and where answers go that come back by the one.
 pub(crate) fn of_vpc(owner: &Owner, entry: &EipEntry) -> Vec<Row> {
     let layout = entry.layout;
+    // One on both: the node's router sends ICMP errors about marked connections to that of the leg on which they came, even where
+    // they go on to the Pod.
+    let mac = Leg::Eip.address(layout, FIRST);
     let mut rows = Vec::new();
     for leg in [Leg::Eip, Leg::Pods] {
         let switch = leg.switch();
@@ -100,7 +103,7 @@ pub(crate) fn of_vpc(owner: &Owner, entry: &EipEntry) -> Vec<Row> {
                 name: key::DEFAULT_VPC.to_owned(),
             },
             switch,
-            mac: derived_mac(ROUTER_MAC, key::DEFAULT_VPC, first),
+            mac: derived_mac(ROUTER_MAC, key::DEFAULT_VPC, mac),
             networks: vec![format!("{first}/{BACK_LENGTH}"), format!("{second}/32")],
             ha_group: None,
             announces: false,
@@ -179,8 +182,11 @@ fn router(owner: &Owner, node: &str, offset: u16, entry: &EipEntry) -> Vec<Row> 
         uuid: owner.uuid("back"),
         name: format!("back/{node}"),
     };
-    // A chassis is named as its node.
-    let options = BTreeMap::from([("chassis".to_owned(), node.to_owned())]);
+    // A chassis is named as its node. northd would write each of these routers a flow for each other one.
+    let options = BTreeMap::from([
+        ("chassis".to_owned(), node.to_owned()),
+        ("dynamic_neigh_routers".to_owned(), "true".to_owned()),
+    ]);
     let columns = Columns::new()
         .with("name", router.name.as_str())
         .with("enabled", None::<bool>)
@@ -229,7 +235,7 @@ fn router(owner: &Owner, node: &str, offset: u16, entry: &EipEntry) -> Vec<Row> 
     rows
 }
 
-/// One of the routes of what Pods send, by their range, that mark connections which come in there. They are two, as OVN 23.03 marks
+/// One of the routes of what Pods send, by their range, that mark connections which come in there. They are two, as older versions of OVN mark
 /// none of a route that is alone; both next hops are the same port of the default Vpc's router.
 fn symmetric(owner: &Owner, role: &str, router: Uuid, range: String, hop: Ipv4Addr) -> Row {
     let options = BTreeMap::from([("ecmp_symmetric_reply".to_owned(), "true".to_owned())]);

@@ -36,6 +36,9 @@ pub struct Chassis {
     pub physical_networks: BTreeSet<String>,
     /// Of a packet of SCTP, it translates the address alone: Open vSwitch in user space before 3.2.
     pub without_sctp_ports: bool,
+    /// A connection that came by an equal-cost route is forgotten after half a minute, and ICMP errors about it at once: OVN before
+    /// 23.03.3 (`commit_ecmp_nh` of ovn-sb(5) Logical_Flow).
+    pub forgets_connections: bool,
 }
 
 /// A backend of a Service over several Vpcs: Vpc and address there.
@@ -238,6 +241,12 @@ impl Snapshot {
         let mut all = self.elastic.chassis.values();
         let found = all.find(|chassis| chassis.without_sctp_ports)?;
         Some(&found.name)
+    }
+
+    /// Whether some chassis forgets connections.
+    pub(super) fn forgets_connections(&self) -> bool {
+        let mut all = self.elastic.chassis.values();
+        all.any(|chassis| chassis.forgets_connections)
     }
 
     /// The Eips that hold an address of an EipGateway.
@@ -501,6 +510,7 @@ impl Snapshot {
     pub(super) fn set_chassis(&mut self, name: String, chassis: Option<Chassis>) -> Owners {
         let new = chassis.clone();
         let without = self.without_sctp_ports().map(str::to_owned);
+        let forgets = self.forgets_connections();
         let old = put(&mut self.elastic.chassis, &name, chassis);
         if old == new {
             return Owners::new();
@@ -513,6 +523,10 @@ impl Snapshot {
         if self.without_sctp_ports() != without.as_deref() {
             let sctp = self.services().filter(|(_, service)| has_sctp(service));
             owners.extend(sctp.map(|(key, _)| Owner::Service(key.clone())));
+        }
+        if self.forgets_connections() != forgets {
+            // By it the ways back of the default Vpc are chosen.
+            owners.insert(Owner::Vpc(ycloud_api::key::DEFAULT_VPC.to_owned()));
         }
         self.want_join(&name);
         let vnic = ObjectKey::new(ycloud_api::key::SYSTEM_NAMESPACE, name.clone());

@@ -27,7 +27,7 @@ pub(crate) struct EipEntry {
 }
 
 impl Snapshot {
-    /// `None` while the default Vpc is not attached to an EipGateway.
+    /// `None` while the default Vpc is not attached to an EipGateway, or some chassis forgets connections.
     pub(crate) fn eip_entry(&self) -> Option<&EipEntry> {
         self.eip_entry.as_ref()
     }
@@ -41,13 +41,18 @@ impl Snapshot {
         if self.eip_entry == new {
             return Owners::new();
         }
+        let mut more: Owners = self.nodes.keys().cloned().map(Owner::Node).collect();
+        if self.eip_entry.is_some() != new.is_some() {
+            let services = self.eip_uses_of(key::DEFAULT_VPC).cloned();
+            more.extend(services.map(Owner::Service));
+        }
         self.eip_entry = new;
-        self.nodes.keys().cloned().map(Owner::Node).collect()
+        more
     }
 
     fn read_eip_entry(&self) -> Option<EipEntry> {
         let vpc = key::DEFAULT_VPC;
-        let attachment = Attachment::of(self, vpc)?;
+        let attachment = Attachment::of(self, vpc).filter(|_| !self.forgets_connections())?;
         let subnets = self
             .subnets_of(vpc)
             .filter(|name| *name != key::JOIN_SUBNET);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use ycloud_api::condition::reason;
 use ycloud_api::key;
+use ycloud_api::made::made_for;
 
 use crate::compile::Rejection;
 use crate::desired;
@@ -103,7 +104,9 @@ pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejectio
 
 /// What of a Service's spec its EIP looks past, and what there is instead. Its other addresses go by it.
 pub fn ignored(service: &Service) -> Option<String> {
-    let spec = service.spec.as_ref().filter(|_| takes_eip(service))?;
+    // Of a YusurService's, the YusurService says it.
+    let own = made_for(&service.metadata).is_none() && takes_eip(service);
+    let spec = service.spec.as_ref().filter(|_| own)?;
     let address = spec.load_balancer_ip.as_ref().map(|ip| {
         format!(
             "spec.loadBalancerIP {ip}: name an Eip or an address in annotation {}",

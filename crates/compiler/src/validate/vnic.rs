@@ -98,7 +98,7 @@ pub fn network<'a>(
     }
     if snapshot
         .vpc(&network.vpc)
-        .is_some_and(|vpc| leaves(&vpc.metadata))
+        .is_some_and(|vpc| leaves(&vpc.metadata) && network.vpc != key::DEFAULT_VPC)
     {
         return Err(vpc::leaving(&network.vpc, &format!("VNic {key}")));
     }

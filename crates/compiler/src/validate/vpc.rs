@@ -1,17 +1,18 @@
 //! Vpcs: whether the EipGateway that one names is there, and who may still come.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ycloud_api::Vpc;
 use ycloud_api::condition::reason;
+use ycloud_api::{Vpc, key};
 
 use crate::compile::Rejection;
 use crate::snapshot::Snapshot;
 use crate::validate::eip_gateway;
 
 /// Whether an object was made after the deletion of a Vpc had begun, by the seconds of the API server: such a Vpc takes no
-/// newcomers, and waits for none.
+/// newcomers, and waits for none. But the default one: nobody takes a deletion back, and the cluster's Pods, Nodes and Services go on in it.
 pub fn is_late(vpc: &Vpc, object: &ObjectMeta) -> bool {
     let began = vpc.metadata.deletion_timestamp.as_ref();
+    let began = began.filter(|_| vpc.metadata.name.as_deref() != Some(key::DEFAULT_VPC));
     let made = object.creation_timestamp.as_ref();
     began
         .zip(made)

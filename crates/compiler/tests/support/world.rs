@@ -175,10 +175,11 @@ pub fn object() -> impl Strategy<Value = Object> {
             }),
         1 => (select(&["eipgw/g1", "sg/g1/1", "sg/g2/2"][..]), select(&["n1", "n2", "gone"][..]))
             .prop_map(|(group, chassis)| Object::Claim(Claim { group: group.to_owned(), chassis: chassis.to_owned() })),
-        1 => (select(NODES), subsequence(&["ext", "other"][..], 0..=2), any::<bool>()).prop_map(|(name, networks, without_sctp_ports)| Object::Chassis(Chassis {
+        1 => (select(NODES), subsequence(&["ext", "other"][..], 0..=2), any::<bool>()).prop_map(|(name, networks, old)| Object::Chassis(Chassis {
             name: name.to_owned(),
             physical_networks: networks.into_iter().map(str::to_owned).collect(),
-            without_sctp_ports,
+            without_sctp_ports: old,
+            forgets_connections: old,
         })),
         4 => (select(NAMESPACES), select(&["p", "q", "r"][..]), select(VPCS), select(PROBED))
             .prop_map(|(ns, name, vpc, ip)| Object::NetworkProbe(objects::probe(ns, name, vpc, ip))),

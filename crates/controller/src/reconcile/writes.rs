@@ -105,7 +105,10 @@ impl Reconciler {
                 report.into_iter().for_each(|report| self.report(report));
                 let time = Time(Timestamp::now());
                 let told = match tells {
-                    true => None,
+                    true => {
+                        self.state.untold(&owner);
+                        None
+                    }
                     false => self.state.refuse(&owner, &why, &time),
                 };
                 tracing::warn!(%owner, why, "the API server refuses a write; trying again");

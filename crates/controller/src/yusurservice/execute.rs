@@ -69,6 +69,13 @@ impl Error {
         matches!(status.code, 400 | 403 | 405 | 422).then_some(status.message.as_str())
     }
 
+    /// Whether the API server calls a field that begins so invalid.
+    fn is_about(&self, field: &str) -> bool {
+        let details = self.status().and_then(|status| status.details.as_ref());
+        let mut causes = details.into_iter().flat_map(|details| &details.causes);
+        causes.any(|cause| cause.field.starts_with(field))
+    }
+
     /// Whether the API server answered with this HTTP status.
     pub(super) fn has_code(&self, code: u16) -> bool {
         self.code() == Some(code)
@@ -229,7 +236,12 @@ impl Executor {
             Ok(_) => return Ok(wanted),
             Err(error) => error,
         };
-        let (Some(why), Some(afresh)) = (error.refusal(), &plan.afresh) else {
+        // A quota or a webhook may let it pass later, as it was.
+        let (Some(why), Some(afresh), true) = (
+            error.refusal(),
+            &plan.afresh,
+            error.is_about("spec.clusterIP"),
+        ) else {
             return Err(error);
         };
         write_service(api, plan, Some(afresh), true).await?;

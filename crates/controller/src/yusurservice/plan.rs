@@ -474,7 +474,8 @@ pub fn transitions(old: Option<&YusurServiceStatus>, new: &YusurServiceStatus) -
             Some(before) => {
                 kind != condition::READY
                     && now.status == "False"
-                    && (before.reason != now.reason || before.message != now.message)
+                    && (before.reason != now.reason
+                        || (kind == condition::ACCEPTED && before.message != now.message))
             }
         };
         if changed {

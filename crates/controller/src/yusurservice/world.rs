@@ -347,10 +347,11 @@ impl World {
         if known && former.as_ref().map(tells) == new.map(tells) {
             return BTreeSet::new();
         }
-        self.ysvcs_where(|key, ysvc| {
-            let means = ysvc.spec.eip.as_ref() == Some(&eip.name) || key.name == eip.name;
-            key.namespace == eip.namespace && means
-        })
+        let all = self.ysvcs.get(&eip.namespace).into_iter().flatten();
+        let means = all
+            .filter(|(name, ysvc)| ysvc.spec.eip.as_ref() == Some(&eip.name) || **name == eip.name);
+        let keys = means.map(|(name, _)| ObjectKey::new(&eip.namespace, name.clone()));
+        keys.collect()
     }
 
     /// The nodes that choose the backends of what comes from outside to a YusurService, as the Eip says that it names, or that is

@@ -79,6 +79,14 @@ fn of_one_vpc(name: &str) -> SocketAddr {
     target(&tenant.programmed_eip(name, 3), 80)
 }
 
+/// An EIP of a Service of the default Vpc.
+fn of_the_default_vpc(name: &str) -> SocketAddr {
+    gateways();
+    let scene = city::default_vpc();
+    scene.load_balancer(name, "ovn-cluster", "web", "");
+    target(&scene.programmed_eip(name, 3), 80)
+}
+
 /// An EIP of a Service over several Vpcs.
 fn of_several_vpcs(name: &str) -> SocketAddr {
     gateways();
@@ -144,14 +152,16 @@ impl Drop for Narrow {
 #[test]
 fn alone_answers_reach_a_client_behind_a_narrow_link() {
     let outside = machine("external");
-    let to = of_one_vpc("mtu-out");
+    let eips = [of_one_vpc("mtu-out"), of_the_default_vpc("mtu-out")];
     let _narrow = Narrow::begin();
-    for n in 0..8 {
-        let length = http_echo(&outside, to, 6_000);
-        assert!(length > 6_000, "connection {n}: {length} bytes");
+    for to in eips {
+        for n in 0..8 {
+            let length = http_echo(&outside, to, 6_000);
+            assert!(length > 6_000, "{to}, connection {n}: {length} bytes");
+        }
+        let text = MTU as usize - 28 - "echo ".len();
+        assert_eq!(echo(&outside, to, text), Some(text), "{to}");
     }
-    let text = MTU as usize - 28 - "echo ".len();
-    assert_eq!(echo(&outside, to, text), Some(text));
 }
 
 /// Gives a Pod's interface, and its node's end of it, another MTU than the agent did: what a machine is that nobody told.

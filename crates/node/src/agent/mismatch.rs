@@ -110,8 +110,8 @@ impl Watch {
                 changed = self.vnics.changed() => if changed.is_err() { return },
                 _ = period.tick() => {}
             }
-            let _pass = heartbeat.pass();
             let found = {
+                let _pass = heartbeat.pass();
                 let objects = self.vnics.borrow_and_update();
                 mismatches(&objects.by_key, &self.ovs.view().ports())
             };
@@ -123,15 +123,19 @@ impl Watch {
                     _ => Recorder::new(self.client.clone(), reporter.clone()),
                 };
                 tracing::warn!(port, "{}", mismatch.message);
-                tell(&recorder, &mismatch).await;
+                let _pass = heartbeat.pass();
+                if !tell(&recorder, &mismatch).await {
+                    // The next pass tries again, and the rest.
+                    break;
+                }
                 told.insert(port, (mismatch, Instant::now(), recorder));
             }
         }
     }
 }
 
-/// Publishes the Events; a failure is logged only.
-async fn tell(recorder: &Recorder, mismatch: &Mismatch) {
+/// Publishes the Events, and says whether both are; a failure is logged.
+async fn tell(recorder: &Recorder, mismatch: &Mismatch) -> bool {
     let event = Event {
         type_: EventType::Warning,
         reason: "AddressDiffers".to_owned(),
@@ -146,7 +150,9 @@ async fn tell(recorder: &Recorder, mismatch: &Mismatch) {
             Err(_) => format!("no answer within {LIMIT:?}"),
         };
         tracing::warn!(error, "failed to publish an Event");
+        return false;
     }
+    true
 }
 
 #[cfg(test)]

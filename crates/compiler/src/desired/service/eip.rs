@@ -1,7 +1,7 @@
 //! Services that take an EIP: its VIPs, and where their load balancers sit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -22,6 +22,9 @@ use crate::snapshot::{Slice, Snapshot, Wish};
 
 /// Priority of the policies on an EipGateway that drop clients whom a Service does not let in.
 const SOURCES_PRIORITY: i64 = 400;
+
+/// Priority of the policies of [`Exposure::answers`]: before those of `Node` send it out by the node.
+const ANSWERS_PRIORITY: i64 = 150;
 
 fn annotation<'a>(service: &'a Service, name: &str) -> Option<&'a str> {
     let annotations = service.metadata.annotations.as_ref();
@@ -156,6 +159,35 @@ impl Exposure {
             )
         });
         rows.collect()
+    }
+
+    /// What backends in the default Vpc answer to clients of an EIP goes back by the EipGateway, and not by their nodes: by their
+    /// addresses and ports, where OVN cannot tell it by the connection (`way_back`). It takes what else they send from there along.
+    pub fn answers(&self, owner: &Owner, balancers: &LoadBalancers) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (protocol, vips) in balancers {
+            let mut by_port: BTreeMap<u16, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+            let backends = vips.values().flat_map(|text| text.split(','));
+            for backend in backends.filter_map(|text| text.parse::<SocketAddrV4>().ok()) {
+                by_port
+                    .entry(backend.port())
+                    .or_default()
+                    .insert(*backend.ip());
+            }
+            rows.extend(by_port.into_iter().map(|(port, backends)| {
+                let backends = backends.iter().map(Ipv4Addr::to_string).collect();
+                policy(
+                    owner,
+                    &format!("answers/{protocol}/{port}"),
+                    vpc::router(key::DEFAULT_VPC),
+                    ANSWERS_PRIORITY,
+                    format!("ip4.src == {} && {protocol}.src == {port}", set(&backends)),
+                    "reroute",
+                    Some(self.layout.transit_gateway().to_string()),
+                )
+            }));
+        }
+        rows
     }
 }
 
