@@ -54,7 +54,7 @@ pub struct VNicSpec {
     #[schemars(length(max = 39))]
     pub ipv6: Option<String>,
     /// A fixed unicast MAC address: six lower-case hexadecimal pairs with colons, such as 0a:00:00:00:01:09. Immutable.
-    /// Default: derived from the address.
+    /// Neither that of the Subnet's router nor of another VNic in the Subnet. Default: derived from the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"))]
     #[x_kube(validation = Rule::new("self != '00:00:00:00:00:00'").message("spec.mac: 00:00:00:00:00:00 is no address; write one such as 0a:00:00:00:01:09, or leave it out"))]

@@ -96,9 +96,10 @@ pub fn allocate(snapshot: &Snapshot, vnic: &VNic) -> Result<Allocation, Rejectio
     let recorded = vnic.status.as_ref().and_then(|status| status.mac.clone());
     let kept = recorded.filter(|_| !held.is_empty());
     let mac = match (&vnic.spec.mac, kept, first) {
-        (Some(mac), ..) => mac.clone(),
+        (Some(mac), Some(kept), _) if *mac == kept => kept,
+        (Some(mac), ..) => asking.free_mac(network, mac)?,
         (None, Some(kept), _) => kept,
-        (None, None, Some(ip)) => derived_mac(PORT_MAC, &network.vpc, ip),
+        (None, None, Some(ip)) => asking.own_mac(network, ip),
         (None, None, None) => String::new(),
     };
     Ok(Allocation {
@@ -178,6 +179,43 @@ impl Asking<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Another VNic of the Subnet that has this MAC.
+    fn holder_of_mac(&self, mac: &str) -> Option<&ObjectKey> {
+        let pool = self.snapshot.pool(&self.vnic.spec.subnet)?;
+        let mut holders = pool.holders_of_mac(mac);
+        holders.find(|holder| *holder != self.key)
+    }
+
+    /// The MAC that the spec names: the Subnet's router and its other VNics have others. Who has theirs would get their packets.
+    fn free_mac(&self, network: &Network, mac: &str) -> Result<String, Rejection> {
+        let (key, subnet) = (self.key, &self.vnic.spec.subnet);
+        let taken = |by: String| {
+            Rejection::new(
+                reason::ADDRESS_TAKEN,
+                format!(
+                    "VNic {key}: MAC {mac} is that of {by} in Subnet {subnet}; choose another spec.mac, or leave it out"
+                ),
+            )
+        };
+        let mut gateways = network.cidrs().map(|cidr| cidr.gateway);
+        if gateways.any(|gateway| derived_mac(ROUTER_MAC, &network.vpc, gateway) == mac) {
+            return Err(taken("the router".to_owned()));
+        }
+        match self.holder_of_mac(mac) {
+            Some(holder) => Err(taken(format!("VNic {holder}"))),
+            None => Ok(mac.to_owned()),
+        }
+    }
+
+    /// The MAC of a VNic whose spec names none: where somebody named the one that follows from its address, one that differs in the
+    /// first byte.
+    fn own_mac(&self, network: &Network, ip: IpAddr) -> String {
+        let derived = |n: u8| derived_mac(PORT_MAC | n << 4, &network.vpc, ip);
+        let mut all = (0..=0xf).map(derived);
+        let free = all.find(|mac| self.holder_of_mac(mac).is_none());
+        free.unwrap_or_else(|| derived(0))
     }
 
     fn fixed_address(&self, cidr: &Cidr, ip: IpAddr) -> Result<IpAddr, Rejection> {

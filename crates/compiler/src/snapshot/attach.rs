@@ -15,6 +15,13 @@ use crate::owner::{ObjectKey, Owner};
 use crate::validate::network::Network;
 use crate::validate::subnet::conflict;
 
+/// The MAC of a VNic that holds an address.
+fn held_mac(vnic: &VNic) -> Option<String> {
+    let status = vnic.status.as_ref()?;
+    let mac = status.mac.as_ref().filter(|mac| !mac.is_empty())?;
+    (!Held::all(vnic).is_empty()).then(|| mac.clone())
+}
+
 impl Snapshot {
     /// Whether this VNic is what the API server had before an allocation that the snapshot knows of.
     pub(super) fn is_echo(&self, key: &ObjectKey, new: &VNic) -> bool {
@@ -43,6 +50,7 @@ impl Snapshot {
         if let (Some(old), Some(new)) = (&old, &new)
             && old.spec == new.spec
             && Held::all(old) == Held::all(new)
+            && held_mac(old) == held_mac(new)
         {
             return owners;
         }
@@ -146,6 +154,9 @@ impl Snapshot {
         if let Some(pool) = self.pools.get_mut(subnet) {
             held.iter().for_each(|held| pool.release(*held, key));
             asked.iter().for_each(|ip| pool.forget(*ip, key));
+            held_mac(vnic)
+                .iter()
+                .for_each(|mac| pool.release_mac(mac, key));
         }
         if let Some(chassis) = chassis
             && let Some(addresses) = self.chassis_addresses.get_mut(chassis)
@@ -193,6 +204,9 @@ impl Snapshot {
         }
         let pool = self.pools.entry(subnet.clone()).or_default();
         asked.into_iter().for_each(|ip| pool.ask(ip, key));
+        held_mac(vnic)
+            .iter()
+            .for_each(|mac| pool.hold_mac(mac, key));
         let mut others = Vec::new();
         for held in held {
             pool.hold(held, key);

@@ -46,6 +46,9 @@ impl Held {
 pub struct Pool {
     /// Holders by address. More than one only if somebody wrote a status by hand.
     held: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// Those who hold an address, by their MAC. More than one only if they had it before it was refused, or somebody wrote a status by
+    /// hand.
+    macs: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// VNics without an address of this family that ask for this one (`spec.ip`, `spec.ipv6`).
     asked: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// Maximal runs of addresses that are held or asked for: first → last. Makes the search for a free address
@@ -80,6 +83,27 @@ impl Pool {
             one_less(&mut self.gateways, &gateway);
         }
         self.forget(held.ip, vnic);
+    }
+
+    /// Notes the MAC of a holder.
+    pub fn hold_mac(&mut self, mac: &str, vnic: &ObjectKey) {
+        let holders = self.macs.entry(mac.to_owned()).or_default();
+        holders.insert(vnic.clone());
+    }
+
+    /// Forgets the MAC of a holder.
+    pub fn release_mac(&mut self, mac: &str, vnic: &ObjectKey) {
+        if let Some(holders) = self.macs.get_mut(mac) {
+            holders.remove(vnic);
+            if holders.is_empty() {
+                self.macs.remove(mac);
+            }
+        }
+    }
+
+    /// The holders of a MAC.
+    pub fn holders_of_mac(&self, mac: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.macs.get(mac).into_iter().flatten()
     }
 
     /// Notes a VNic that asks for an address.
