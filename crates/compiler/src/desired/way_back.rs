@@ -28,7 +28,7 @@ use crate::desired::{none, policy, route, row, vpc};
 use crate::ipam::{ROUTER_MAC, derived_mac};
 use crate::layout::{BACK_LENGTH, Layout};
 use crate::owner::Owner;
-use crate::row::{Parent, Row};
+use crate::row::Row;
 use crate::snapshot::EipEntry;
 
 /// Priority of the policies that send what an EIP brings to the node's router: above those that let it go to the Pod.
@@ -235,27 +235,14 @@ fn router(owner: &Owner, node: &str, offset: u16, entry: &EipEntry) -> Vec<Row> 
     rows
 }
 
-/// One of the routes of what Pods send, by their range, that mark connections which come in there. They are two, as older versions of OVN mark
-/// none of a route that is alone; both next hops are the same port of the default Vpc's router.
+/// One of the routes of what Pods send, by their range, that mark connections which come in there. They are two, as older versions of
+/// OVN mark none of a route that is alone; both next hops are the same port of the default Vpc's router.
 fn symmetric(owner: &Owner, role: &str, router: Uuid, range: String, hop: Ipv4Addr) -> Row {
     let options = BTreeMap::from([("ecmp_symmetric_reply".to_owned(), "true".to_owned())]);
-    let columns = Columns::new()
-        .with("route_table", "")
-        .with("ip_prefix", range)
+    let route = route(owner, role, router, range, hop.to_string());
+    let columns = route
+        .columns
         .with("policy", "src-ip")
-        .with("nexthop", hop.to_string())
-        .with("output_port", None::<&str>)
         .with("options", options);
-    let parent = Parent {
-        table: "Logical_Router",
-        uuid: router,
-        column: "static_routes",
-    };
-    row(
-        owner,
-        role,
-        "Logical_Router_Static_Route",
-        columns,
-        [parent],
-    )
+    Row { columns, ..route }
 }

@@ -331,7 +331,7 @@ impl World {
         concerned
     }
 
-    /// Only whether it exists matters here.
+    /// Only whether it exists matters here, and where it says that it is.
     fn apply_eip(&mut self, change: Change<Eip>) -> BTreeSet<ObjectKey> {
         let (eip, former) = match change {
             Change::Synced => return self.sync(),

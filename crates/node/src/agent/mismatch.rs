@@ -124,11 +124,10 @@ impl Watch {
                 };
                 tracing::warn!(port, "{}", mismatch.message);
                 let _pass = heartbeat.pass();
-                if !tell(&recorder, &mismatch).await {
-                    // The next pass tries again, and the rest.
-                    break;
+                // What is not published is tried again, and keeps nobody else's from it.
+                if tell(&recorder, &mismatch).await {
+                    told.insert(port, (mismatch, Instant::now(), recorder));
                 }
-                told.insert(port, (mismatch, Instant::now(), recorder));
             }
         }
     }
