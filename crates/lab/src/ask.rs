@@ -164,13 +164,18 @@ impl Kept {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let asking = thread::spawn(move || {
+            let started = Instant::now();
             let (mut first, mut longest) = (None, Duration::ZERO);
             while !stopped.load(Ordering::Relaxed) {
                 let asked = Instant::now();
-                let backend = held.ask()?.backend;
-                let first = first.get_or_insert_with(|| backend.clone());
-                if *first != backend {
-                    return Err(io::Error::other(format!("{backend} answers for {first}")));
+                let reply = held.ask().map_err(|error| {
+                    let (at, after) = (asked - started, asked.elapsed());
+                    let words = format!("asked after {at:.2?}, of {first:?}, {after:.2?} later: {error}");
+                    io::Error::new(error.kind(), words)
+                })?;
+                let first = first.get_or_insert_with(|| reply.clone());
+                if *first != reply {
+                    return Err(io::Error::other(format!("{reply:?} answers for {first:?}")));
                 }
                 longest = longest.max(asked.elapsed());
                 thread::sleep(KEPT_PACE);
@@ -183,7 +188,8 @@ impl Kept {
     /// Stops asking, and returns the longest that it waited for an answer.
     ///
     /// # Errors
-    /// When it broke, as [`Held::ask`]; or another backend answered than the first time.
+    /// When it broke, as [`Held::ask`], with when it was asked; or another backend answered than the first time, or one
+    /// that saw another client.
     pub fn finish(self) -> io::Result<Duration> {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.asking.join();

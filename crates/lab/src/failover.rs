@@ -63,8 +63,8 @@ pub struct Outcome {
     pub back: Vec<Attempts>,
     /// When links or routes of the other nodes changed, since the questions began.
     pub changes: Vec<Range<Duration>>,
-    /// For each connection that was held all the time, the longest that it waited for an answer; `None`: it broke.
-    pub held: Vec<Option<Duration>>,
+    /// For each connection that was held all the time, the longest that it waited for an answer, or how it broke.
+    pub held: Vec<Result<Duration, String>>,
 }
 
 impl Lab {
@@ -179,7 +179,7 @@ impl Asking {
             death: span(struck, returned),
             back: span(returned, ended),
             changes: Vec::new(),
-            held: held.map(|one| one.finish().ok()).collect(),
+            held: held.map(|one| one.finish().map_err(|error| error.to_string())).collect(),
         }
     }
 }

@@ -60,31 +60,30 @@ pub(crate) fn rows(snapshot: &Snapshot, key: &ObjectKey, service: &Service, vpc:
     let mut plain = load_balancers(service, snapshot.slices(key), at);
     withhold(&external::others(snapshot, key, service), &mut plain);
     let exposure = eip::Exposure::of(snapshot, key);
-    let mut rows = Vec::new();
-    if let Some(exposure) = &exposure {
-        let owner = Owner::Service(key.clone());
-        let backends = Backends::gather(slices_of(vpc, snapshot.slices(key)), None, |_, ip| {
-            reached_at(snapshot, vpc, ip)
-        });
-        exposure.add_vips(service, &backends, &mut plain);
-        rows.extend(exposure.source_ranges(&owner, service));
-        if vpc == key::DEFAULT_VPC && snapshot.eip_entry().is_none() {
-            rows.extend(exposure.answers(&owner, &plain));
-        }
-    }
     let slices = slices_of(vpc, snapshot.slices(key));
     let all: Vec<IpAddr> = addresses(service)
         .chain(external_addresses(service))
         .chain(exposure.iter().map(eip::Exposure::address))
         .collect();
-    let draining = Draining::of(service, slices, &all, |_, ip| at(ip));
-    let mut plain = balancers(key, service, vpc, &Form::plain(service), &draining, plain);
-    if exposure.is_some() {
-        for row in &mut plain {
+    let draining = Draining::of(service, slices.clone(), &all, |_, ip| at(ip));
+    let form = Form::plain(service);
+    let mut rows = balancers(key, service, vpc, &form, &draining, plain);
+    if let Some(exposure) = &exposure {
+        let owner = Owner::Service(key.clone());
+        let backends = Backends::gather(slices, None, |_, ip| at(ip));
+        let mut vips = LoadBalancers::new();
+        exposure.add_vips(service, &backends, &mut vips);
+        rows.extend(exposure.source_ranges(&owner, service));
+        if vpc == key::DEFAULT_VPC && snapshot.eip_entry().is_none() {
+            rows.extend(exposure.answers(&owner, &vips));
+        }
+        let form = Form::eip(service, exposure.address());
+        let mut at_eip = balancers(key, service, vpc, &form, &draining, vips);
+        for row in &mut at_eip {
             row.parents.insert(eip::in_router_group(vpc));
         }
+        rows.extend(at_eip);
     }
-    rows.extend(plain);
     for family in families(service) {
         for (name, vips) in [
             ("local", local::balancers(key, service, family)),
@@ -113,6 +112,16 @@ impl Form {
             suffix: String::new(),
             template: None,
             ipv6: families(service).any(|family| family == Family::Ipv6),
+        }
+    }
+
+    /// Rows of an EIP's own. Its address never leaves `vips` of a row that stays: of the addresses of a router's load balancers
+    /// northd counts one as gone that leaves a row, though another row has it (25.03; 26.03 likewise), and then drops what
+    /// comes for that address, as one of the router's own. Of a row that goes as a whole it does not.
+    fn eip(service: &Service, address: IpAddr) -> Self {
+        Self {
+            suffix: format!("/{address}"),
+            ..Self::plain(service)
         }
     }
 

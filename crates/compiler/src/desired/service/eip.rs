@@ -262,6 +262,7 @@ pub(super) fn rows_over_several(
     let mut balancers = LoadBalancers::new();
     exposure.add_vips(service, &backends, &mut balancers);
     rows.extend(balancers.into_iter().map(|(protocol, vips)| {
+        let role = format!("{protocol}/{}", exposure.address);
         let mut options = options();
         if vips.values().all(String::is_empty) {
             // Otherwise the refusal would come from the service gateway's own address.
@@ -269,12 +270,12 @@ pub(super) fn rows_over_several(
         }
         options.extend(draining.option(protocol, &vips));
         let columns = Columns::new()
-            .with("name", format!("{key}:{protocol}"))
+            .with("name", format!("{key}:{role}"))
             .with("protocol", protocol)
             .with("vips", vips)
             .with("options", options)
             .with("selection_fields", fields.clone());
-        row(&owner, protocol, "Load_Balancer", columns, [group])
+        row(&owner, &role, "Load_Balancer", columns, [group])
     }));
     rows
 }
