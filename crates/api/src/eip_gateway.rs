@@ -30,13 +30,13 @@ use crate::vpc::AllowedNamespaces;
 pub struct EipGatewaySpec {
     /// IPv4 range from which EIPs are given out, in CIDR notation, prefix length 8 to 30, for example 198.51.100.0/24.
     /// It may grow or shrink as long as every Eip stays inside. Never overlaps another EipGateway's range, a Subnet,
-    /// the service range, the system range or the nodes' addresses. If `address` lies inside, the EIPs are on the link
+    /// the service range, the system range or addresses of nodes or the API server. If `address` lies inside, the EIPs are on the link
     /// to the upstream router and are answered for by ARP; else the upstream router must route the range to `address`.
     #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked() && cidr(self).prefixLength() >= 8 && cidr(self).prefixLength() <= 30").message("spec.cidr: an IPv4 network such as 198.51.100.0/24, prefix length 8 to 30, no host bits set"))]
     #[x_kube(validation = Rule::new("!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))").message("spec.cidr: hosts cannot have addresses of 0.0.0.0/8, loopback, link-local, multicast or reserved ranges; choose the range that is routed here"))]
     #[schemars(length(max = 18))]
     pub cidr: String,
-    /// IPv4 address of the upstream router, on the link of `address`; it is never given out.
+    /// IPv4 address of the upstream router, on the link of `address`; it is never given out. No Subnet overlaps that link.
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.gateway: the IPv4 address of the upstream router"))]
     #[schemars(length(max = 15))]
     pub gateway: String,

@@ -34,6 +34,9 @@ pub const LOAD_BALANCER_CLASS: &str = "iaas.yusur.io/eip";
 /// exactly when the data plane has caught up. Format: 16 lower-case hexadecimal digits.
 pub const PROGRAMMED: &str = "iaas.yusur.io/programmed";
 
+/// Namespace and name of the API server's own Service, whose endpoints kube-apiserver itself writes.
+pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
 /// Label of a Service that another proxy than kube-proxy serves.
 /// Source: KEP-2447, `service.kubernetes.io/service-proxy-name`.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";

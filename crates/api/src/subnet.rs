@@ -34,7 +34,8 @@ pub struct SubnetSpec {
     /// IPv4 range in CIDR notation, prefix length 8 to 30, for example 10.0.1.0/24. Default: none, the Subnet is IPv6
     /// only. It may grow or shrink as long as
     /// every address in use stays inside and the gateway stays the same. Never overlaps another Subnet of the Vpc, the service range, a system range,
-    /// the nodes' addresses or, outside the default Vpc, the default Vpc's Subnets.
+    /// an EipGateway's range or the link to its upstream router, addresses of nodes or the API server or, outside the default
+    /// Vpc, the default Vpc's Subnets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked() && cidr(self).prefixLength() >= 8 && cidr(self).prefixLength() <= 30").message("spec.cidr: an IPv4 network such as 10.0.1.0/24, prefix length 8 to 30, no host bits set"))]
     #[x_kube(validation = Rule::new("!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))").message("spec.cidr: hosts cannot have addresses of 0.0.0.0/8, loopback, link-local, multicast or reserved ranges; choose a private range such as 10.0.1.0/24"))]

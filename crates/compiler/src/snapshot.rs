@@ -31,6 +31,7 @@ mod eip_entry;
 mod eip_use;
 mod external;
 mod facts;
+mod machines;
 mod pool;
 mod probe;
 mod slices;
@@ -236,6 +237,8 @@ pub struct Snapshot {
     chassis_addresses: BTreeMap<String, BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
     /// Names of the nodes that have the address.
     node_addresses: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Addresses of the API server.
+    api_server: BTreeSet<IpAddr>,
     /// Services by their `spec.externalIPs`.
     external: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     elastic: eip::Elastic,
@@ -535,14 +538,5 @@ impl Snapshot {
     pub(crate) fn on_chassis(&self, chassis: &str, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
         let here = self.chassis_addresses.get(chassis);
         here.and_then(|all| all.get(&ip)).into_iter().flatten()
-    }
-
-    /// A node that has an address in the range.
-    pub(crate) fn node_within(&self, range: IpNet) -> Option<(IpAddr, &str)> {
-        let mut within = self
-            .node_addresses
-            .range(range.network()..=range.broadcast());
-        let (ip, nodes) = within.next()?;
-        Some((*ip, nodes.first()?))
     }
 }

@@ -321,6 +321,48 @@ fn two_gateways_share_a_link_if_the_one_excludes_the_others_address() {
     assert_eq!(told(&first), Ok(()));
 }
 
+/// A client there could not be told from a Pod of the Subnet, and would get no answer.
+#[test]
+fn a_subnet_is_not_on_the_link_to_the_upstream_router() {
+    let link = |created| {
+        let gateway = objects::eip_gateway("g2", "203.0.113.0/24", false, created);
+        Object::EipGateway(objects::eip_gateway_behind(
+            &gateway,
+            "192.0.2.1",
+            "192.0.2.2/24",
+        ))
+    };
+    let subnet = |created| Object::Subnet(objects::subnet("s", "v1", "192.0.2.0/25", created));
+    let (of_gateway, of_subnet) = (Owner::EipGateway("g2".into()), Owner::Subnet("s".into()));
+    // The one that was there first stays.
+    let mut snapshot = world();
+    snapshot.apply(Event::Apply(link(1)));
+    snapshot.apply(Event::Apply(subnet(2)));
+    let refused = compile(&snapshot, &of_subnet).unwrap_err().message;
+    assert!(
+        refused.contains("overlaps EipGateway g2 (192.0.2.0/24)"),
+        "{refused}"
+    );
+    assert!(compile(&snapshot, &of_gateway).is_ok());
+    let named = snapshot.apply(Event::Delete(ycloud_compiler::ObjectRef::EipGateway(
+        "g2".into(),
+    )));
+    assert!(named.contains(&of_subnet));
+    assert!(compile(&snapshot, &of_subnet).is_ok());
+    snapshot.apply(Event::Apply(link(3)));
+    let refused = compile(&snapshot, &of_gateway).unwrap_err().message;
+    assert!(
+        refused.contains(
+            "spec.address 192.0.2.2/24 is on a link that overlaps Subnet s (192.0.2.0/25) of Vpc v1"
+        ),
+        "{refused}"
+    );
+    let named = snapshot.apply(Event::Delete(ycloud_compiler::ObjectRef::Subnet(
+        "s".into(),
+    )));
+    assert!(named.contains(&of_gateway));
+}
+
 #[test]
 fn a_gateway_that_a_later_service_range_overlaps_is_refused_until_that_goes() {
     let mut snapshot = world();

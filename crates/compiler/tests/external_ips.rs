@@ -64,7 +64,7 @@ fn addresses_of_others_are_left_out_and_named_and_the_rest_is_served() {
     let rejection = hindrance(&snapshot, &web()).expect("a hindrance");
     assert_eq!(rejection.reason, reason::NOT_PERMITTED);
     for whose in [
-        "172.31.0.1 is Node n1's",
+        "172.31.0.1 is the address of Node n1",
         "100.64.0.2 is of the system range 100.64.0.0/10",
         "198.51.100.1 is EipGateway g1's own",
         "198.51.100.2 is EipGateway g1's own",
@@ -77,6 +77,51 @@ fn addresses_of_others_are_left_out_and_named_and_the_rest_is_served() {
         "{}",
         rejection.message
     );
+}
+
+/// Who has the API server's address in a VPC has what its Pods tell the API server.
+#[test]
+fn the_api_servers_address_is_nobodys() {
+    let mut snapshot = world();
+    let slice = |ip: &str| {
+        let endpoints = [(ip.to_owned(), "ready")];
+        let ports = [("TCP", 443)];
+        Event::Apply(Object::EndpointSlice(objects::slice(
+            "default",
+            "kubernetes",
+            "kubernetes",
+            &ports,
+            &endpoints,
+        )))
+    };
+    let named = snapshot.apply(slice("192.0.2.1"));
+    assert!(named.contains(&web()), "{named:?}");
+    assert_eq!(vips(&snapshot), ["10.96.0.1:80", "198.51.100.9:80"]);
+    let told = hindrance(&snapshot, &web()).expect("a hindrance").message;
+    assert!(
+        told.contains("192.0.2.1 is an address of the API server"),
+        "{told}"
+    );
+    // It moves.
+    let named = snapshot.apply(slice("192.0.2.7"));
+    assert!(named.contains(&web()), "{named:?}");
+    assert!(vips(&snapshot).contains(&"192.0.2.1:80".to_owned()));
+    let subnet = objects::subnet("s", "ovn-cluster", "192.0.2.0/24", 1);
+    snapshot.apply(Event::Apply(Object::Subnet(subnet)));
+    let refused = compile(&snapshot, &Owner::Subnet("s".into())).unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("overlaps 192.0.2.7, an address of the API server"),
+        "{}",
+        refused.message
+    );
+    let named = snapshot.apply(Event::Delete(ObjectRef::EndpointSlice(ObjectKey::new(
+        "default",
+        "kubernetes",
+    ))));
+    assert!(named.contains(&Owner::Subnet("s".into())), "{named:?}");
+    assert!(compile(&snapshot, &Owner::Subnet("s".into())).is_ok());
 }
 
 #[test]

@@ -534,3 +534,61 @@ fn a_service_that_takes_an_eip_names_the_one_to_be_made_for_it() {
     outside["loadBalancerClass"] = json!("iaas.yusur.io/eip");
     assert!(concerned(&outside).contains(&made));
 }
+
+#[test]
+fn what_of_a_service_has_no_effect_is_said() {
+    let plain = objects::service("ns", "web", None, "10.96.0.1", &[("TCP", 80)]);
+    let balancer = |class: Option<&str>, more: Value| {
+        let mut service = serde_json::to_value(&*plain).expect("a Service");
+        service["spec"]["type"] = json!("LoadBalancer");
+        service["spec"]["loadBalancerClass"] = json!(class);
+        for (field, value) in more.as_object().expect("fields") {
+            service[field]
+                .as_object_mut()
+                .map(|of| of.extend(value.as_object().expect("an object").clone()))
+                .unwrap_or_else(|| service[field] = value.clone());
+        }
+        serde_json::from_value::<Service>(service).expect("a Service")
+    };
+    let ours = Some("iaas.yusur.io/eip");
+    let served = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    let headless = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
+    let made = json!({"metadata": {"ownerReferences": [
+        {"apiVersion": "iaas.yusur.io/v1", "kind": "YusurService", "name": "web", "uid": "u", "controller": true}
+    ]}});
+    let local = json!({"spec": {"externalTrafficPolicy": "Local", "loadBalancerIP": "192.0.2.1"}});
+    let cases = [
+        (
+            balancer(None, json!({})),
+            &["without spec.loadBalancerClass", "iaas.yusur.io/eip"][..],
+        ),
+        (
+            balancer(None, local.clone()),
+            &["without spec.loadBalancerClass"],
+        ),
+        (
+            balancer(ours, local.clone()),
+            &[
+                "spec.loadBalancerIP 192.0.2.1",
+                "externalTrafficPolicy Local",
+            ],
+        ),
+        // It has an address of another load balancer, or is to have one, or nobody is to serve it.
+        (balancer(None, served), &[]),
+        (balancer(Some("example.com/lb"), local), &[]),
+        (balancer(None, headless), &[]),
+        (balancer(None, made), &[]),
+        (balancer(ours, json!({})), &[]),
+        (Service::clone(&plain), &[]),
+    ];
+    for (service, words) in cases {
+        let said = ycloud_compiler::validate::service::ignored(&service);
+        match words {
+            [] => assert_eq!(said, None, "{service:?}"),
+            words => {
+                let said = said.unwrap_or_else(|| panic!("nothing is said of {service:?}"));
+                assert!(words.iter().all(|word| said.contains(word)), "{said}");
+            }
+        }
+    }
+}

@@ -170,7 +170,8 @@ impl Kept {
                 let asked = Instant::now();
                 let reply = held.ask().map_err(|error| {
                     let (at, after) = (asked - started, asked.elapsed());
-                    let words = format!("asked after {at:.2?}, of {first:?}, {after:.2?} later: {error}");
+                    let words =
+                        format!("asked after {at:.2?}, of {first:?}, {after:.2?} later: {error}");
                     io::Error::new(error.kind(), words)
                 })?;
                 let first = first.get_or_insert_with(|| reply.clone());

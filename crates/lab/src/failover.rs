@@ -179,7 +179,9 @@ impl Asking {
             death: span(struck, returned),
             back: span(returned, ended),
             changes: Vec::new(),
-            held: held.map(|one| one.finish().map_err(|error| error.to_string())).collect(),
+            held: held
+                .map(|one| one.finish().map_err(|error| error.to_string()))
+                .collect(),
         }
     }
 }

@@ -316,8 +316,8 @@ impl Snapshot {
         let ranges = |all: &Self| {
             let gateway = all.elastic.gateways.get(&name)?;
             let asked = Gateway::read(&all.settings, &name, gateway).ok();
-            let asked = asked.map(|gateway| gateway.cidr);
-            Some(asked.into_iter().chain(recorded(gateway).0))
+            let asked = asked.into_iter().flat_map(|gateway| gateway.ranges());
+            Some(asked.chain(recorded(gateway).0))
         };
         let mut changed: Vec<Ipv4Net> = ranges(self).into_iter().flatten().collect();
         put(&mut self.elastic.gateways, &name, gateway);

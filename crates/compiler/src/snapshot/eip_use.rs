@@ -89,7 +89,10 @@ impl Snapshot {
     fn meets_gateways(&self, subnet: &str) -> bool {
         let network = self.network(subnet);
         self.elastic.verdicts.values().any(|verdict| match verdict {
-            Ok(gateway) => network.is_some_and(|network| network.meets(gateway.cidr)),
+            Ok(gateway) => {
+                let mut ranges = gateway.ranges();
+                network.is_some_and(|network| ranges.any(|range| network.meets(range)))
+            }
             Err(_) => true,
         })
     }

@@ -66,7 +66,11 @@ impl Snapshot {
             let slices = self.slices.entry(slice.service.clone()).or_default();
             slices.insert(name.name.clone(), slice);
         }
-        owners.extend(before.into_iter().chain(after).map(Owner::Service));
+        let services: BTreeSet<ObjectKey> = before.into_iter().chain(after).collect();
+        for service in &services {
+            owners.extend(self.set_api_server(service));
+        }
+        owners.extend(services.into_iter().map(Owner::Service));
         owners
     }
 

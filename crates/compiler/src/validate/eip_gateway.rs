@@ -136,6 +136,13 @@ impl Gateway {
         meet(self.address.trunc(), self.cidr)
     }
 
+    /// What nothing else may overlap: the range, and the link to the upstream router.
+    pub fn ranges(&self) -> impl Iterator<Item = Ipv4Net> + use<> {
+        let link = self.address.trunc();
+        let other = (!self.cidr.contains(&link)).then_some(link);
+        std::iter::once(self.cidr).chain(other)
+    }
+
     /// Whether the address is of the range and not excluded: an Eip may have it, or the gateway itself has.
     fn may_give_out(&self, ip: Ipv4Addr) -> bool {
         self.cidr.contains(&ip) && !self.excluded.iter().any(|range| range.contains(ip))
@@ -303,10 +310,19 @@ fn overlap(
             gateway.address
         ));
     }
-    let range = other_range(snapshot, age, gateway, own)?;
+    if let Some(range) = other_range(snapshot, &age, gateway.cidr, own) {
+        return Some(format!(
+            "spec.cidr {} overlaps {range}; choose another range",
+            gateway.cidr
+        ));
+    }
+    // Nodes may be on that link, too.
+    let link = gateway.address.trunc();
+    let with = subnet_that_meets(snapshot, &age, link, own)
+        .or_else(|| service_range_that_meets(snapshot, link))?;
     Some(format!(
-        "spec.cidr {} overlaps {range}; choose another range",
-        gateway.cidr
+        "spec.address {} is on a link that overlaps {with}; choose another link, or another range there",
+        gateway.address
     ))
 }
 
@@ -322,28 +338,44 @@ fn is_in_force(object: &EipGateway, asked: &Gateway) -> bool {
 /// What the range of an EipGateway overlaps that is no EipGateway's.
 ///
 /// `own`: the range is in force already.
-fn other_range(snapshot: &Snapshot, age: Age, gateway: &Gateway, own: bool) -> Option<String> {
-    let meets = |range: IpNet| meet(range, gateway.cidr);
+fn other_range(snapshot: &Snapshot, age: &Age, cidr: Ipv4Net, own: bool) -> Option<String> {
+    let ranges = || {
+        let system = snapshot.settings().system_cidr;
+        meet(system, cidr).then(|| format!("the system range {system} (--system-cidr)"))
+    };
+    let machines = || {
+        let (ip, whose) = snapshot.machine_within(cidr.into())?;
+        Some(format!("{ip}, {whose}"))
+    };
+    subnet_that_meets(snapshot, age, cidr, own)
+        .or_else(|| service_range_that_meets(snapshot, cidr))
+        .or_else(ranges)
+        .or_else(machines)
+}
+
+/// A Subnet that is in force, or was asked for before what is not in force.
+fn subnet_that_meets(snapshot: &Snapshot, age: &Age, range: Ipv4Net, own: bool) -> Option<String> {
     for subnet in snapshot.subnet_names() {
         let object = snapshot.subnet(subnet);
-        let older = object.is_some_and(|object| age_of(subnet, &object.metadata) < age);
+        let older = object.is_some_and(|object| age_of(subnet, &object.metadata) < *age);
         if let Some(network) = snapshot.network(subnet)
             && (snapshot.record(subnet).is_some() || (older && !own))
-            && let Some(range) = network.ipv4()
-            && meets(range.into())
+            && let Some(of_subnet) = network.ipv4()
+            && meet(of_subnet, range)
         {
-            return Some(format!("Subnet {subnet} ({range}) of Vpc {}", network.vpc));
+            return Some(format!(
+                "Subnet {subnet} ({of_subnet}) of Vpc {}",
+                network.vpc
+            ));
         }
     }
-    if let Some((with, range)) = snapshot.service_cidrs().find(|(_, range)| meets(*range)) {
-        return Some(format!("the service range {range} (ServiceCIDR {with})"));
-    }
-    let system = snapshot.settings().system_cidr;
-    if meets(system.into()) {
-        return Some(format!("the system range {system} (--system-cidr)"));
-    }
-    let (ip, node) = snapshot.node_within(gateway.cidr.into())?;
-    Some(format!("{ip}, the address of Node {node}"))
+    None
+}
+
+fn service_range_that_meets(snapshot: &Snapshot, range: Ipv4Net) -> Option<String> {
+    let mut all = snapshot.service_cidrs();
+    let (with, found) = all.find(|(_, found)| meet(*found, range))?;
+    Some(format!("the service range {found} (ServiceCIDR {with})"))
 }
 
 /// Names of the nodes that can carry an EipGateway, sorted: those that its selector matches, without those whose chassis

@@ -27,8 +27,8 @@ pub(crate) fn others(
 
 /// Whose an address is, seen from a namespace; `None`: nobody's, or an Eip of the namespace itself.
 fn owner(snapshot: &Snapshot, namespace: &str, ip: IpAddr) -> Option<String> {
-    if let Some((_, node)) = snapshot.node_within(IpNet::from(ip)) {
-        return Some(format!("Node {node}'s"));
+    if let Some((_, whose)) = snapshot.machine_within(IpNet::from(ip)) {
+        return Some(whose);
     }
     let system = snapshot.settings().system_range(Family::of(ip));
     if system.contains(&ip) {

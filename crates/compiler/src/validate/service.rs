@@ -102,11 +102,37 @@ pub(crate) fn hindrance(snapshot: &Snapshot, key: &ObjectKey) -> Option<Rejectio
         .or_else(|| untranslated(snapshot, key))
 }
 
-/// What of a Service's spec its EIP looks past, and what there is instead. Its other addresses go by it.
+/// What of a Service's spec has no effect, and what there is instead: an EIP's, or that of a load balancer which is
+/// nobody's.
 pub fn ignored(service: &Service) -> Option<String> {
     // Of a YusurService's, the YusurService says it.
-    let own = made_for(&service.metadata).is_none() && takes_eip(service);
-    let spec = service.spec.as_ref().filter(|_| own)?;
+    if made_for(&service.metadata).is_some() {
+        return None;
+    }
+    let of_nobody = is_nobodys_load_balancer(service).then(|| {
+        format!(
+            "spec.type LoadBalancer without spec.loadBalancerClass gets no EIP: set spec.type ClusterIP, and then \
+             LoadBalancer with spec.loadBalancerClass {}, which cannot be added later; or let another load balancer serve it",
+            key::LOAD_BALANCER_CLASS
+        )
+    });
+    of_nobody.or_else(|| looked_past(service))
+}
+
+/// Whether a Service asks for a load balancer of no class, and none has given it an address.
+fn is_nobodys_load_balancer(service: &Service) -> bool {
+    let asks = service.spec.as_ref().is_some_and(|spec| {
+        spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
+    });
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let has = balancer.is_some_and(|b| b.ingress.iter().flatten().next().is_some());
+    asks && !has && desired::service::served(service)
+}
+
+/// What of a Service's spec its EIP looks past. Its other addresses go by it.
+fn looked_past(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref().filter(|_| takes_eip(service))?;
     let address = spec.load_balancer_ip.as_ref().map(|ip| {
         format!(
             "spec.loadBalancerIP {ip}: name an Eip or an address in annotation {}",

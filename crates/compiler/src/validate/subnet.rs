@@ -279,7 +279,8 @@ struct GatewayRange {
 fn gateway_ranges(snapshot: &Snapshot) -> Vec<GatewayRange> {
     let ranges = snapshot.eip_gateways().flat_map(|(name, object)| {
         let asked = Gateway::read(snapshot.settings(), name, object).ok();
-        let asked = asked.map(|gateway| (Some(age_of(name, &object.metadata)), gateway.cidr));
+        let asked = asked.into_iter().flat_map(|gateway| gateway.ranges());
+        let asked = asked.map(|range| (Some(age_of(name, &object.metadata)), range));
         let (in_force, _) = recorded(object);
         let all = in_force.map(|range| (None, range)).into_iter().chain(asked);
         all.map(move |(since, range)| GatewayRange {
@@ -339,6 +340,6 @@ fn system_overlap(
         };
         return Some(format!("the system range {system} ({flag})"));
     }
-    let (ip, node) = snapshot.node_within(cidr.range)?;
-    Some(format!("{ip}, the address of Node {node}"))
+    let (ip, whose) = snapshot.machine_within(cidr.range)?;
+    Some(format!("{ip}, {whose}"))
 }

@@ -190,6 +190,14 @@ pub fn eip_gateway_for(gateway: &EipGateway, allowed: Value) -> Arc<EipGateway> 
     Arc::new(gateway)
 }
 
+/// The EipGateway, to which its upstream router routes the range over this link.
+pub fn eip_gateway_behind(gateway: &EipGateway, upstream: &str, address: &str) -> Arc<EipGateway> {
+    let mut gateway = gateway.clone();
+    gateway.spec.gateway = upstream.to_owned();
+    gateway.spec.address = Some(address.to_owned());
+    Arc::new(gateway)
+}
+
 /// An EipGateway that only nodes of that label `role` can carry, reached over a link of its own.
 pub fn eip_gateway_on(name: &str, cidr: &str, role: &str) -> Arc<EipGateway> {
     from(json!({

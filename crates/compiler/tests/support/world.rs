@@ -156,6 +156,15 @@ pub fn object() -> impl Strategy<Value = Object> {
         }),
         1 => (select(GATEWAYS), select(&["edge", "nobody"][..]))
             .prop_map(|(name, role)| Object::EipGateway(objects::eip_gateway_on(name, "198.51.100.0/24", role))),
+        // On a link that Subnets overlap.
+        1 => (select(GATEWAYS), 0u32..3).prop_map(|(name, created)| {
+            let gateway = objects::eip_gateway(name, "203.0.113.0/24", false, created);
+            Object::EipGateway(objects::eip_gateway_behind(&gateway, "10.0.1.1", "10.0.1.2/24"))
+        }),
+        // The API server's own.
+        1 => vec(endpoint(), 0..2).prop_map(|endpoints| {
+            Object::EndpointSlice(objects::slice("default", "kubernetes", "kubernetes", &[("TCP", 443)], &endpoints))
+        }),
         2 => (select(VPCS), proptest::option::of(select(GATEWAYS)), proptest::option::of(select(GATEWAYS)), 0u32..3).prop_map(|(name, gateway, on, created)| Object::Vpc(objects::from(serde_json::json!({
             "apiVersion": "iaas.yusur.io/v1", "kind": "Vpc",
             "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:0{created}Z")}, "spec": {"eipGateway": gateway},

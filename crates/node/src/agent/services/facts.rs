@@ -111,6 +111,8 @@ pub struct Surroundings {
     pub node: String,
     /// Addresses of all nodes, by name.
     pub nodes: BTreeMap<String, NodeAddresses>,
+    /// Addresses of the API server.
+    pub api_server: BTreeSet<IpAddr>,
     /// Ranges of the default Vpc's Subnets, the join switch's among them.
     pub default_vpc: BTreeSet<IpNet>,
     /// See [`super::world::World::set_reserved`].
@@ -127,12 +129,13 @@ impl Surroundings {
                 .any(|of_node| of_node.all().any(|own| own == ip))
     }
 
-    /// Whether the node may translate an address that a Service names in `spec.externalIPs`. Not a node's: it would take its
-    /// servers' place. Not where the node's own packets enter OVN, either: there OVN knows who may have an address.
+    /// Whether the node may translate an address that a Service names in `spec.externalIPs`. Not a node's, nor the API
+    /// server's: it would take its place. Not where the node's own packets enter OVN, either: there OVN knows who may have an address.
     pub fn is_translated(&self, external: IpAddr) -> bool {
         let ranges = self.default_vpc.iter().chain(&self.reserved);
         let mut nodes = self.nodes.values();
         !ranges.into_iter().any(|range| range.contains(&external))
+            && !self.api_server.contains(&external)
             && !nodes.any(|of_node| of_node.internal.contains(&external))
     }
 }

@@ -422,6 +422,18 @@ fn external_addresses_of_others_are_not_translated_and_the_rest_is() {
         assert!(!has_frontend(&of_all, ip), "{ip}: {of_all}");
     }
     assert!(of_all.contains("tcp . 30080 : 10.96.0.9 . 80"), "{of_all}");
+    // An API server with a machine of its own comes.
+    let api_server = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.7"]}],
+        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+    });
+    let api_server = facts::slice(&serde_json::from_value(api_server).unwrap());
+    let key = ("default".to_owned(), "kubernetes".to_owned());
+    world.apply(Change::Slices(Delta::One(key.clone(), api_server)));
+    assert!(!has_frontend(&script(&mut world), "192.0.2.7"));
+    world.apply(Change::Slices(Delta::One(key, None)));
+    assert!(has_frontend(&script(&mut world), "192.0.2.7"));
     // An EipGateway goes.
     world.set_reserved(reserved[..4].iter().map(|r| r.parse().unwrap()).collect());
     assert!(has_frontend(&script(&mut world), "198.51.100.9"));

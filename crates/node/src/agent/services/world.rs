@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use ycloud_api::key::API_SERVER;
 
 use super::facts::{NodeAddresses, Service, Slice, Surroundings};
 use super::rules::{self, ServiceRules};
@@ -116,7 +117,26 @@ impl World {
         }
         self.slices_of.retain(|_, slices| !slices.is_empty());
         self.listed[1] |= listed;
+        let (namespace, name) = API_SERVER;
+        let of_api_server = (namespace.to_owned(), name.to_owned());
+        if touched.contains(&of_api_server) {
+            let slices = self.slices_of.get(&of_api_server).into_iter().flatten();
+            let slices = slices.filter_map(|slice| self.slices.get(slice));
+            let endpoints = slices.flat_map(|slice| &slice.endpoints);
+            let addresses = endpoints.map(|endpoint| endpoint.ip).collect();
+            if self.around.api_server != addresses {
+                self.around.api_server = addresses;
+                self.touch_external();
+            }
+        }
         self.changed.extend(touched);
+    }
+
+    /// Those with `spec.externalIPs` are looked at again.
+    fn touch_external(&mut self) {
+        let external = self.services.iter();
+        let external = external.filter(|(_, service)| !service.external_ips.is_empty());
+        self.changed.extend(external.map(|(key, _)| key.clone()));
     }
 
     /// Says which ranges the default Vpc has.
@@ -132,9 +152,7 @@ impl World {
     pub fn set_reserved(&mut self, ranges: BTreeSet<IpNet>) {
         if self.around.reserved != ranges {
             self.around.reserved = ranges;
-            let external = self.services.iter();
-            let external = external.filter(|(_, service)| !service.external_ips.is_empty());
-            self.changed.extend(external.map(|(key, _)| key.clone()));
+            self.touch_external();
         }
     }
 
