@@ -129,7 +129,7 @@ fn alone_a_thousand_services_over_fifty_vpcs_come_and_go_row_for_row() {
     let balancers = nbctl(&["--bare", "--columns=name", "list", "Load_Balancer"]);
     let prefix = format!("{}/", scene.name);
     let ours = balancers.lines().filter(|name| name.starts_with(&prefix));
-    assert_eq!(ours.count(), VPCS * SERVICES);
+    assert_eq!(ours.count(), VPCS * (SERVICES + EIPS));
 
     // In this order nothing waits for its users.
     let namespace = scene.name.clone();
