@@ -39,7 +39,8 @@ pub struct EipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub eip_gateway: Option<String>,
-    /// A fixed IPv4 address of the EipGateway's range. Immutable. Default: the first free one.
+    /// A fixed IPv4 address of the EipGateway's range. Immutable. Default: the first free one; before those, one that rests
+    /// there and was of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.address: an IPv4 address of the EipGateway's range"))]
     #[schemars(length(max = 15))]

@@ -1,6 +1,6 @@
 //! `EipGateway`: a range of EIPs, the physical network they live on, and the nodes that may carry them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,13 @@ pub struct EipGatewaySpec {
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 8))]
     pub service_gateways: i32,
+    /// Seconds for which an address rests that an Eip gave up, 0 to 86400: no other namespace gets it meanwhile, as clients
+    /// still send to it, whose DNS answers are old. Its own namespace may have it at once, and gets it before others. It
+    /// counts from when the Eip was deleted and nothing used it any more; a change is for those that rest, too. 0: none
+    /// rests. Default: 600.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub reuse_after_seconds: i32,
     /// Whether Eips and Vpcs that name no EipGateway use this one. Of several marked ones the oldest is it; if none is
     /// marked, the oldest EipGateway is. A Vpc that hangs on another one stays there while it is reached at EIPs of that
     /// one. Default: false.
@@ -84,6 +91,10 @@ pub struct EipGatewaySpec {
 
 fn two() -> i32 {
     2
+}
+
+fn ten_minutes() -> i32 {
+    600
 }
 
 /// What ycloud-controller made of an EipGateway.
@@ -106,13 +117,36 @@ pub struct EipGatewayStatus {
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["index".into()]))]
     pub service_gateways: Vec<ServiceGatewayStatus>,
-    /// How many EIPs there are.
+    /// How many EIPs there are. One that rests (`released`) is neither used nor free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
+    /// The addresses that Eips gave up and that rest (`spec.reuseAfterSeconds`), by address; at most 1024: of more, those
+    /// that were given up first rest no longer. This is the record of it, and ycloud-controller's alone to write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".into()]))]
+    #[schemars(length(max = 1024))]
+    pub released: Vec<ReleasedAddress>,
     /// Ready: it exists in OVN and a node can carry it. InUse: a deletion waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// An address that an Eip gave up.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleasedAddress {
+    /// The IPv4 address.
+    pub address: String,
+    /// Namespace of the Eip that held it last.
+    pub namespace: String,
+    /// When that Eip was deleted and nothing used it any more.
+    pub time: Time,
+}
+
+impl EipGatewayStatus {
+    /// How many addresses `released` has at most.
+    pub const MOST_RELEASED: usize = 1024;
 }
 
 /// Where a service gateway is.

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
 use ycloud_api::condition::reason;
 use ycloud_api::made::is_yusur_service;
 use ycloud_api::subnet::Addresses;
@@ -15,8 +16,8 @@ use crate::compile::Rejection;
 use crate::desired::eip_gateway::{order, service_order};
 use crate::owner::{ObjectKey, Owner};
 use crate::snapshot::{EipUse, Snapshot, Wish, asked_address, held_address};
-use crate::validate::eip::{Binding, binding, check, free, gateway};
-use crate::validate::eip_gateway;
+use crate::validate::eip::{Binding, binding, check, free, gateway, is_free_for, told};
+use crate::validate::eip_gateway::{self, Gateway};
 
 /// An address for an Eip, to be written into its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +28,13 @@ pub struct EipAllocation {
     pub eip_gateway: String,
 }
 
-/// An address for an Eip that has none: `spec.address` if it names one, else the first free one of its EipGateway. Of an
-/// Eip that has one already: that one.
+/// An address for an Eip that has none: `spec.address` if it names one, else one that rests for its namespace, else the first
+/// free one of its EipGateway. Of an Eip that has one already: that one.
 ///
 /// The snapshot must be told of the result (by applying the Eip with its status) before the next call.
 ///
 /// # Errors
-/// No such EipGateway, or one that is refused or being deleted; address taken, outside, or none left.
+/// No such EipGateway, or one that is refused or being deleted; address taken, at rest, outside, or none left.
 pub fn allocate_eip(snapshot: &Snapshot, eip: &Eip) -> Result<EipAllocation, Rejection> {
     let key = ObjectKey::new(
         eip.metadata.namespace.clone().unwrap_or_default(),
@@ -62,29 +63,57 @@ pub fn allocate_eip(snapshot: &Snapshot, eip: &Eip) -> Result<EipAllocation, Rej
             free(snapshot, &key, ip, name, gateway)?;
             ip
         }
-        (None, None) => {
-            let taken = |ip| {
-                let others = snapshot.eips_holding(ip).chain(snapshot.eips_asking(ip));
-                gateway.reserved(ip).is_some() || others.count() > 0
-            };
-            let found = gateway.free_from(gateway.cidr.network(), taken);
-            found.ok_or_else(|| {
-                Rejection::new(
-                    reason::EXHAUSTED,
-                    format!(
-                        "Eip {key}: EipGateway {name} ({}) has no free address: all {} are in use; delete Eips, widen \
-                         its spec.cidr, or name another EipGateway",
-                        gateway.cidr,
-                        gateway.size()
-                    ),
-                )
-            })?
-        }
+        (None, None) => first_free(snapshot, &key, name, gateway)?,
     };
     Ok(EipAllocation {
         address,
         eip_gateway: name.to_owned(),
     })
+}
+
+/// The first address of an EipGateway that an Eip can have: of those that rest for its namespace, or else of all. So who makes
+/// Eips and deletes them uses up one address, and not the range.
+fn first_free(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    name: &str,
+    gateway: &Gateway,
+) -> Result<Ipv4Addr, Rejection> {
+    let free = |ip| is_free_for(snapshot, &key.namespace, ip, name, gateway);
+    let own = snapshot
+        .eip_rests(name)
+        .filter(|(_, rest)| rest.namespace == key.namespace);
+    let mut own = own.map(|(ip, _)| ip);
+    let found = own.find(|ip| free(*ip));
+    let found = found.or_else(|| gateway.free_from(gateway.cidr.network(), |ip| !free(ip)));
+    found.ok_or_else(|| {
+        let (count, next) = resting(snapshot, name, gateway);
+        let which = match next {
+            None => format!("all {} are in use", gateway.size()),
+            Some(until) => format!(
+                "all {} are in use or rest; of these {count} rest (spec.reuseAfterSeconds), the next one until {}",
+                gateway.size(),
+                told(until)
+            ),
+        };
+        Rejection::new(
+            reason::EXHAUSTED,
+            format!(
+                "Eip {key}: EipGateway {name} ({}) has no free address: {which}; delete Eips, widen its spec.cidr, or name \
+                 another EipGateway",
+                gateway.cidr
+            ),
+        )
+    })
+}
+
+/// How many addresses of an EipGateway rest that nobody holds, and when the first of them has rested.
+fn resting(snapshot: &Snapshot, name: &str, gateway: &Gateway) -> (usize, Option<Timestamp>) {
+    let rests = snapshot.eip_rests(name).filter(|(ip, _)| {
+        gateway.reserved(*ip).is_none() && snapshot.eips_holding(*ip).next().is_none()
+    });
+    let ends: Vec<_> = rests.map(|(_, rest)| rest.until).collect();
+    (ends.len(), ends.iter().min().copied())
 }
 
 /// The Eip that must be made for a Service that takes one and for which there is none: of the Service's name, with the
@@ -187,14 +216,21 @@ pub fn eip_binding(snapshot: &Snapshot, eip: &ObjectKey) -> Binding {
     binding(snapshot, eip)
 }
 
-/// The address counts of an EipGateway; zero if there is no such one or it is refused.
+/// The address counts of an EipGateway, of which one that rests is neither used nor free; zero if there is no such one or it
+/// is refused.
 pub fn eip_usage(snapshot: &Snapshot, name: &str) -> Addresses {
     let Ok(gateway) = eip_gateway::check(snapshot, name) else {
         return Addresses::new(0, 0);
     };
     let held: BTreeSet<_> = snapshot.eips_held_of(name).map(|(ip, _)| ip).collect();
     let (total, used) = (gateway.size() as u128, held.len() as u128);
-    Addresses::new(used, total.saturating_sub(used))
+    let all = Addresses::new(used, total.saturating_sub(used));
+    let (resting, _) = resting(snapshot, name, gateway);
+    let resting = i64::try_from(resting).unwrap_or(i64::MAX);
+    Addresses {
+        free: all.free.map(|free| free.saturating_sub(resting).max(0)),
+        ..all
+    }
 }
 
 /// The range of an EipGateway; `None` if it is refused.

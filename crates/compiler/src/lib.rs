@@ -17,6 +17,7 @@ pub mod layout;
 pub mod owner;
 pub mod ownerindex;
 pub mod prober;
+pub mod released;
 pub mod row;
 pub mod slot;
 pub mod snapshot;
@@ -34,6 +35,7 @@ pub use ipam::{Allocated, Allocation, allocate, node_vnic, pod_vnic, usage, user
 pub use owner::{ObjectKey, Owner};
 pub use ownerindex::OwnerIndex;
 pub use prober::{Assignment, is_chassis_probe, wanted_chassis_probe};
+pub use released::{Recorded, Released, RestingPlace, released, resting_place};
 pub use row::{Parent, Row};
 pub use snapshot::{
     Chassis, Claim, Event, Leaving, MtuCheck, NodeFacts, Object, ObjectRef, PodFacts, Prober,

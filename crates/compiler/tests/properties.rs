@@ -13,8 +13,8 @@ use ycloud_compiler::row::MONITORED;
 use ycloud_compiler::{
     Batch, Event, Object, Owner, OwnerIndex, Row, Settings, Snapshot, active_node, allocate,
     compile, eip_address, eip_binding, eip_gateway_address, eip_gateway_cidr, eip_usage,
-    eligible_nodes, hindrance, is_outdated, keep_connections, service_gateways, usage, users,
-    wanted_eip, wanted_vnic,
+    eligible_nodes, hindrance, is_outdated, keep_connections, resting_place, service_gateways,
+    usage, users, wanted_eip, wanted_vnic,
 };
 use ycloud_ovsdb::{Atom, Columns, Datum, Operation};
 
@@ -76,6 +76,8 @@ fn said(snapshot: &Snapshot, owner: &Owner) -> Vec<String> {
         }
         Owner::Eip(key) => {
             say(&eip_binding(snapshot, key));
+            // Where it is to rest keeps it, once it is being deleted.
+            say(&leaves(snapshot, owner).then(|| resting_place(snapshot, key)));
             say(&(
                 wanted_eip(snapshot, key),
                 is_outdated(snapshot, key),

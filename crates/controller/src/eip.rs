@@ -7,13 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use serde_json::json;
 use ycloud_api::eip::EipPort;
+use ycloud_api::eip_gateway::ReleasedAddress;
 use ycloud_api::made::is_yusur_service;
 use ycloud_api::selector::matches;
 use ycloud_api::{Eip, EipGateway, EipGatewayStatus, key};
 use ycloud_compiler::{
-    Event, Object, ObjectKey, Owner, active_node, allocate_eip, eip_binding, eip_gateway_address,
-    eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, service_gateways, users, wanted_eip,
-    with_whom_it_goes,
+    Event, Object, ObjectKey, Owner, Recorded, active_node, allocate_eip, eip_binding,
+    eip_gateway_address, eip_gateway_cidr, eip_usage, eligible_nodes, is_outdated, released,
+    resting_place, service_gateways, users, wanted_eip, with_whom_it_goes,
 };
 
 use crate::objects::{COUNTER_REST, Need, finalizer, gone, refusal, status_patch};
@@ -47,9 +48,13 @@ impl State {
         if let Some(action) = finalizer(&gateway.metadata, !users.is_empty()) {
             return Some(action.into());
         }
-        let state = self.said(owner);
-        if gone(&gateway.metadata) || (matches!(state, RowState::Pending) && !deleting) {
+        if gone(&gateway.metadata) {
             return None;
+        }
+        let released = self.released(name, owner, now);
+        let state = self.said(owner);
+        if matches!(state, RowState::Pending) && !deleting {
+            return recorded(&gateway, released);
         }
         let default = self.snapshot.default_eip_gateway();
         let known = Knowledge {
@@ -60,6 +65,7 @@ impl State {
             without_network: self.without_network(&gateway),
             service_gateways: service_gateways(&self.snapshot, name),
             addresses: eip_usage(&self.snapshot, name),
+            released,
             default: default == Some(name),
             other_default: default
                 .filter(|default| gateway.spec.default && *default != name)
@@ -77,6 +83,34 @@ impl State {
         .or_else(|| moved(&*gateway, &former, &status));
         let old = gateway.status.as_ref();
         status_patch(&gateway.metadata, old, &status, COUNTER_REST, report)
+    }
+
+    /// The addresses that are to rest, by an EipGateway's record. It is looked at again when the first of them has rested.
+    fn released(&mut self, name: &str, owner: &Owner, now: &Time) -> Vec<ReleasedAddress> {
+        let sure = |eip: &ObjectKey| !self.unconfirmed_eips.contains(eip);
+        let released = released(&self.snapshot, name, now, sure);
+        if let Some(due) = released.due {
+            let wait = Duration::try_from(due.duration_since(now.0)).unwrap_or_default();
+            self.objects.push_in(owner.clone(), wait);
+        }
+        released.addresses
+    }
+
+    /// Whether an Eip that is being deleted and that nothing uses waits until its EipGateway's status has its address as
+    /// given up. That EipGateway is looked at if its record is not what the Eip's state asks for.
+    fn awaits_rest(&mut self, key: &ObjectKey, eip: &Eip, used: bool) -> bool {
+        let Some(place) = resting_place(&self.snapshot, key) else {
+            return false;
+        };
+        let leaving = eip.metadata.deletion_timestamp.is_some() && !used;
+        let differs = match leaving {
+            true => place.recorded != Recorded::Now,
+            false => place.recorded != Recorded::Not && !self.unconfirmed_eips.contains(key),
+        };
+        if differs {
+            self.objects.push(Owner::EipGateway(place.eip_gateway));
+        }
+        leaving && differs
     }
 
     /// The nodes that are selected, and whose chassis lacks the physical network.
@@ -101,7 +135,9 @@ impl State {
             return Some(Action::CreateEip(Box::new(eip)).into());
         };
         let users = users(&self.snapshot, owner);
-        if let Some(action) = finalizer(&eip.metadata, !users.is_empty()) {
+        let used = !users.is_empty();
+        let awaits_rest = self.awaits_rest(key, &eip, used);
+        if let Some(action) = finalizer(&eip.metadata, used || awaits_rest) {
             return Some(action.into());
         }
         if gone(&eip.metadata) {
@@ -243,6 +279,19 @@ impl State {
             }
         }
     }
+}
+
+/// The write of the addresses that rest alone, of an EipGateway of which nothing else can be said yet.
+fn recorded(gateway: &EipGateway, released: Vec<ReleasedAddress>) -> Option<Need> {
+    let former = gateway.status.as_ref();
+    if released == former.map_or(Vec::new(), |former| former.released.clone()) {
+        return None;
+    }
+    let status = EipGatewayStatus {
+        released,
+        ..former.cloned().unwrap_or_default()
+    };
+    status_patch(&gateway.metadata, former, &status, COUNTER_REST, None)
 }
 
 /// Whether an Eip was made for a Service by this controller, and not by somebody else.

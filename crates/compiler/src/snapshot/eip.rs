@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use ycloud_api::{Eip, EipGateway};
 
 use super::apply::{Owners, insert, put, remove};
+use super::eip_rest::Rest;
 use super::eip_use::{EipUse, Wish};
 use super::{Age, Snapshot, age_of};
 use crate::compile::Rejection;
@@ -69,6 +70,8 @@ pub(super) struct Elastic {
     pub asked: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
     /// Eips that hold no address.
     pub waiting: BTreeSet<ObjectKey>,
+    /// The addresses that rest, by EipGateway.
+    pub rests: BTreeMap<String, BTreeMap<Ipv4Addr, Rest>>,
     /// The chassis that holds its ports, by `HA_Chassis_Group`.
     pub active_chassis: BTreeMap<String, String>,
     /// By name.
@@ -98,6 +101,7 @@ impl Default for Elastic {
             held: BTreeMap::new(),
             asked: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            rests: BTreeMap::new(),
             active_chassis: BTreeMap::new(),
             chassis: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -320,9 +324,15 @@ impl Snapshot {
             Some(asked.chain(recorded(gateway).0))
         };
         let mut changed: Vec<Ipv4Net> = ranges(self).into_iter().flatten().collect();
+        let rests = self.elastic.set_rests(&name, gateway.as_deref());
         put(&mut self.elastic.gateways, &name, gateway);
         changed.extend(ranges(self).into_iter().flatten());
-        let mut owners = Owners::from([Owner::EipGateway(name)]);
+        let mut owners = self.around_rests(&name, &rests);
+        if !same {
+            // They wait until their addresses are recorded there, or for nothing.
+            owners.extend(self.eips_leaving(&name));
+        }
+        owners.insert(Owner::EipGateway(name));
         if same {
             return owners;
         }
@@ -433,8 +443,9 @@ impl Snapshot {
         }
         owners.extend(self.around_eip(&key));
         let held = [&old, &new].into_iter().flatten();
-        let held = held.filter_map(|eip| held_address(eip)).map(IpAddr::V4);
-        owners.extend(self.external_at(held));
+        let held: BTreeSet<_> = held.filter_map(|eip| held_address(eip)).collect();
+        owners.extend(self.external_at(held.iter().copied().map(IpAddr::V4)));
+        owners.extend(held.iter().flat_map(|ip| self.where_it_rests(*ip)));
         owners.insert(owner);
         for (_, held, gateway, ..) in before.iter().chain(&after) {
             let Some(gateway) = gateway else { continue };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use k8s_openapi::jiff::Timestamp;
 use ycloud_api::condition::reason;
 use ycloud_api::{Eip, key};
 
@@ -97,10 +98,10 @@ pub fn check(
     Ok(Some(ip))
 }
 
-/// Whether the address can be this Eip's. Who holds it comes first, then who is older.
+/// Whether the address can be this Eip's. Who holds it comes first, then the namespace for which it rests, then who is older.
 ///
 /// # Errors
-/// It is not of the EipGateway, or another Eip's.
+/// It is not of the EipGateway, or another Eip's, or it rests for another namespace.
 pub(crate) fn free(
     snapshot: &Snapshot,
     key: &ObjectKey,
@@ -121,7 +122,18 @@ pub(crate) fn free(
         all.min_by_key(|eip| snapshot.eip_age(eip)).cloned()
     };
     let holder = oldest(&mut snapshot.eips_holding(ip));
-    let first = holder.or_else(|| oldest(&mut snapshot.eips_asking(ip)));
+    let rest = snapshot.eip_rest(name, ip).filter(|_| holder.is_none());
+    if let Some(rest) = rest.filter(|rest| rest.namespace != key.namespace) {
+        return Err(Rejection::new(
+            reason::ADDRESS_TAKEN,
+            format!(
+                "Eip {key}: address {ip} rests until {}, as an Eip of another namespace had it \
+                 (spec.reuseAfterSeconds of EipGateway {name}); wait until then, or make this Eip anew with another one",
+                told(rest.until)
+            ),
+        ));
+    }
+    let first = holder.or_else(|| oldest(&mut entitled(snapshot, ip, name)));
     match first {
         Some(other) if other != *key => Err(Rejection::new(
             reason::ADDRESS_TAKEN,
@@ -131,6 +143,38 @@ pub(crate) fn free(
         )),
         _ => Ok(()),
     }
+}
+
+/// The Eips that ask for an address and may have it. Where it rests they are those of its namespace: others that ask for it
+/// keep nobody away.
+fn entitled<'a>(
+    snapshot: &'a Snapshot,
+    ip: Ipv4Addr,
+    name: &str,
+) -> impl Iterator<Item = &'a ObjectKey> {
+    let rest = snapshot.eip_rest(name, ip);
+    let may = move |eip: &&ObjectKey| rest.is_none_or(|rest| rest.namespace == eip.namespace);
+    snapshot.eips_asking(ip).filter(may)
+}
+
+/// Whether an Eip of this namespace that asks for no address can have this one of the EipGateway's.
+pub(crate) fn is_free_for(
+    snapshot: &Snapshot,
+    namespace: &str,
+    ip: Ipv4Addr,
+    name: &str,
+    gateway: &Gateway,
+) -> bool {
+    let rest = snapshot.eip_rest(name, ip);
+    gateway.reserved(ip).is_none()
+        && rest.is_none_or(|rest| rest.namespace == namespace)
+        && snapshot.eips_holding(ip).next().is_none()
+        && entitled(snapshot, ip, name).next().is_none()
+}
+
+/// A moment, as the API writes it.
+pub(crate) fn told(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Who has an Eip.

@@ -82,15 +82,20 @@ impl Gateway {
             .map_err(invalid)?;
         let vlan = (0..=4094).contains(&spec.vlan);
         let count = (1..=8).contains(&spec.service_gateways);
-        match (vlan, count) {
-            (true, true) => Ok(gateway),
-            (false, _) => Err(invalid(format!(
+        let rest = (0..=86400).contains(&spec.reuse_after_seconds);
+        match (vlan, count, rest) {
+            (true, true, true) => Ok(gateway),
+            (false, _, _) => Err(invalid(format!(
                 "spec.vlan {} is no VLAN tag; write 1 to 4094, or 0 for none",
                 spec.vlan
             ))),
-            (true, false) => Err(invalid(format!(
+            (true, false, _) => Err(invalid(format!(
                 "spec.serviceGateways {} is not between 1 and 8",
                 spec.service_gateways
+            ))),
+            (true, true, false) => Err(invalid(format!(
+                "spec.reuseAfterSeconds {} is not between 0 and 86400; 0 lets no address rest",
+                spec.reuse_after_seconds
             ))),
         }
     }

@@ -25,7 +25,7 @@ pub(crate) fn others(
         .collect()
 }
 
-/// Whose an address is, seen from a namespace; `None`: nobody's, or an Eip of the namespace itself.
+/// Whose an address is, seen from a namespace; `None`: nobody's, or of an Eip of the namespace itself, or at rest for it.
 fn owner(snapshot: &Snapshot, namespace: &str, ip: IpAddr) -> Option<String> {
     if let Some((_, whose)) = snapshot.machine_within(IpNet::from(ip)) {
         return Some(whose);
@@ -44,6 +44,10 @@ fn owner(snapshot: &Snapshot, namespace: &str, ip: IpAddr) -> Option<String> {
     let mut gateways = snapshot.eip_gateways();
     gateways.find_map(|(name, _)| {
         let gateway = eip_gateway::check(snapshot, name).ok()?;
+        let rest = snapshot.eip_rest(name, ip);
+        if gateway.reserved(ip).is_none() && rest.is_some_and(|rest| rest.namespace != namespace) {
+            return Some(format!("EipGateway {name}'s, where it rests for a while"));
+        }
         let used = [gateway.address.addr(), gateway.upstream].contains(&ip);
         used.then(|| format!("EipGateway {name}'s own, or its upstream router's"))
     })

@@ -437,6 +437,18 @@ pub fn eip_gateway_in_force(gateway: &EipGateway, cidr: &str) -> Arc<EipGateway>
     Arc::new(gateway)
 }
 
+/// The EipGateway, in whose status these addresses rest, and for whose namespaces; given up when 2026 began.
+pub fn eip_gateway_releasing(gateway: &EipGateway, released: &[(&str, &str)]) -> Arc<EipGateway> {
+    let mut gateway = gateway.clone();
+    let status = gateway.status.get_or_insert_default();
+    let released = released.iter().map(|(address, namespace)| {
+        let entry = json!({"address": address, "namespace": namespace, "time": time(0)});
+        serde_json::from_value(entry).expect("a ReleasedAddress")
+    });
+    status.released = released.collect();
+    Arc::new(gateway)
+}
+
 /// The Eip, of which this Service has a port.
 pub fn eip_port(eip: &Eip, (protocol, port): (&str, i32), service: &str) -> Arc<Eip> {
     let mut eip = eip.clone();

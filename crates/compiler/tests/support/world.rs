@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use ycloud_api::{Vpc, VpcSpec};
+use ycloud_api::{EipGateway, Vpc, VpcSpec};
 use ycloud_compiler::{Chassis, Claim, Event, Leaving, Object};
 
 use super::objects::{self, reference};
@@ -141,6 +141,14 @@ pub fn object() -> impl Strategy<Value = Object> {
         2 => (select(GATEWAYS), select(EIP_CIDRS), select(EIP_CIDRS), 0u32..3).prop_map(|(name, cidr, in_force, created)| {
             let gateway = objects::eip_gateway(name, cidr, false, created);
             Object::EipGateway(objects::eip_gateway_in_force(&gateway, in_force))
+        }),
+        2 => (select(GATEWAYS), select(EIP_CIDRS), vec((select(EIPS), select(NAMESPACES)), 0..3), any::<bool>()).prop_map(|(name, cidr, released, rests)| {
+            let gateway = objects::eip_gateway(name, cidr, false, 1);
+            let mut gateway = EipGateway::clone(&objects::eip_gateway_releasing(&gateway, &released));
+            if !rests {
+                gateway.spec.reuse_after_seconds = 0;
+            }
+            Object::EipGateway(gateway.into())
         }),
         2 => (select(NAMESPACES), select(&["a", "e"][..]), select(EIPS), select(PORTS), select(&["a", "b"][..]))
             .prop_map(|(ns, name, held, port, holder)| {

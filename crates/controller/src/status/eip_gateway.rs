@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ycloud_api::condition::{self, IN_USE, READY, Verdict};
-use ycloud_api::eip_gateway::ServiceGatewayStatus;
+use ycloud_api::eip_gateway::{ReleasedAddress, ServiceGatewayStatus};
 use ycloud_api::subnet::Addresses;
 use ycloud_api::{EipGateway, EipGatewayStatus};
 
@@ -28,6 +28,8 @@ pub struct Knowledge {
     pub service_gateways: Vec<(u32, Option<String>)>,
     /// How many EIPs there are.
     pub addresses: Addresses,
+    /// The addresses that rest.
+    pub released: Vec<ReleasedAddress>,
     /// It is the default one.
     pub default: bool,
     /// The older EipGateway that is the default although this one is marked too.
@@ -52,6 +54,8 @@ pub fn status(
         }
         condition::set(&mut conditions, READY, &verdict, generation, now);
     }
+    // Its record stays, whatever is said of it.
+    let released = known.released.clone();
     let deleting = gateway.metadata.deletion_timestamp.is_some();
     match super::in_use(deleting, &known.users) {
         Some(verdict) => condition::set(&mut conditions, IN_USE, &verdict, generation, now),
@@ -64,6 +68,7 @@ pub fn status(
         _ => figures(known),
     };
     EipGatewayStatus {
+        released,
         conditions,
         ..figures
     }
@@ -82,6 +87,7 @@ fn figures(known: Knowledge) -> EipGatewayStatus {
         nodes: known.nodes,
         service_gateways: service_gateways.collect(),
         addresses: Some(known.addresses),
+        released: Vec::new(),
         conditions: Vec::new(),
     }
 }
@@ -134,6 +140,7 @@ mod tests {
             without_network: vec!["n3".to_owned()],
             service_gateways: vec![(1, Some("n1".to_owned())), (2, None)],
             addresses: Addresses::new(1, 251),
+            released: Vec::new(),
             default: false,
             other_default: Some("old".to_owned()),
             users: Vec::new(),

@@ -8,4 +8,5 @@ mod flapping;
 mod gateways;
 mod northbound;
 mod probing;
+mod released;
 mod support;
