@@ -378,6 +378,10 @@ impl Snapshot {
             // The one to be made for it.
             None => Owners::from([Owner::Eip(service.clone())]),
         };
+        if self.elastic.eips.contains_key(service) {
+            // It may have been made for the Service, which means another one now.
+            owners.insert(Owner::Eip(service.clone()));
+        }
         owners.extend(used.vpcs.iter().cloned().map(Owner::Vpc));
         owners.insert(Owner::Service(service.clone()));
         owners
