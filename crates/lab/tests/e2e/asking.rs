@@ -275,7 +275,8 @@ pub fn gateways() {
     if *made {
         return;
     }
-    // 198.51.100.2 is whom the upstream router sends 192.0.2.0/24 to.
+    // 198.51.100.2 is whom the upstream router sends 192.0.2.0/24 to. Addresses do not rest: tests of many namespaces have the same
+    // ones after each other, some by name.
     apply(&format!(
         "apiVersion: iaas.yusur.io/v1
 kind: EipGateway
@@ -287,6 +288,7 @@ spec:
   physicalNetwork: ext
   excludeIPs: [{routed}, 198.51.100.240-198.51.100.254]
   default: true
+  reuseAfterSeconds: 0
 ---
 apiVersion: iaas.yusur.io/v1
 kind: EipGateway
@@ -296,6 +298,7 @@ spec:
   gateway: 198.51.100.1
   address: {routed}/24
   physicalNetwork: ext
+  reuseAfterSeconds: 0
   allowedNamespaces: {{selector: {{}}}}
 ",
         routed = ext::GATEWAY,

@@ -84,6 +84,16 @@ fn is_gone(scene: &Scene, kind: &str, name: &str) -> Result<(), String> {
     }
 }
 
+fn gateway_goes(gateway: &OwnGateway) {
+    eventually("the EipGateway is gone", SLOW, || {
+        let left = api().get("", "eipgateway", gateway.0);
+        match left.expect("the API server answers") {
+            Some(left) => Err(left["status"].to_string()),
+            None => Ok(()),
+        }
+    });
+}
+
 #[test]
 fn services_share_an_eip_on_different_ports() {
     let (scene, vpc) = two("eip-shared");
@@ -173,6 +183,70 @@ fn a_released_address_serves_the_next_one() {
     scene.load_balancer("next", &vpc, "two", &format!("  eip: {asked}\n"));
     assert_eq!(scene.programmed_eip("next", 1), asked);
     assert_answer(&machine("external"), target(asked, 80), &["s1"]);
+}
+
+#[test]
+fn a_released_address_rests_before_another_namespace_has_it() {
+    gateways();
+    let gateway = OwnGateway::new("own-rest");
+    let (former, other) = (Scene::new("eip-rest-a"), Scene::new("eip-rest-b"));
+    let asked = "198.18.14.77";
+    let make = |scene: &Scene, name: &str, address: &str| {
+        apply(&format!(
+            "apiVersion: iaas.yusur.io/v1
+kind: Eip
+metadata: {{name: {name}, namespace: {}}}
+spec: {{eipGateway: {}{address}}}
+",
+            scene.name, gateway.0
+        ))
+        .must();
+    };
+    let by_name = format!(", address: {asked}");
+    make(&former, "x", &by_name);
+    assert_eq!(address_of(&former, "x"), asked);
+    delete(&former, "eip", "x");
+    eventually("the Eip is gone", SOON, || is_gone(&former, "eip", "x"));
+
+    make(&other, "y", &by_name);
+    let refused = || {
+        let eip = get(&["-n", &other.name, "eip", "y"]);
+        let (ready, reason, message) = condition(&eip, "Ready");
+        let words = message.contains(&format!("{asked} rests until"));
+        let names = message.contains(&former.name);
+        match (ready.as_str(), reason.as_str(), words, names) {
+            ("False", "AddressTaken", true, false) => Ok(()),
+            _ => Err(format!("Ready={ready} {reason}: {message}")),
+        }
+    };
+    eventually("another namespace is refused in words", SOON, refused);
+    make(&other, "any", "");
+    assert_ne!(address_of(&other, "any"), asked);
+
+    // Its own namespace has it again, without asking for it by name, and its rest begins anew.
+    make(&former, "again", "");
+    assert_eq!(address_of(&former, "again"), asked);
+    delete(&former, "eip", "again");
+    eventually("the Eip is gone", SOON, || is_gone(&former, "eip", "again"));
+    eventually("another namespace is refused again", SOON, refused);
+    let object = get(&["eipgateway", gateway.0]);
+    let released = &object["status"]["released"][0];
+    let entry = (&released["address"], &released["namespace"]);
+    assert_eq!(entry, (&json!(asked), &json!(former.name)), "{released}");
+
+    let short = json!({"spec": {"reuseAfterSeconds": 1}});
+    patch("", "eipgateway", gateway.0, &short).must();
+    assert_eq!(address_of(&other, "y"), asked);
+
+    // What rests holds no EipGateway.
+    let long = json!({"spec": {"reuseAfterSeconds": 600}});
+    patch("", "eipgateway", gateway.0, &long).must();
+    for eip in ["y", "any"] {
+        delete(&other, "eip", eip);
+        eventually("the Eip is gone", SOON, || is_gone(&other, "eip", eip));
+    }
+    start_deleting("", "eipgateway", gateway.0);
+    gateway_goes(&gateway);
 }
 
 #[test]
@@ -281,11 +355,5 @@ fn timed_an_eip_gateway_in_use_stays_until_nobody_uses_it() {
     delete(&scene, "ysvc", "svc");
     unanswered(&eip);
     drop(scene);
-    eventually("the EipGateway is gone", SLOW, || {
-        let left = api().get("", "eipgateway", gateway.0);
-        match left.expect("the API server answers") {
-            Some(left) => Err(left["status"].to_string()),
-            None => Ok(()),
-        }
-    });
+    gateway_goes(&gateway);
 }
