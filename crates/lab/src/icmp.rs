@@ -12,6 +12,9 @@ use crate::place::Place;
 
 /// The numbers that a family gives to the messages that are understood here.
 struct Types {
+    protocol: u8,
+    /// Where an IP header says the protocol of what follows.
+    protocol_at: usize,
     echo: u8,
     echo_reply: u8,
     unreachable: u8,
@@ -21,6 +24,8 @@ struct Types {
 }
 
 const V4: Types = Types {
+    protocol: 1,
+    protocol_at: 9,
     echo: 8,
     echo_reply: 0,
     unreachable: 3,
@@ -28,6 +33,8 @@ const V4: Types = Types {
     too_big: (3, 4),
 };
 const V6: Types = Types {
+    protocol: 58,
+    protocol_at: 6,
     echo: 128,
     echo_reply: 129,
     unreachable: 1,
@@ -57,6 +64,8 @@ pub enum Message {
         from: IpAddr,
         /// Where the packet was going.
         to: IpAddr,
+        /// The protocol of that packet, such as 1 (ICMP), 17 (UDP) or 58 (ICMPv6).
+        protocol: u8,
         /// Why. IPv4: 1 no such host, 3 no such port, 13 forbidden, … IPv6: 0 no route, 3 no such host, 4 no such port, …
         code: u8,
     },
@@ -75,6 +84,8 @@ pub enum Message {
         from: IpAddr,
         /// Where the packet was going.
         to: IpAddr,
+        /// The protocol of that packet.
+        protocol: u8,
     },
 }
 
@@ -135,9 +146,17 @@ pub(crate) fn ping(place: &Place, to: IpAddr, limit: Duration) -> io::Result<Hea
             Message::EchoReply { from, identifier } if (from, identifier) == (to, own) => {
                 return Ok(Heard::Answer);
             }
-            Message::Unreachable { to: about, .. } | Message::TimeExceeded { to: about, .. }
-                if about == to =>
-            {
+            // Somebody else here may be told of what he asks at the same address.
+            Message::Unreachable {
+                to: about,
+                protocol,
+                ..
+            }
+            | Message::TimeExceeded {
+                to: about,
+                protocol,
+                ..
+            } if (about, protocol) == (to, Types::of(to).protocol) => {
                 return Ok(Heard::Unreachable);
             }
             _ => {}
@@ -173,7 +192,9 @@ fn read(from: IpAddr, received: &[u8]) -> Option<Message> {
         IpAddr::V6(_) => received,
     };
     let identifier = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
-    let about = || destination(from, message.get(8..)?);
+    let quoted = || message.get(8..);
+    let about = || destination(from, quoted()?);
+    let protocol = || quoted()?.get(types.protocol_at).copied();
     // IPv4 has two unused bytes before it.
     let mtu = u32::from_be_bytes(message.get(4..8)?.try_into().ok()?);
     match *message.first()? {
@@ -186,9 +207,14 @@ fn read(from: IpAddr, received: &[u8]) -> Option<Message> {
         kind if kind == types.unreachable => Some(Message::Unreachable {
             from,
             to: about()?,
+            protocol: protocol()?,
             code: *message.get(1)?,
         }),
-        kind if kind == types.time_exceeded => Some(Message::TimeExceeded { from, to: about()? }),
+        kind if kind == types.time_exceeded => Some(Message::TimeExceeded {
+            from,
+            to: about()?,
+            protocol: protocol()?,
+        }),
         _ => None,
     }
 }
@@ -236,7 +262,11 @@ mod tests {
         let (from, to) = ([192, 0, 2, 1].into(), [198, 51, 100, 9].into());
         assert_eq!(
             read(from, &packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
-            Some(Message::TimeExceeded { from, to })
+            Some(Message::TimeExceeded {
+                from,
+                to,
+                protocol: 1
+            })
         );
         error[0] = V4.unreachable;
         error[1] = 4;
@@ -252,7 +282,12 @@ mod tests {
         error[1] = 3;
         assert_eq!(
             read(from, &packet([192, 0, 2, 1], [10, 0, 0, 1], &error)),
-            Some(Message::Unreachable { from, to, code: 3 })
+            Some(Message::Unreachable {
+                from,
+                to,
+                protocol: 1,
+                code: 3
+            })
         );
         let cut_off = packet([192, 0, 2, 1], [10, 0, 0, 1], &error[..20]);
         assert_eq!(read(from, &cut_off), None);
@@ -263,17 +298,30 @@ mod tests {
         let from: IpAddr = "fd00::1".parse().unwrap();
         let to: Ipv6Addr = "fd00::9".parse().unwrap();
         let mut quoted = [0_u8; 40];
+        quoted[6] = 17;
         quoted[24..].copy_from_slice(&to.octets());
         let mut error = vec![V6.unreachable, 4, 0, 0, 0, 0, 0, 0];
         error.extend(quoted);
         let to = IpAddr::V6(to);
         assert_eq!(
             read(from, &error),
-            Some(Message::Unreachable { from, to, code: 4 })
+            Some(Message::Unreachable {
+                from,
+                to,
+                protocol: 17,
+                code: 4
+            })
         );
         assert_eq!(read(from, &error[..47]), None);
         // The same number means another thing to the other family.
         error[0] = V4.unreachable;
-        assert_eq!(read(from, &error), Some(Message::TimeExceeded { from, to }));
+        assert_eq!(
+            read(from, &error),
+            Some(Message::TimeExceeded {
+                from,
+                to,
+                protocol: 1
+            })
+        );
     }
 }

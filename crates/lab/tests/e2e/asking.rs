@@ -262,7 +262,10 @@ pub fn assert_silent(place: &Place, address: &str, port: u16) {
     let errors = Icmp::open(place, to.ip()).expect("a raw socket");
     assert_met(place, to, Heard::Silence);
     while let Some(message) = errors.hear(Duration::from_millis(50)).expect("ICMP") {
-        if let Message::TimeExceeded { to: about, from } = message {
+        if let Message::TimeExceeded {
+            to: about, from, ..
+        } = message
+        {
             assert_ne!(about, to.ip(), "{from} says that packets go in circles");
         }
     }

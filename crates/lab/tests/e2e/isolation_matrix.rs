@@ -160,7 +160,7 @@ impl Targets {
         });
         let mut faults = faults.into_inner().expect("no probe panics");
         while let Some(message) = errors.hear(Duration::from_millis(50)).expect("ICMP") {
-            if let Message::TimeExceeded { to, from } = message {
+            if let Message::TimeExceeded { to, from, .. } = message {
                 faults.push(format!(
                     "{} → {to} goes in circles, says {from}",
                     place.name()
