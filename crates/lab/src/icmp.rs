@@ -320,7 +320,7 @@ mod tests {
             Some(Message::TimeExceeded {
                 from,
                 to,
-                protocol: 1
+                protocol: 17
             })
         );
     }
