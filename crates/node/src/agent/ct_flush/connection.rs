@@ -18,11 +18,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Reads one line of `dpctl/dump-conntrack`. `None`: it is another protocol's, or nothing was translated.
+    /// Reads one line of `dpctl/dump-conntrack`. `None`: it is another protocol's, nothing was translated, or nobody loses
+    /// anything by its end.
     pub fn read(line: &str) -> Option<Self> {
         let rest = line.strip_prefix("tcp,")?;
         let (client, vip) = ends(rest, "orig=(")?;
         let (backend, _) = ends(rest, "reply=(")?;
+        if state(rest).is_some_and(|state| NOT_OPEN.contains(&state)) {
+            return None;
+        }
         (vip != backend).then_some(Self {
             client,
             vip,
@@ -39,6 +43,17 @@ impl Connection {
             backend: self.backend,
         }
     }
+}
+
+/// States in which a connection is not ended, `ct_dpif_tcp_state_string` of Open vSwitch. Both ends of one that is closed
+/// have let go: a socket with its addresses is another connection's, from a port that is used again. One that is being opened
+/// is balanced anew with its next SYN.
+const NOT_OPEN: [&str; 3] = ["SYN_SENT", "TIME_WAIT", "CLOSED"];
+
+/// `protoinfo=(state=ESTABLISHED)`.
+fn state(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("protoinfo=(state=")?;
+    rest.split([')', ',']).next()
 }
 
 /// `zone=5`, between commas.
@@ -69,12 +84,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_translated_tcp_connections_are_read() {
+    fn only_translated_tcp_connections_that_are_open_are_read() {
         let dump = "\
 icmp,orig=(src=10.0.0.1,dst=10.0.0.2,id=1,type=8,code=0),reply=(src=10.0.0.2,dst=10.0.0.1,id=1,type=0,code=0),zone=3
 tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4444,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4444),zone=5,mark=2,protoinfo=(state=ESTABLISHED)
 tcp,orig=(src=10.0.1.7,dst=10.0.1.5,sport=4445,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=80,dport=4445),zone=5,protoinfo=(state=ESTABLISHED)
-tcp,orig=(src=fd00::7,dst=fd00:96::1,sport=4446,dport=80),reply=(src=fd00::5,dst=fd00::7,sport=8080,dport=4446),zone=6,protoinfo=(state=TIME_WAIT)
+tcp,orig=(src=fd00::7,dst=fd00:96::1,sport=4446,dport=80),reply=(src=fd00::5,dst=fd00::7,sport=8080,dport=4446),zone=6,protoinfo=(state=CLOSE_WAIT)
+tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4449,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4449),zone=5,protoinfo=(state=TIME_WAIT)
+tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4450,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4450),zone=5,mark=2,protoinfo=(state=SYN_SENT)
+tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4451,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4451),zone=5
 udp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4447,dport=80),reply=(src=10.0.1.5,dst=10.0.1.7,sport=8080,dport=4447),zone=5
 tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4448";
         let read: Vec<String> = dump
@@ -85,6 +103,7 @@ tcp,orig=(src=10.0.1.7,dst=10.96.0.1,sport=4448";
         let expected = [
             "5 10.0.1.7:4444 10.96.0.1:80 10.0.1.5:8080",
             "6 [fd00::7]:4446 [fd00:96::1]:80 [fd00::5]:8080",
+            "5 10.0.1.7:4451 10.96.0.1:80 10.0.1.5:8080",
         ];
         assert_eq!(read, expected);
     }
