@@ -10,7 +10,7 @@ use ycloud_lab::ask::{Held, Protocol};
 use ycloud_lab::failover::{Carriers, Death, Outcome, ask_for};
 
 use crate::asking::{GATEWAY, ask_often, gateways, machine, target};
-use crate::cluster::{NODES, Printed, SOON, eventually, patch, the_lab};
+use crate::cluster::{NODES, Printed, SOON, eventually, get, patch, the_lab};
 use crate::scene::Scene;
 
 /// How long new connections may fail when a node dies.
@@ -166,8 +166,25 @@ fn survive(
         assert!(again <= most, "{kind}: a second outage of {again:?}");
     }
     let held = &outcome.held;
-    assert!(held.iter().all(Result::is_ok), "of those held: {held:?}");
+    assert!(
+        held.iter().all(Result::is_ok),
+        "of those held: {held:?}; the gateways are now {:?}; {}",
+        lab.carriers(GATEWAY),
+        moves()
+    );
     outcome
+}
+
+/// What the gateways' Events say of where they went.
+fn moves() -> String {
+    let all = get(&["-A", "events"]);
+    let events = all["items"].as_array().into_iter().flatten();
+    let events = events.filter(|event| event["reason"] == "Moved");
+    let texts = events.map(|event| {
+        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text("eventTime"), text("message"))
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// Connections that had an answer each.
