@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const ACCEPTED: &str = "Accepted";
 /// The same on Services and Pods, with the group in front, since these kinds are not ours: what ycloud-controller has against one.
 pub const OURS_ACCEPTED: &str = "iaas.yusur.io/Accepted";
-/// On a Service with an EIP: fields of its spec that the EIP looks past; the message names them.
+/// On a Service: fields of its spec that have no effect, as its EIP looks past them, or it gets none; the message names them.
 pub const OURS_IGNORED: &str = "iaas.yusur.io/FieldsIgnored";
 /// Every selector was resolved to backends (perhaps none).
 pub const BACKENDS_RESOLVED: &str = "BackendsResolved";

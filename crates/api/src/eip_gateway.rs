@@ -120,11 +120,11 @@ pub struct EipGatewayStatus {
     /// How many EIPs there are. One that rests (`released`) is neither used nor free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
-    /// The addresses that Eips gave up and that rest (`spec.reuseAfterSeconds`), by address; at most 1024: of more, those
-    /// that were given up first rest no longer. This is the record of it, and ycloud-controller's alone to write.
+    /// The addresses that Eips gave up and that rest (`spec.reuseAfterSeconds`), by address; at most 256: of more, those of
+    /// the namespace that gave up most, from the first on, rest no longer. This is the record of it, and ycloud-controller's
+    /// alone to write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".into()]))]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 256))]
     pub released: Vec<ReleasedAddress>,
     /// Ready: it exists in OVN and a node can carry it. InUse: a deletion waits for the users that its message names.
     #[serde(default)]
@@ -146,7 +146,7 @@ pub struct ReleasedAddress {
 
 impl EipGatewayStatus {
     /// How many addresses `released` has at most.
-    pub const MOST_RELEASED: usize = 1024;
+    pub const MOST_RELEASED: usize = 256;
 }
 
 /// Where a service gateway is.

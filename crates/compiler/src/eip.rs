@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use k8s_openapi::jiff::Timestamp;
 use ycloud_api::condition::reason;
 use ycloud_api::made::is_yusur_service;
 use ycloud_api::subnet::Addresses;
@@ -15,8 +14,9 @@ use ycloud_api::{Eip, EipSpec};
 use crate::compile::Rejection;
 use crate::desired::eip_gateway::{order, service_order};
 use crate::owner::{ObjectKey, Owner};
+use crate::released::first_to_yield;
 use crate::snapshot::{EipUse, Snapshot, Wish, asked_address, held_address};
-use crate::validate::eip::{Binding, binding, check, free, gateway, is_free_for, told};
+use crate::validate::eip::{Binding, binding, check, entitled, free, gateway, is_free_for};
 use crate::validate::eip_gateway::{self, Gateway};
 
 /// An address for an Eip, to be written into its status.
@@ -72,7 +72,8 @@ pub fn allocate_eip(snapshot: &Snapshot, eip: &Eip) -> Result<EipAllocation, Rej
 }
 
 /// The first address of an EipGateway that an Eip can have: of those that rest for its namespace, or else of all. So who makes
-/// Eips and deletes them uses up one address, and not the range.
+/// Eips and deletes them uses up one address, and not the range. Where none is left but what rests for others, one of the
+/// namespace for which most rest: nobody keeps others out by what he has given up.
 fn first_free(
     snapshot: &Snapshot,
     key: &ObjectKey,
@@ -86,34 +87,26 @@ fn first_free(
     let mut own = own.map(|(ip, _)| ip);
     let found = own.find(|ip| free(*ip));
     let found = found.or_else(|| gateway.free_from(gateway.cidr.network(), |ip| !free(ip)));
-    found.ok_or_else(|| {
-        let (count, next) = resting(snapshot, name, gateway);
-        let which = match next {
-            None => format!("all {} are in use", gateway.size()),
-            Some(until) => format!(
-                "all {} are in use or rest; of these {count} rest (spec.reuseAfterSeconds), the next one until {}",
-                gateway.size(),
-                told(until)
-            ),
-        };
+    let yielding = || {
+        let rests = snapshot.eip_rests(name).filter(|(ip, _)| {
+            let mut taken = snapshot
+                .eips_holding(*ip)
+                .chain(entitled(snapshot, *ip, name));
+            gateway.reserved(*ip).is_none() && taken.next().is_none()
+        });
+        first_to_yield(rests.map(|(ip, rest)| (ip, rest.namespace.as_str(), rest.since)))
+    };
+    found.or_else(yielding).ok_or_else(|| {
         Rejection::new(
             reason::EXHAUSTED,
             format!(
-                "Eip {key}: EipGateway {name} ({}) has no free address: {which}; delete Eips, widen its spec.cidr, or name \
-                 another EipGateway",
-                gateway.cidr
+                "Eip {key}: EipGateway {name} ({}) has no free address: all {} are in use; delete Eips, widen its spec.cidr, \
+                 or name another EipGateway",
+                gateway.cidr,
+                gateway.size()
             ),
         )
     })
-}
-
-/// How many addresses of an EipGateway rest that nobody holds, and when the first of them has rested.
-fn resting(snapshot: &Snapshot, name: &str, gateway: &Gateway) -> (usize, Option<Timestamp>) {
-    let rests = snapshot.eip_rests(name).filter(|(ip, _)| {
-        gateway.reserved(*ip).is_none() && snapshot.eips_holding(*ip).next().is_none()
-    });
-    let ends: Vec<_> = rests.map(|(_, rest)| rest.until).collect();
-    (ends.len(), ends.iter().min().copied())
 }
 
 /// The Eip that must be made for a Service that takes one and for which there is none: of the Service's name, with the

@@ -136,18 +136,40 @@ pub fn released(
         };
         rests.insert(*ip, entry);
     }
-    let mut kept: Vec<_> = rests.into_iter().collect();
-    // Eips wait for theirs; those that find no room have their turn when these are gone.
-    kept.sort_by_key(|(ip, entry)| (!leaving.contains_key(ip), std::cmp::Reverse(entry.time.0)));
-    kept.truncate(EipGatewayStatus::MOST_RELEASED);
-    kept.sort_by_key(|(ip, _)| *ip);
-    let addresses = kept.into_iter().map(|(_, entry)| entry);
-    let addresses: Vec<ReleasedAddress> = addresses.collect();
+    make_room(&mut rests, &leaving);
+    let addresses: Vec<ReleasedAddress> = rests.into_values().collect();
     let ends = addresses.iter().map(|entry| rest_end(entry.time.0, span));
     Released {
         due: ends.min(),
         addresses,
     }
+}
+
+/// Takes out what is too much. Who makes and deletes many Eips ends the rest of nobody's addresses but his own. Eips wait for
+/// those that are `leaving`: what of these finds no room has its turn when others are gone.
+fn make_room(
+    rests: &mut BTreeMap<Ipv4Addr, ReleasedAddress>,
+    leaving: &BTreeMap<Ipv4Addr, (String, Timestamp)>,
+) {
+    while rests.len() > EipGatewayStatus::MOST_RELEASED {
+        let settled = rests.iter().filter(|(ip, _)| !leaving.contains_key(ip));
+        let settled = settled.map(|(ip, entry)| (*ip, entry.namespace.as_str(), entry.time.0));
+        let first = first_to_yield(settled).or_else(|| rests.keys().next_back().copied());
+        first.and_then(|ip| rests.remove(&ip));
+    }
+}
+
+/// The address whose rest ends before its time where room is needed: of the namespace that gave up most, the one that it gave
+/// up first.
+pub(crate) fn first_to_yield<'a>(
+    rests: impl Iterator<Item = (Ipv4Addr, &'a str, Timestamp)>,
+) -> Option<Ipv4Addr> {
+    let mut by_namespace: BTreeMap<&str, Vec<(Timestamp, Ipv4Addr)>> = BTreeMap::new();
+    for (ip, namespace, since) in rests {
+        by_namespace.entry(namespace).or_default().push((since, ip));
+    }
+    let most = by_namespace.into_values().max_by_key(Vec::len)?;
+    most.into_iter().min().map(|(_, ip)| ip)
 }
 
 /// Whether an Eip is being deleted and nothing uses it any more.

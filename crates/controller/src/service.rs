@@ -1,11 +1,14 @@
 //! What is written to Services: refusals, the address of a load balancer, and how far the hypervisors are.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;
 use serde_json::json;
 use ycloud_api::key;
 use ycloud_compiler::desired::service::takes_eip;
+use ycloud_compiler::validate::service::{ignored, is_nobodys_load_balancer};
 use ycloud_compiler::{ObjectKey, Owner, eip_address};
 
 use crate::objects::Need;
@@ -15,6 +18,9 @@ use crate::write::{Action, Report};
 
 /// Finalizer of a cloud provider's controller, which clears the status of its own. Source: KEP-980.
 const LOAD_BALANCER_CLEANUP: &str = "service.kubernetes.io/load-balancer-cleanup";
+
+/// How long another load balancer than ycloud's may take to serve a Service of no class, before it is said that none does.
+const OTHERS_LIMIT: Duration = Duration::from_secs(30);
 
 impl State {
     /// The write that a Service needs next: its condition, its address, and what the hypervisors have of it.
@@ -28,7 +34,15 @@ impl State {
         let state = self.said(owner);
         let refused = self.refusal_of_service(key).map(RowState::Refused);
         let told = refused.as_ref().unwrap_or(&state);
-        let ignored = ycloud_compiler::validate::service::ignored(service);
+        let mut ignored = ignored(service);
+        if is_nobodys_load_balancer(service)
+            && let Some(created) = &service.metadata.creation_timestamp
+            && let Ok(age) = Duration::try_from(now.0.duration_since(created.0))
+            && let Some(left) = OTHERS_LIMIT.checked_sub(age)
+        {
+            self.objects.push_in(owner.clone(), left);
+            ignored = None;
+        }
         if let Some((all, news)) = status::service::conditions(service, told, ignored, now) {
             let good = |condition: &Condition| {
                 condition.type_ == status::service::ACCEPTED && condition.status == "True"

@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::validate::eip::Binding;
 use crate::validate::eip_gateway::Gateway;
 
-/// Priority of the policies that drop what a service gateway has no load balancer for: it would go back to the
+/// Priority of the policies that drop what no load balancer of a service gateway takes, such as ICMP errors: it would go back to the
 /// EipGateway, which sends it to a service gateway again.
 const LOOP_PRIORITY: i64 = 1000;
 

@@ -147,7 +147,7 @@ pub(crate) fn free(
 
 /// The Eips that ask for an address and may have it. Where it rests they are those of its namespace: others that ask for it
 /// keep nobody away.
-fn entitled<'a>(
+pub(crate) fn entitled<'a>(
     snapshot: &'a Snapshot,
     ip: Ipv4Addr,
     name: &str,
@@ -173,7 +173,7 @@ pub(crate) fn is_free_for(
 }
 
 /// A moment, as the API writes it.
-pub(crate) fn told(time: Timestamp) -> String {
+fn told(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

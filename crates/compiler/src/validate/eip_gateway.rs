@@ -321,7 +321,10 @@ fn overlap(
             gateway.cidr
         ));
     }
-    // Nodes may be on that link, too.
+    // Nodes may be on that link, too. Who has it keeps it.
+    if own {
+        return None;
+    }
     let link = gateway.address.trunc();
     let with = subnet_that_meets(snapshot, &age, link, own)
         .or_else(|| service_range_that_meets(snapshot, link))?;

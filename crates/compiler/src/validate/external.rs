@@ -43,11 +43,14 @@ fn owner(snapshot: &Snapshot, namespace: &str, ip: IpAddr) -> Option<String> {
     }
     let mut gateways = snapshot.eip_gateways();
     gateways.find_map(|(name, _)| {
-        let gateway = eip_gateway::check(snapshot, name).ok()?;
-        let rest = snapshot.eip_rest(name, ip);
-        if gateway.reserved(ip).is_none() && rest.is_some_and(|rest| rest.namespace != namespace) {
+        // The record of one whose edit is refused counts, too.
+        let gateway = eip_gateway::check(snapshot, name).ok();
+        let given_out = gateway.is_none_or(|gateway| gateway.reserved(ip).is_none());
+        let rest = snapshot.eip_rest(name, ip).filter(|_| given_out);
+        if rest.is_some_and(|rest| rest.namespace != namespace) {
             return Some(format!("EipGateway {name}'s, where it rests for a while"));
         }
+        let gateway = gateway?;
         let used = [gateway.address.addr(), gateway.upstream].contains(&ip);
         used.then(|| format!("EipGateway {name}'s own, or its upstream router's"))
     })

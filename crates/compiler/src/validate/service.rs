@@ -119,8 +119,8 @@ pub fn ignored(service: &Service) -> Option<String> {
     of_nobody.or_else(|| looked_past(service))
 }
 
-/// Whether a Service asks for a load balancer of no class, and none has given it an address.
-fn is_nobodys_load_balancer(service: &Service) -> bool {
+/// Whether a Service asks for a load balancer of no class, and none has given it an address. One may be about to.
+pub fn is_nobodys_load_balancer(service: &Service) -> bool {
     let asks = service.spec.as_ref().is_some_and(|spec| {
         spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
     });

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use ycloud_api::address::Family;
 use ycloud_api::condition::reason;
 use ycloud_api::key;
@@ -281,8 +281,12 @@ fn gateway_ranges(snapshot: &Snapshot) -> Vec<GatewayRange> {
         let asked = Gateway::read(snapshot.settings(), name, object).ok();
         let asked = asked.into_iter().flat_map(|gateway| gateway.ranges());
         let asked = asked.map(|range| (Some(age_of(name, &object.metadata)), range));
-        let (in_force, _) = recorded(object);
-        let all = in_force.map(|range| (None, range)).into_iter().chain(asked);
+        let link = object.status.as_ref().and_then(|status| {
+            let address: Ipv4Net = status.address.as_ref()?.parse().ok()?;
+            Some(address.trunc())
+        });
+        let in_force = recorded(object).0.into_iter().chain(link);
+        let all = in_force.map(|range| (None, range)).chain(asked);
         all.map(move |(since, range)| GatewayRange {
             since,
             range: range.into(),

@@ -290,13 +290,15 @@ async fn run_node(
     let (ovs, netlink) = (chassis.ovs.clone(), chassis.netlink.clone());
     let mirrors = Mirrors::start(&supervisor, &client, chassis.vnics.clone());
     let hosts = own_hosts::follow(&supervisor, api_server);
-    let pod_links = PodLinks::start(&supervisor, (ovs.clone(), netlink.clone()), hosts)?;
+    let links = (ovs.clone(), netlink.clone());
+    let pod_links = PodLinks::start(&supervisor, links, hosts.clone())?;
     let (ready, node_interface) = watch::channel(false);
     let (progress, progresses) = watch::channel(Progress::default());
     let services = Services {
         changes: feed::start(&supervisor, &client),
         mirrors: mirrors.clone(),
         system: options.system_ranges(),
+        hosts,
         netlink: netlink.clone(),
         node: options.node.clone(),
         progress,

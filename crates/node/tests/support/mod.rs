@@ -144,6 +144,7 @@ impl Node {
             changes: changes_receiver,
             mirrors: mirrors.clone(),
             system: options(ovn.folder()).system_ranges(),
+            hosts: hosts_mirror.clone(),
             netlink: netlink.clone(),
             node: NODE.into(),
             progress,

@@ -12,7 +12,7 @@ use ycloud_ovsdb::{Atom, AtomMap, Datum, Row as Observed};
 
 use super::backends::Backends;
 use super::{at, ports};
-use crate::owner::ObjectKey;
+use crate::owner::{ObjectKey, Owner};
 use crate::row::Row;
 use crate::snapshot::{Slice, Snapshot};
 use crate::validate;
@@ -97,10 +97,14 @@ pub(crate) fn keep(
         ip.is_some_and(|ip| !ended.contains(&ip) && lives(snapshot, vpc, ip))
     };
     for row in rows.iter_mut().filter(|row| row.table == "Load_Balancer") {
-        let Some(before) = observed.row(row.table, row.uuid) else {
+        let protocol = row.columns.get("protocol").and_then(Datum::as_str);
+        // An EIP was in the row of the cluster address once.
+        let former = protocol.map(|protocol| Owner::Service(key.clone()).uuid(protocol));
+        let rows_before = [Some(row.uuid), former].into_iter().flatten();
+        let mut rows_before = rows_before.filter_map(|uuid| observed.row(row.table, uuid));
+        let Some(before) = rows_before.next() else {
             continue;
         };
-        let protocol = row.columns.get("protocol").and_then(Datum::as_str);
         let vips = row.columns.get("vips").and_then(Datum::as_map);
         let options = row.columns.get("options").and_then(Datum::as_map);
         let (Some(vips), Some(options)) = (vips, options) else {

@@ -307,7 +307,7 @@ async fn list(
     run_dir: &Path,
     pairs: BTreeSet<Pair>,
 ) -> std::io::Result<BTreeMap<u16, Vec<Connection>>> {
-    let dump = unixctl::ask(run_dir, "dpctl/dump-conntrack", &[]).await?;
+    let dump = unixctl::ask(run_dir, "dpctl/dump-conntrack", &["-m"]).await?;
     let read = move || {
         let mut of_zone: BTreeMap<u16, Vec<Connection>> = BTreeMap::new();
         let connections = dump.lines().filter_map(Connection::read);

@@ -64,6 +64,8 @@ pub struct Services {
     pub mirrors: Mirrors,
     /// The system range of each family, of which ycloud's own networks are.
     pub system: Vec<IpNet>,
+    /// Servers that the node itself uses, see [`super::own_hosts::follow`].
+    pub hosts: watch::Receiver<BTreeSet<IpAddr>>,
     /// The node's own network namespace.
     pub netlink: Netlink,
     /// Name of the node.
@@ -81,7 +83,7 @@ impl Services {
         };
         let mut world = World::new(&self.node);
         let mut checks = HealthChecks::default();
-        let mut mirrors = self.mirrors.clone();
+        let (mut mirrors, mut hosts) = (self.mirrors.clone(), self.hosts.clone());
         let mut refresh = interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = 0_u32;
@@ -99,6 +101,7 @@ impl Services {
                 Ok(()) = mirrors.subnets.changed() => {}
                 Ok(()) = mirrors.service_cidrs.changed() => {}
                 Ok(()) = mirrors.eip_gateways.changed() => {}
+                Ok(()) = hosts.changed() => {}
                 _ = refresh.tick() => {
                     let _pass = heartbeat.pass();
                     kernel.look().await;
@@ -148,7 +151,13 @@ impl Services {
         let gateways = gateways.by_key.values().flat_map(objects::eip_networks);
         let services = self.mirrors.service_ranges();
         let system = self.system.iter().copied();
-        system.chain(services).chain(gateways).collect()
+        let hosts = self.hosts.borrow();
+        let hosts = hosts.iter().copied().map(IpNet::from);
+        system
+            .chain(services)
+            .chain(gateways)
+            .chain(hosts)
+            .collect()
     }
 }
 

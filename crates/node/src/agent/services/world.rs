@@ -148,7 +148,8 @@ impl World {
     }
 
     /// Says within which other ranges the node translates no `spec.externalIPs`: of ycloud's own networks, Services' cluster
-    /// addresses and elastic addresses, by way of which its packets enter OVN, and what EipGateways have besides.
+    /// addresses and elastic addresses, by way of which its packets enter OVN, and what EipGateways have besides; and the
+    /// servers that the node itself uses.
     pub fn set_reserved(&mut self, ranges: BTreeSet<IpNet>) {
         if self.around.reserved != ranges {
             self.around.reserved = ranges;
