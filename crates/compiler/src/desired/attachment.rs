@@ -86,7 +86,7 @@ pub(crate) fn rows(snapshot: &Snapshot, name: &str, attachment: &Attachment) -> 
     let layout = attachment.layout;
     let address = layout.transit_vpc(attachment.slot);
     let mut networks = vec![format!("{address}/{TRANSIT_LENGTH}")];
-    // The router holds them, so that it answers pings.
+    // The router holds them, so that it answers pings and drops what no load balancer takes.
     networks.extend(eips(snapshot, name).iter().map(|ip| format!("{ip}/32")));
     let to_transit = Link {
         router: router.clone(),

@@ -1,25 +1,20 @@
 //! `Eip`: the way from its EipGateway to the Vpc that it is bound to, or to the service gateways.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use uuid::Uuid;
 use ycloud_api::EipGateway;
-use ycloud_ovsdb::Columns;
 
 use crate::desired::attachment::Attachment;
-use crate::desired::eip_gateway::{
-    router, service_group, service_numbers, service_router, service_transit_port,
-};
-use crate::desired::{nat, policy, route, row, service, vpc};
+use crate::desired::eip_gateway::{router, service_numbers, service_router, service_transit_port};
+use crate::desired::{nat, policy, route};
 use crate::layout::Layout;
 use crate::owner::{ObjectKey, Owner};
-use crate::row::{Parent, Row};
+use crate::row::Row;
 use crate::snapshot::Snapshot;
 use crate::validate::eip::Binding;
 use crate::validate::eip_gateway::Gateway;
 
-/// Priority of the policies that drop what no load balancer of a service gateway takes, such as ICMP errors: it would go back to the
+/// Priority of the policies that drop what a service gateway has no load balancer for: it would go back to the
 /// EipGateway, which sends it to a service gateway again.
 const LOOP_PRIORITY: i64 = 1000;
 
@@ -43,22 +38,12 @@ pub(crate) fn rows(
     of: &Of<'_>,
 ) -> Vec<Row> {
     let owner = Owner::Eip(key.clone());
-    let (mut rows, at) = match &binding.vpc {
+    let mut rows = match &binding.vpc {
         _ if binding.services.is_empty() => return Vec::new(),
-        Some(vpc) => (
-            to_vpc(snapshot, &owner, address, vpc, of),
-            vpc::router_group(vpc),
-        ),
-        None => (
-            to_service_gateways(&owner, address, of),
-            service_group(of.name),
-        ),
+        Some(vpc) => to_vpc(snapshot, &owner, address, vpc, of),
+        None => to_service_gateways(&owner, address, of),
     };
-    if rows.is_empty() {
-        return rows;
-    }
-    rows.push(refusal(&owner, key, address, at));
-    if of.gateway.on_link() {
+    if of.gateway.on_link() && !rows.is_empty() {
         // To itself: the active chassis answers ARP for it and announces it, without conntrack.
         let ip = address.to_string();
         let router = router(of.name).uuid;
@@ -73,28 +58,6 @@ pub(crate) fn rows(
         ));
     }
     rows
-}
-
-/// Ports that no Service has refuse at once, as those of a Service without endpoints do: a VIP of all ports comes after those
-/// of one. `at`: the load balancers' group where the Services' are.
-fn refusal(owner: &Owner, key: &ObjectKey, address: Ipv4Addr, at: Uuid) -> Row {
-    let mut options = service::options();
-    // The refusal is the EIP's own at a service gateway, too.
-    options.insert("skip_snat".to_owned(), "true".to_owned());
-    let columns = Columns::new()
-        .with("name", format!("eip/{key}"))
-        .with(
-            "vips",
-            BTreeMap::from([(address.to_string(), String::new())]),
-        )
-        .with("options", options);
-    let group = Parent {
-        table: "Load_Balancer_Group",
-        uuid: at,
-        column: "load_balancer",
-    };
-    let role = format!("refusal/{address}");
-    row(owner, &role, "Load_Balancer", columns, [group])
 }
 
 fn to_vpc(

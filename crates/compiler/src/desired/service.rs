@@ -145,7 +145,7 @@ fn suffix(family: Family) -> &'static str {
 /// `Load_Balancer:options`. reject: a VIP without backends refuses instead of staying silent. neighbor_responder: nobody
 /// asks for the address of a VIP by ARP, the router is on the way. Not `ct_flush`: the agents end the connections of removed
 /// backends themselves, and spare those of [`DRAINING`].
-pub(super) fn options() -> BTreeMap<String, String> {
+fn options() -> BTreeMap<String, String> {
     let options = [("reject", "true"), ("neighbor_responder", "none")];
     options
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -42,7 +42,7 @@ enum Reach {
     OwnRouter,
     /// Pings are answered, no port is: the router of one's Subnet.
     Gateway,
-    /// Port 80 and pings are answered, every other port refuses: an EIP of one Vpc.
+    /// Port 80 and pings are answered, no other port is: an EIP of one Vpc.
     Eip,
     /// As [`Reach::Eip`]; port 80 is `scenario_multi_vpc`'s matter.
     EipOverVpcs,
@@ -85,23 +85,21 @@ impl How {
 }
 
 impl Reach {
-    /// What must be met, where silence stands for whatever says nothing of who is there; `None` where it does not matter.
-    fn meets(self, how: How) -> Option<Heard> {
+    /// Whether there must be an answer, or must be none; `None` where it does not matter.
+    fn answers(self, how: How) -> Option<bool> {
         match (self, how) {
             (Self::OwnRouter, How::Ping) => None,
             (Self::Gateway | Self::Eip | Self::EipOverVpcs | Self::Pod, How::Ping)
             | (Self::Eip, How::Tcp(80) | How::Udp(80))
-            | (Self::Pod, How::Tcp(8080) | How::Udp(8081)) => Some(Heard::Answer),
+            | (Self::Pod, How::Tcp(8080) | How::Udp(8081)) => Some(true),
             (Self::EipOverVpcs, How::Tcp(80) | How::Udp(80)) | (Self::Pod, _) => None,
-            (Self::Eip | Self::EipOverVpcs, _) => Some(Heard::Refusal),
-            _ => Some(Heard::Silence),
+            _ => Some(false),
         }
     }
 
     /// What is wrong, in words.
     fn fault(self, how: How, place: &Place, ip: Ipv4Addr) -> Option<String> {
-        let met = self.meets(how)?;
-        let heard = if met != Heard::Silence {
+        let heard = if self.answers(how)? {
             links_changed(Instant::now());
             let began = Instant::now();
             let mut heard = how.try_at(place, ip, PATIENCE);
@@ -109,7 +107,7 @@ impl Reach {
             if heard == Heard::Silence && !matches!(how, How::Tcp(_)) && links_changed(began) {
                 heard = how.try_at(place, ip, PATIENCE);
             }
-            Some(heard).filter(|heard| *heard != met)?
+            Some(heard).filter(|heard| *heard != Heard::Answer)?
         } else {
             let heard = how.try_at(place, ip, SILENCE);
             Some(heard).filter(|heard| matches!(heard, Heard::Answer | Heard::Refusal))?
