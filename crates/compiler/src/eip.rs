@@ -218,7 +218,10 @@ pub fn eip_usage(snapshot: &Snapshot, name: &str) -> Addresses {
     let held: BTreeSet<_> = snapshot.eips_held_of(name).map(|(ip, _)| ip).collect();
     let (total, used) = (gateway.size() as u128, held.len() as u128);
     let all = Addresses::new(used, total.saturating_sub(used));
-    let (resting, _) = resting(snapshot, name, gateway);
+    let resting = snapshot.eip_rests(name).filter(|(ip, _)| {
+        gateway.reserved(*ip).is_none() && snapshot.eips_holding(*ip).next().is_none()
+    });
+    let resting = resting.count();
     let resting = i64::try_from(resting).unwrap_or(i64::MAX);
     Addresses {
         free: all.free.map(|free| free.saturating_sub(resting).max(0)),

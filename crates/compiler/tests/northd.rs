@@ -255,6 +255,24 @@ async fn random_changes_lead_northd_to_what_it_makes_anew() {
         let history = events(60..90).new_tree(&mut runner);
         let history = history.expect("a history").current();
         let mut snapshot = Snapshot::new(Settings::default());
+        // Something to begin with, or few EIPs would ever come to serve.
+        let service = objects::service("ns1", "e", Some("v1"), "10.96.0.9", &[("TCP", 80)]);
+        for object in [
+            Object::Node(objects::node("n1", "172.31.0.1")),
+            Object::EipGateway(objects::eip_gateway("g1", "198.51.100.0/24", true, 0)),
+            Object::Vpc(objects::vpc("v1", &["ns1", "ns2"])),
+            Object::Subnet(objects::subnet("a", "v1", "10.0.1.0/24", 0)),
+            Object::Eip(objects::eip(
+                "ns1",
+                "e",
+                Some("g1"),
+                None,
+                Some("198.51.100.9"),
+            )),
+            Object::Service(objects::with_eip(&service, false, Some("e"))),
+        ] {
+            snapshot.apply(Event::Apply(object));
+        }
         // What it keeps wrong adds up, and is looked at now and then.
         for (at, step) in history.chunks(3).enumerate() {
             for event in step {

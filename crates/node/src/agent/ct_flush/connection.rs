@@ -59,7 +59,8 @@ fn is_open(text: &str) -> bool {
         state.is_some_and(|state| ["FIN_WAIT_2", "TIME_WAIT", "CLOSED"].contains(&state))
     };
     let opening = client == Some("SYN_SENT") && backend.is_none_or(|state| state != "ESTABLISHED");
-    !opening && !(closed(client) && closed(backend))
+    let ended = closed(client) && closed(backend);
+    !opening && !ended
 }
 
 /// `zone=5`, between commas.
