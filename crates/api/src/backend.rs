@@ -19,8 +19,9 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub vpc: Option<String>,
-    /// The backends' namespace. Default: the YusurService's own. Another one must be granted by the Vpc's
-    /// `allowedNamespaces`.
+    /// The backends' namespace. Default: the YusurService's own. For another one the backends' Vpc must list the
+    /// YusurService's namespace in `allowedNamespaces.names`. Its `allowedNamespaces.selector` and the `namespaces` of
+    /// its Subnets do not suffice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -37,7 +38,8 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]
     pub ip: Option<String>,
-    /// Target ports that differ from the YusurService's; at most 1000. Default: none differs.
+    /// Target ports that differ from the YusurService's; at most 1000. Of two for one port the first counts. A port
+    /// without a name keeps the YusurService's. Default: none differs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub ports: Vec<BackendPort>,

@@ -8,7 +8,7 @@ pub const ACCEPTED: &str = "Accepted";
 pub const OURS_ACCEPTED: &str = "iaas.yusur.io/Accepted";
 /// On a Service: fields of its spec that have no effect, as its EIP looks past them, or it gets none; the message names them.
 pub const OURS_IGNORED: &str = "iaas.yusur.io/FieldsIgnored";
-/// Every selector was resolved to backends (perhaps none).
+/// Every selector was resolved to backends; False where there are none.
 pub const BACKENDS_RESOLVED: &str = "BackendsResolved";
 /// Every living hypervisor has the state in its flow tables.
 pub const PROGRAMMED: &str = "Programmed";

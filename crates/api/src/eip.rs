@@ -79,11 +79,12 @@ pub struct EipStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into(), "protocol".into()]))]
     pub ports: Vec<EipPort>,
     /// Pending: no address yet. Allocated: has an address, nothing uses it. Bound: in use. Failed: cannot have an
-    /// address, the condition Ready says why.
+    /// address, or may not keep the one it holds, or its EipGateway is refused; the condition Ready says why. What was
+    /// served before an edit of the EipGateway that is refused is served on.
     #[serde(default)]
     pub phase: EipPhase,
-    /// Ready: it holds an address, or the message says why not. InUse: a deletion waits for the users that its message
-    /// names.
+    /// Ready: it holds an address and is not refused, or the message says why not. InUse: a deletion waits for the
+    /// users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -113,6 +114,6 @@ pub enum EipPhase {
     Allocated,
     /// Has an address, and something uses it.
     Bound,
-    /// Cannot have an address; the condition Ready says why.
+    /// Cannot have an address, or may not keep it; the condition Ready says why.
     Failed,
 }

@@ -30,8 +30,9 @@ use crate::vpc::AllowedNamespaces;
 pub struct EipGatewaySpec {
     /// IPv4 range from which EIPs are given out, in CIDR notation, prefix length 8 to 30, for example 198.51.100.0/24.
     /// It may grow or shrink as long as every Eip stays inside. Never overlaps another EipGateway's range, a Subnet,
-    /// the service range, the system range or addresses of nodes or the API server. If `address` lies inside, the EIPs are on the link
-    /// to the upstream router and are answered for by ARP; else the upstream router must route the range to `address`.
+    /// the service range, the system range or addresses of nodes or the API server. If the link of `address` and the
+    /// range overlap, the EIPs are on that link and are answered for by ARP; else the upstream router must route the
+    /// range to `address`.
     #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked() && cidr(self).prefixLength() >= 8 && cidr(self).prefixLength() <= 30").message("spec.cidr: an IPv4 network such as 198.51.100.0/24, prefix length 8 to 30, no host bits set"))]
     #[x_kube(validation = Rule::new("!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))").message("spec.cidr: hosts cannot have addresses of 0.0.0.0/8, loopback, link-local, multicast or reserved ranges; choose the range that is routed here"))]
     #[schemars(length(max = 18))]
@@ -107,7 +108,7 @@ pub struct EipGatewayStatus {
     /// Its own address on the link to the upstream router, with the link's prefix length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The node that carries the gateway now.
+    /// The node that carries the gateway now, or, while none does, the one that is to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_node: Option<String>,
     /// Names of the nodes that may carry it: selected and on the physical network; sorted.
@@ -126,7 +127,8 @@ pub struct EipGatewayStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub released: Vec<ReleasedAddress>,
-    /// Ready: it exists in OVN and a node can carry it. InUse: a deletion waits for the users that its message names.
+    /// Ready: the spec is in force in OVN, and a node can carry it; or the message says why not. InUse: a deletion
+    /// waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -61,11 +61,11 @@ pub struct ProbeTarget {
     /// The Vpc from inside which it is asked, 1 to 63 characters. It must permit the NetworkProbe's namespace.
     #[schemars(length(min = 1, max = 63))]
     pub vpc: String,
-    /// Its address, of either family.
+    /// Its address, of either family: a usable one of a Subnet of the Vpc.
     #[x_kube(validation = Rule::new("isIP(self)").message("spec.target.ip: an address, for example 10.0.1.7 or fd00:1::7"))]
     #[schemars(length(max = 45))]
     pub ip: String,
-    /// Port, 1 to 65535. Required, except with icmp or where the check names one.
+    /// Port, 1 to 65535. Required, except with icmp or where the check names one; without effect there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
@@ -102,7 +102,8 @@ pub struct NetworkProbeStatus {
     /// When the prober last wrote this: on each change, and about once an hour without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Time>,
-    /// Accepted: the spec can be carried out and somebody asks, or the message says why not.
+    /// Accepted: the Vpc permits it, a Subnet has the address, and somebody asks; or the message says why not. What is
+    /// wrong with the check itself stands in `lastError`.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

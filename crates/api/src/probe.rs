@@ -35,7 +35,8 @@ pub struct HealthCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 300))]
     pub timeout_seconds: Option<i32>,
-    /// Successes in a row that make a backend healthy, 1 to 100. Default 2.
+    /// Successes in a row that make an unhealthy backend healthy, 1 to 100. One is enough for a backend that was never
+    /// unhealthy, or was healthy before nobody could tell. Default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub success_threshold: Option<i32>,
@@ -55,6 +56,7 @@ pub struct PortCheck {
 }
 
 /// An HTTP GET. Status line and headers of an answer may have 1 MiB together, and be 2,000; its body does not matter.
+/// By https all that the server sends, certificates too, may have 192 KiB.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpCheck {
@@ -97,7 +99,7 @@ pub struct HttpsCheck {
         regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
     )]
     pub server_name: Option<String>,
-    /// Certificates that the server's must be signed by, in PEM, up to 32,768 characters. Required, unless
+    /// Certificates that the server's must be signed by, in PEM, at most 32, up to 32,768 characters. Required, unless
     /// insecureSkipVerify is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle: no certificate in PEM; it begins with -----BEGIN CERTIFICATE-----"))]

@@ -48,7 +48,7 @@ use crate::probe::HealthCheck;
 #[serde(rename_all = "camelCase")]
 pub struct YusurServiceSpec {
     /// ClusterIP: reached from inside only, by an address of the service range. LoadBalancer: also from outside, by an
-    /// EIP. Default: ClusterIP.
+    /// EIP. With scope multiVpc it is reached by the EIP alone: its cluster address leads nowhere. Default: ClusterIP.
     #[serde(default, rename = "type")]
     pub type_: ServiceType,
     /// Who the clients are and where the backends may be. vpc: both in the Vpc of `vpc`. cluster: clients on the nodes
@@ -56,8 +56,9 @@ pub struct YusurServiceSpec {
     /// Immutable. Default: vpc.
     #[serde(default)]
     pub scope: Scope,
-    /// Name of the Vpc of clients and backends, 1 to 63 characters; required with scope vpc. The Vpc must permit this
-    /// namespace (its `allowedNamespaces`). Immutable.
+    /// Name of a Vpc, 1 to 63 characters. Scope vpc: that of clients and backends; required. Scope cluster: leave it
+    /// out, or ovn-cluster. Scope multiVpc: that of the Pods of `selector`, and of `backends` that name none. The Vpc
+    /// must permit this namespace, by its `allowedNamespaces` or by `namespaces` of one of its Subnets. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub vpc: Option<String>,
@@ -75,18 +76,22 @@ pub struct YusurServiceSpec {
     /// How many families of addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<IpFamilyPolicy>,
-    /// The families of its addresses, the primary one first, which cannot change once the Service exists; a second one may
-    /// come and go with `ipFamilyPolicy`. Default: those of `clusterIPs`; else IPv4 with SingleStack, or the cluster's own
-    /// order.
+    /// The families of its addresses, the primary one first, which cannot change once the Service exists; a second one
+    /// may come and go with `ipFamilyPolicy`. Type LoadBalancer needs IPv4 among them; scope multiVpc takes IPv4 alone.
+    /// Default: those of `clusterIPs` or `clusterIP`; else IPv4 with SingleStack, or the cluster's own order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(validation = Rule::new("self.size() < 2 || self[0] != self[1]").message("spec.ipFamilies: a family occurs twice"))]
     #[schemars(length(max = 2))]
     pub ip_families: Vec<Family>,
-    /// Name of an Eip, or an address, 1 to 253 characters. Only with type LoadBalancer. Default: one is allocated.
+    /// Name of an Eip of this namespace, which must exist, or an IPv4 address; 1 to 253 characters. For an address that
+    /// no Eip of this namespace holds or asks for, an Eip of the YusurService's name is made. Only with type
+    /// LoadBalancer. Default: the Eip of the YusurService's name, which is made if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub eip: Option<String>,
-    /// Name of the EipGateway to allocate from, 1 to 253 characters. Only with type LoadBalancer.
+    /// Name of the EipGateway to allocate from, 1 to 253 characters. The Vpcs of the backends must hang on it
+    /// (`Vpc.status.eipGateway`). An Eip that `eip` names must be of it. Else there is no EIP, and Accepted says why.
+    /// Only with type LoadBalancer. Default: that of the Vpc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub eip_gateway: Option<String>,
@@ -98,7 +103,7 @@ pub struct YusurServiceSpec {
     #[x_kube(validation = Rule::new("!self.all(p, has(p.name)) || self.transformMapEntry(i, p, {p.name: i}).size() == self.size()").message("spec.ports: a name occurs twice; give each port its own"))]
     pub ports: Vec<ServicePort>,
     /// Labels of the Pods of this namespace that are backends, as in a Service: a Pod needs all of them. At most 64.
-    /// Default: none, no Pod is selected.
+    /// Scope multiVpc takes it only with `vpc`. Default: none, no Pod is selected.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::labels")]
     pub selector: BTreeMap<String, String>,
@@ -106,28 +111,32 @@ pub struct YusurServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub backends: Vec<Backend>,
-    /// How each backend is checked, from inside its Vpc, at its own target port of the first of `ports` that has the check's
-    /// protocol, unless the check names a port. Default: a TCP connect every 5 seconds; where no port is TCP, an ICMP echo; `disabled`
-    /// switches it off.
-    /// A backend becomes an endpoint with its first success, stops being one when it fails, and stays what it was for up to
-    /// 5 minutes while nobody can tell. A Pod must be ready, too. Pods on their node's own network are not checked from
-    /// here: their readiness decides. While no ycloud-cni of the whole cluster can check, endpoints stay without a limit, and
-    /// a Pod that was never checked counts by its readiness; so a cluster whose nodes are behind in an upgrade still serves.
+    /// How each backend is checked, from inside its Vpc, at its own target port of the first of `ports` that has the
+    /// check's protocol and that it has, unless the check names a port. Default: a TCP connect every 5 seconds; where
+    /// no port is TCP, an ICMP echo; `disabled` switches it off. A backend becomes an endpoint with its first success,
+    /// or with `successThreshold` in a row if it was unhealthy before. It stops being one when it fails, and stays what
+    /// it was for up to 5 minutes while nobody can tell. A Pod must be ready, too. Pods on their node's own network are
+    /// not checked from here: their readiness decides. While no ycloud-cni of the whole cluster can check, endpoints
+    /// stay without a limit, and a Pod that was never checked counts by its readiness; so a cluster whose nodes are
+    /// behind in an upgrade still serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<BackendCheck>,
-    /// Seconds, 0 to 3600, for which connections of a backend that is taken away in order, and still answers, live on: a
-    /// terminating Pod, a VNic that is being deleted. It takes no new ones. Default: 30.
+    /// Seconds, 0 to 3600, for which connections live on at most of a backend that is being deleted and still answers:
+    /// a Pod, a VNic, a VirtualMachineInstance. They end with the Pod or guest, if that is earlier. It takes new ones
+    /// only while no backend is ready. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: Option<i32>,
-    /// What becomes of the open TCP connections of a backend whose check fails. Reset: they end at both ends. Keep: they live
-    /// on for as long as the two ends keep them. It takes no new ones either way, and its UDP clients go elsewhere at once.
-    /// Connections of a backend that is gone always end, and those of one that lives and leaves for another reason (it is
-    /// not ready, its labels changed) never do. Default: Reset.
+    /// What becomes of the open TCP connections of a backend whose check fails. Reset: they end at both ends. Keep:
+    /// they live on for as long as the two ends keep them. It takes no new ones either way, and its UDP clients go
+    /// elsewhere at once. Connections of a backend that is gone always end. So do those of a guest that halts. A
+    /// backend that lives and leaves for another reason (it is not ready, its labels changed) keeps them, but for a Pod
+    /// on its node's own network. With scope multiVpc none are kept: they end as soon as a backend leaves, unless it
+    /// drains. Default: Reset.
     #[serde(default)]
     pub on_backend_failure: OnBackendFailure,
-    /// Seconds, 0 to 3600, from when a check fails until the connections are reset; they are spared if it succeeds again
-    /// meanwhile. Only with `onBackendFailure: Reset`. Default: 0.
+    /// Seconds, 0 to 3600, from when a check fails until the connections are reset; they are spared if it succeeds
+    /// again meanwhile. Only with `onBackendFailure: Reset`. Scope multiVpc does not wait. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
     pub reset_after_seconds: Option<i32>,
@@ -138,18 +147,21 @@ pub struct YusurServiceSpec {
     /// Details of `sessionAffinity`; only with ClientIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity_config: Option<SessionAffinityConfig>,
-    /// As in a Service, and without effect: clients are sent to any backend, and with scope vpc or cluster backends see their own
-    /// addresses either way, which is what Local is for. Local: only with type LoadBalancer, and not with scope multiVpc, where
-    /// backends see a service gateway's address. Default: Cluster.
+    /// As in a Service, and without effect: clients are sent to any backend. With scope vpc or cluster backends see the
+    /// addresses of clients outside either way, which is what Local is for. Clients in other Vpcs appear behind an
+    /// address of the system range. Local: only with type LoadBalancer, and not with scope multiVpc, where backends see
+    /// a service gateway's address. Default: Cluster.
     #[serde(default)]
     pub external_traffic_policy: ExternalTrafficPolicy,
-    /// Clients that are let in, as CIDRs such as 203.0.113.0/24; at most 1024. With scope vpc or cluster, those in the
-    /// Service's own Vpc always are; those in other Vpcs never, as the range of theirs says nothing. Only with type
-    /// LoadBalancer. Default: all.
+    /// Clients that are let in, as IPv4 CIDRs such as 203.0.113.0/24; at most 1024. With scope vpc or cluster, those in
+    /// the Service's own Vpc always are. Those in other Vpcs come from an address of the system range: only a CIDR that
+    /// holds it, such as 0.0.0.0/0, lets them in. Only with type LoadBalancer. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::cidrs")]
     pub load_balancer_source_ranges: Vec<String>,
-    /// Whether backends that are not ready count as endpoints. Default: false.
+    /// Whether a backend counts as an endpoint although it is not ready, fails its check or is being deleted. It takes
+    /// new connections then. The status counts it as healthy. A failing check resets none of its connections. A backend
+    /// without an address, of another Vpc or without any of the ports never counts. Default: false.
     #[serde(default)]
     pub publish_not_ready_addresses: bool,
 }
@@ -158,8 +170,9 @@ pub struct YusurServiceSpec {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!(has(self.disabled) && self.disabled) || !(has(self.tcp) || has(self.http) || has(self.https) || has(self.grpc) || has(self.udp) || has(self.icmp))").message("spec.healthCheck.disabled: not together with tcp, http, https, grpc, udp or icmp; remove one of both"))]
 pub struct BackendCheck {
-    /// Whether backends are not checked at all. Then a Pod's own readiness decides, and other backends always count. Not
-    /// together with tcp, http, https, grpc, udp or icmp. Default: false.
+    /// Whether backends are not checked at all. Then a Pod's own readiness decides. A VirtualMachineInstance counts
+    /// while it runs and is not paused. Other backends always count. Not together with tcp, http, https, grpc, udp or
+    /// icmp. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
     /// How they are.
@@ -181,8 +194,9 @@ pub struct ServicePort {
     /// Port that clients connect to, 1 to 65535.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Port of the backend: a number, 1 to 65535, or the name of a container port, 1 to 15 characters, looked up in each
-    /// Pod: a Pod without such a port is no endpoint of it. Default: the number of `port`.
+    /// Port of the backend: a number, 1 to 65535, or the name of a container port, 1 to 15 characters, looked up in
+    /// each Pod or launcher Pod. A Pod without such a port is no endpoint of it. Nor is a VNic, which has no ports with
+    /// names, unless `backends[].ports` gives it a number. Default: the number of `port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::port_or_name")]
     pub target_port: Option<IntOrString>,
@@ -335,7 +349,7 @@ pub enum ExternalTrafficPolicy {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct YusurServiceStatus {
-    /// The address that clients use: the first of `clusterIPs`.
+    /// The address that clients inside use: the first of `clusterIPs`. With scope multiVpc it leads nowhere.
     #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     pub cluster_ip: Option<String>,
     /// That one, and the one of the other family if there is one.
@@ -344,8 +358,9 @@ pub struct YusurServiceStatus {
     /// The address that clients outside use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eip: Option<String>,
-    /// The nodes that choose the backends of what comes from outside, as text: the one that carries the EipGateway; with scope
-    /// multiVpc those of its service gateways.
+    /// The nodes that choose the backends of what comes from outside, as text: the one that carries the EipGateway;
+    /// with scope multiVpc those of its service gateways. Told only of an Eip that `spec.eip` names, or of the
+    /// YusurService's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_nodes: Option<String>,
     /// The ports as text, for example `5001/TCP,53/UDP`; after eight ports it says how many more there are.
@@ -354,8 +369,10 @@ pub struct YusurServiceStatus {
     /// How many backends there are, and how they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<BackendCounts>,
-    /// Accepted: the spec is valid and permitted, and its Service exists. BackendsResolved: the selectors found backends.
-    /// Programmed: every living node forwards by the present ports and endpoints. Ready: all of these.
+    /// Accepted: the spec is valid and permitted, its Service exists, and ycloud-controller has nothing against that.
+    /// BackendsResolved: the selectors found backends, and every named port and address was found. Programmed: every
+    /// living node forwards by the present ports and endpoints. Ready: Accepted and Programmed are True, and a backend
+    /// is healthy. ForeignEndpoints: EndpointSlices of somebody else name its Service, and nobody is sent there.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -365,15 +382,16 @@ pub struct YusurServiceStatus {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendCounts {
-    /// Backends that the selectors match.
+    /// Backends that the selectors match, without those in another Vpc than they must be in.
     pub total: i32,
-    /// Of those, endpoints that take new connections.
+    /// Of those, endpoints that are ready; with `publishNotReadyAddresses` all endpoints.
     pub healthy: i32,
-    /// Of those, terminating ones that only keep what they have.
+    /// Of those, terminating ones that still answer; they take new connections only while no backend is ready.
     pub draining: i32,
     /// `healthy/total`, for the printer column.
     pub summary: String,
-    /// The backends one by one: those that are not healthy first, then by namespace and name; at most 100.
+    /// The backends one by one, those in another Vpc too: those that are not healthy first, then by namespace and name;
+    /// at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<BackendStatus>,
 }
@@ -389,7 +407,7 @@ pub struct BackendStatus {
     /// The Vpc that it is in; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vpc: Option<String>,
-    /// Its address, the primary one of the YusurService's families; absent while it has none.
+    /// Its address, the primary one of the YusurService's families; absent while it has none or is in another Vpc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// The node or chassis that it is on; absent while unknown.
@@ -417,7 +435,8 @@ pub enum BackendState {
     /// It has no address yet, is in another Vpc, has no such port, is a Pod that is not ready, or a VirtualMachineInstance that
     /// does not run or is paused.
     NotReady,
-    /// It is going away, takes no new connections and keeps those it has.
+    /// It is going away, still answers and keeps the connections it has. It takes new ones only while no backend is
+    /// ready.
     Draining,
     /// It is an endpoint.
     Healthy,

@@ -32,10 +32,10 @@ pub struct SubnetSpec {
     #[schemars(length(min = 1, max = 63))]
     pub vpc: String,
     /// IPv4 range in CIDR notation, prefix length 8 to 30, for example 10.0.1.0/24. Default: none, the Subnet is IPv6
-    /// only. It may grow or shrink as long as
-    /// every address in use stays inside and the gateway stays the same. Never overlaps another Subnet of the Vpc, the service range, a system range,
-    /// an EipGateway's range or the link to its upstream router, addresses of nodes or the API server or, outside the default
-    /// Vpc, the default Vpc's Subnets.
+    /// only. It may grow or shrink as long as every address in use stays inside and the gateway stays the same. Never
+    /// overlaps another Subnet of the Vpc, the service range, a system range, an EipGateway's range or the link to its
+    /// upstream router, or addresses of nodes or the API server. A Subnet of the default Vpc and one of another Vpc
+    /// never overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked() && cidr(self).prefixLength() >= 8 && cidr(self).prefixLength() <= 30").message("spec.cidr: an IPv4 network such as 10.0.1.0/24, prefix length 8 to 30, no host bits set"))]
     #[x_kube(validation = Rule::new("!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))").message("spec.cidr: hosts cannot have addresses of 0.0.0.0/8, loopback, link-local, multicast or reserved ranges; choose a private range such as 10.0.1.0/24"))]
@@ -56,8 +56,9 @@ pub struct SubnetSpec {
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::ranges")]
     pub exclude_ips: Vec<String>,
-    /// Namespaces whose Pods land here unless a Pod's annotation says otherwise, and which may use the Vpc. A namespace
-    /// belongs to at most one Subnet; of two claims the older Subnet wins. At most 1024. Default: none.
+    /// Namespaces whose Pods land here unless a Pod's annotation says otherwise, and which may use the Vpc. Of two
+    /// Subnets that name a namespace, its Pods land in the older one, even if that was never accepted. Each of them
+    /// permits it its own Vpc. At most 1024. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::namespaces")]
     pub namespaces: Vec<String>,
@@ -110,7 +111,8 @@ pub struct SubnetStatus {
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::ranges")]
     pub exclude_ips: Vec<String>,
-    /// Ready: the switch exists. InUse: a deletion waits for the users that its message names.
+    /// Ready: the switch exists, and the spec is in force; or the message says why not. It is False during a deletion.
+    /// InUse: a deletion waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -131,8 +133,9 @@ pub struct SubnetIpv6Status {
     pub addresses: Option<Addresses>,
 }
 
-/// Address counts. `total = used + free`; network, broadcast, gateway and excluded addresses count nowhere. `total` and `free` are left
-/// out where there are more than 9007199254740992 addresses, as in an IPv6 range of /64: that is more than ever run out.
+/// Address counts. Of a Subnet `total = used + free`. Of an EipGateway `total` also has those that rest. Network, broadcast,
+/// gateway and excluded addresses are never free; an excluded one that is held is used. `total` and `free` are left out where
+/// there are more than 9007199254740992 addresses, as in an IPv6 range of /64: that is more than ever run out.
 #[derive(KubeSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Addresses {

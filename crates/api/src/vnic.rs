@@ -43,12 +43,13 @@ pub struct VNicSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.subnet is immutable; make a new VNic"))]
     #[schemars(length(min = 1, max = 63))]
     pub subnet: String,
-    /// A fixed IPv4 address inside the Subnet. Immutable. Default: the first free one.
+    /// A fixed IPv4 address inside the Subnet. Immutable. Default: the next free one behind the one given out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.ip: an IPv4 address inside the Subnet"))]
     #[schemars(length(max = 15))]
     pub ip: Option<String>,
-    /// A fixed IPv6 address inside the Subnet. Immutable. Default: the first free one, in a Subnet that has IPv6.
+    /// A fixed IPv6 address inside the Subnet. Immutable. Default: in a Subnet that has IPv6, the next free one behind
+    /// the one given out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 6").message("spec.ipv6: an IPv6 address inside the Subnet"))]
     #[schemars(length(max = 39))]
@@ -161,14 +162,16 @@ pub struct VNicStatus {
     /// The Subnet's Vpc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vpc: Option<String>,
-    /// Chassis on which OVN has bound the port.
+    /// `spec.attachment.chassis`, while OVN has bound the port, on whichever chassis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chassis: Option<String>,
-    /// Pending: no address yet. Bound: has an address and a logical port. Up: OVN has bound the port on a chassis.
+    /// Pending: no address yet, or it is refused. Bound: has an address and a logical port. Up: OVN has bound the port
+    /// on a chassis.
     #[serde(default)]
     pub phase: Phase,
-    /// Ready: it holds an address, or the message says why not. Wired, where the attachment names a device: the device is on
-    /// the integration bridge of its chassis, or the message says which chassis looked and what is wrong.
+    /// Ready: its port is bound, or, of a bare address, made; or the message says why not. Wired, where the attachment
+    /// names a device: the device is on the integration bridge of its chassis, or the message says which chassis looked
+    /// and what is wrong. InUse: a deletion waits for what its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -52,7 +52,7 @@ pub struct VpcStatus {
     /// Name of its `Logical_Router`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<String>,
-    /// The EipGateway that it is attached to.
+    /// The EipGateway that it hangs on. It is attached to that once that is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eip_gateway: Option<String>,
     /// Names of its accepted Subnets, sorted.
@@ -61,7 +61,8 @@ pub struct VpcStatus {
     /// The same as text, for example `a,b`; after eight it says how many more there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
-    /// Ready: the router exists. InUse: a deletion waits for the users that its message names.
+    /// Ready: the router exists, and the EipGateway that the spec names is accepted; or the message says why not. It is
+    /// False during a deletion. InUse: a deletion waits for the users that its message names.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
