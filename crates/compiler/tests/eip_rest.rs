@@ -8,7 +8,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use support::objects;
 use ycloud_api::condition::reason;
-use ycloud_api::eip::EipStatus;
 use ycloud_api::eip_gateway::ReleasedAddress;
 use ycloud_api::{Eip, EipGateway};
 use ycloud_compiler::{
@@ -44,13 +43,8 @@ fn allocated(
     let eip = objects::eip(namespace, name, None, asked, None);
     snapshot.apply(Event::Apply(Object::Eip(eip.clone())));
     let allocation = allocate_eip(snapshot, &eip).map_err(|r| (r.reason, r.message))?;
-    let mut held = Eip::clone(&eip);
-    held.status = Some(EipStatus {
-        address: Some(allocation.address.to_string()),
-        eip_gateway: Some(allocation.eip_gateway),
-        ..EipStatus::default()
-    });
-    snapshot.apply(Event::Apply(Object::Eip(Arc::new(held))));
+    let held = objects::eip_given(&eip, &allocation);
+    snapshot.apply(Event::Apply(Object::Eip(held)));
     Ok(allocation.address.to_string())
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use support::objects;
 use ycloud_api::condition::reason;
-use ycloud_api::eip::EipStatus;
 use ycloud_api::{Eip, EipGateway, Vpc, VpcStatus};
 use ycloud_compiler::{
     Chassis, Claim, Event, Object, ObjectKey, Owner, Settings, Snapshot, active_node, allocate_eip,
@@ -43,13 +42,8 @@ fn allocated(snapshot: &mut Snapshot, name: &str, asked: Option<&str>) -> Result
     snapshot.apply(Event::Apply(Object::Eip(eip.clone())));
     let allocation =
         allocate_eip(snapshot, &eip).map_err(|r| format!("{}: {}", r.reason, r.message))?;
-    let mut held = Eip::clone(&eip);
-    held.status = Some(EipStatus {
-        address: Some(allocation.address.to_string()),
-        eip_gateway: Some(allocation.eip_gateway),
-        ..EipStatus::default()
-    });
-    snapshot.apply(Event::Apply(Object::Eip(Arc::new(held))));
+    let held = objects::eip_given(&eip, &allocation);
+    snapshot.apply(Event::Apply(Object::Eip(held)));
     Ok(allocation.address.to_string())
 }
 

@@ -6,7 +6,6 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -14,8 +13,6 @@ use support::cases::{names, snapshot};
 use support::nb::{Server, settle};
 use support::objects;
 use support::world::events;
-use ycloud_api::Eip;
-use ycloud_api::eip::EipStatus;
 use ycloud_compiler::{Event, Object, OwnerIndex, Settings, Snapshot};
 
 /// Random clusters.
@@ -179,15 +176,8 @@ async fn changes_of_eips_lead_northd_to_what_it_makes_anew() {
         _ => "198.51.100.13",
     };
     let eips = ["left", "right", "shared"].map(|name| {
-        let eip = objects::eip("ns", name, Some("g1"), None, None);
-        let status = EipStatus {
-            address: Some(address_of(name).to_owned()),
-            eip_gateway: Some("g1".to_owned()),
-            ..EipStatus::default()
-        };
-        let mut held = Eip::clone(&eip);
-        held.status = Some(status);
-        Object::Eip(Arc::new(held))
+        let held = Some(address_of(name));
+        Object::Eip(objects::eip("ns", name, Some("g1"), None, held))
     });
     let service = |name: &str, several: bool, ports: &[(&str, i32)], eip: &str| {
         let vpc = (!several).then_some("v1");

@@ -10,11 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ycloud_api::eip::EipPort;
+use ycloud_api::eip::{EipPort, EipStatus};
 use ycloud_api::subnet::SubnetIpv6;
 use ycloud_api::vnic::VNicIpv6;
 use ycloud_api::{Eip, EipGateway, NetworkProbe, Subnet, VNic, Vpc};
-use ycloud_compiler::{Event, Object, ObjectKey, ObjectRef, Prober};
+use ycloud_compiler::{EipAllocation, Event, Object, ObjectKey, ObjectRef, Prober};
 
 pub fn from<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(
@@ -223,6 +223,17 @@ pub fn eip(
         "metadata": {"namespace": namespace, "name": name},
         "spec": {"eipGateway": gateway, "address": asked}, "status": status,
     }))
+}
+
+/// The Eip, with the address that it was given.
+pub fn eip_given(eip: &Eip, given: &EipAllocation) -> Arc<Eip> {
+    let mut eip = eip.clone();
+    eip.status = Some(EipStatus {
+        address: Some(given.address.to_string()),
+        eip_gateway: Some(given.eip_gateway.clone()),
+        ..EipStatus::default()
+    });
+    Arc::new(eip)
 }
 
 /// The same Service, reached by an EIP.

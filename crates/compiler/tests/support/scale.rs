@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ycloud_api::eip::EipStatus;
 use ycloud_compiler::{Event, Object, ObjectKey, Snapshot, allocate_eip, wanted_eip};
 
 use super::objects;
@@ -73,13 +72,8 @@ pub fn world() -> Vec<Object> {
 
 /// The Eip that is to be made for a Service, with its address; both forms of it as the controller tells them.
 pub fn eip_of(snapshot: &Snapshot, service: &ObjectKey) -> [Event; 2] {
-    let mut eip = wanted_eip(snapshot, service).expect("an Eip to be made");
-    let asked = Event::Apply(Object::Eip(Arc::new(eip.clone())));
+    let eip = wanted_eip(snapshot, service).expect("an Eip to be made");
     let given = allocate_eip(snapshot, &eip).expect("an address");
-    eip.status = Some(EipStatus {
-        address: Some(given.address.to_string()),
-        eip_gateway: Some(given.eip_gateway),
-        ..EipStatus::default()
-    });
-    [asked, Event::Apply(Object::Eip(Arc::new(eip)))]
+    let held = objects::eip_given(&eip, &given);
+    [Arc::new(eip), held].map(|eip| Event::Apply(Object::Eip(eip)))
 }
